@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * What the BPF programs and the Rust side share: the one header for both.
+ * src/xdp/layout.rs mirrors the structs and src/packet/reason.rs the two
+ * enums; tests/interface.rs compares names, values and sizes.
+ */
+#ifndef XDPFRAG_INTF_H
+#define XDPFRAG_INTF_H
+
+/* Why a frame was treated as it was: exactly one per frame and program. */
+enum xf_reason {
+	/* forwarded */
+	XF_FITS,	  /* fits the SA MTU; DF and MSS edited where the policy says so */
+	XF_FRAGMENTED,	  /* oversize: handed back as fragments (worker) */
+	/* redirected to the worker of the queue (XDP program) */
+	XF_OVERSIZE,	  /* longer than the SA MTU */
+	XF_STICKY,	  /* its flow sent an oversize frame a moment ago: keeps its order */
+	XF_ALL,		  /* --redirect all */
+	XF_UNFINISHED,	  /* SYN to clamp whose TCP checksum was left to hardware (CHECKSUM_PARTIAL) */
+	/* passed to the kernel untouched */
+	XF_NOT_IPV4,	  /* ARP, IPv6, LLDP, more than two VLAN tags ... */
+	XF_GROUP,	  /* destination MAC or address is multicast or broadcast */
+	XF_MALFORMED,	  /* header cut short or inconsistent */
+	XF_OUT_OF_SCOPE,  /* no --dst prefix holds the destination */
+	XF_LOCAL,	  /* to an address of this machine */
+	XF_SUPER_PACKET,  /* longer than the LAN interface's MTU: merged by LRO or GRO */
+	XF_TOO_LONG,	  /* longer than a worker can take */
+	XF_DF_KEPT,	  /* oversize with DF under --df keep: the kernel answers with ICMP 3/4 */
+	XF_NO_WORKER,	  /* no live worker serves the queue */
+	/* dropped (worker) */
+	XF_HANDBACK_FULL, /* the hand-back has no buffer left */
+	XF_HANDBACK_ERROR,/* the kernel refused the hand-back */
+	XF_TRUNCATED,	  /* a multi-buffer frame whose end never came */
+	XF_REASON_MAX,
+};
+
+/* What was changed in a frame: any number per frame. */
+enum xf_edit {
+	XF_EDIT_DF,	  /* DF cleared */
+	XF_EDIT_MSS,	  /* MSS option lowered */
+	XF_EDIT_ID,	  /* fresh identification for a datagram that had DF */
+	XF_EDIT_CHECKSUM, /* CHECKSUM_PARTIAL finished in software */
+	XF_EDIT_MAX,
+};
+
+/* Per-CPU counters of the XDP program and of the clamp program. */
+struct xf_counters {
+	__u64 reason[XF_REASON_MAX];
+	__u64 edit[XF_EDIT_MAX];
+};
+
+/* Key of the `routes` longest-prefix map. */
+struct xf_prefix4 {
+	__u32 prefixlen;
+	__u8 addr[4];
+};
+
+#define XF_ROUTE_LOCAL 1 /* an address of this machine: pass */
+
+/* Value of the `routes` map: what holds for packets to this prefix. */
+struct xf_route {
+	__u16 mtu;   /* SA MTU in bytes, IP header included */
+	__u16 mss4;  /* largest MSS for TCP over IPv4; 0: leave it alone */
+	__u16 flags; /* XF_ROUTE_* */
+	__u16 pad;
+};
+
+#define XF_META_MAGIC 0x78667261u
+
+/*
+ * Metadata in front of every redirected frame. The magic is last, next to the
+ * frame, so that a driver without metadata support is noticed.
+ */
+struct xf_meta {
+	__u64 rx_ns; /* bpf_ktime_get_ns(), CLOCK_MONOTONIC */
+	__u16 mtu;   /* of the route that matched */
+	__u16 mss4;
+	__u32 magic; /* XF_META_MAGIC */
+};
+
+enum xf_df { XF_DF_CLEAR, XF_DF_OVERSIZE, XF_DF_KEEP };
+
+/* Settled before the programs are loaded (.rodata). */
+struct xf_config {
+	__u64 stall_ns;	   /* a heartbeat older than this: no live worker */
+	__u64 sticky_ns;   /* how long a flow follows its last oversize frame; 0: never */
+	__u64 flow_seed;   /* keys the flow hash, so that a sender cannot aim at a slot */
+	__u32 max_frame;   /* longest frame a worker can take, Ethernet header included */
+	__u32 df;	   /* enum xf_df */
+	__u32 redirect_all;
+	__u32 queues;	   /* entries of `xsks` and `heartbeats` */
+};
+
+#define XF_FLOW_SLOTS 65536 /* power of two */
+
+#endif

@@ -1,0 +1,108 @@
+//! The validated plan of a run: what the rest of the program trusts.
+
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+
+use crate::packet::{Df, Rule};
+
+/// Everything `run` needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// LAN interfaces, each served on its own.
+    pub interfaces: Vec<String>,
+    /// Scope and SA MTU, and what happens to the packets in it.
+    pub treatment: Treatment,
+    /// Which frames go through the workers.
+    pub redirect: Redirect,
+    /// How frames return to the kernel.
+    pub handback: HandbackChoice,
+    /// RX queues to serve; `None` for all.
+    pub queues: Option<Vec<u32>>,
+    /// Cores to pin the workers to, in order of queues, used in turn; `None` for the default.
+    pub cores: Option<Vec<usize>>,
+    /// How a worker waits for frames.
+    pub poll: Poll,
+    /// XDP attach mode.
+    pub mode: Mode,
+    /// AF_XDP zero-copy.
+    pub zero_copy: Choice,
+    /// How long a flow follows its last oversize frame through the worker.
+    pub sticky: Duration,
+    /// Age of a worker's heartbeat at which the XDP program passes frames to the kernel.
+    pub stall: Duration,
+}
+
+/// What happens to which packets: shared by `run` and `replay`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Treatment {
+    /// Destination prefixes in scope, longest prefix first, each with its rule.
+    pub scope: Vec<(Ipv4Net, Rule)>,
+    /// Don't Fragment.
+    pub df: Df,
+}
+
+impl Treatment {
+    /// The rule of the longest prefix that holds `destination`.
+    pub fn rule(&self, destination: std::net::Ipv4Addr) -> Option<Rule> {
+        self.scope.iter().find(|(prefix, _)| prefix.contains(&destination)).map(|(_, rule)| *rule)
+    }
+}
+
+/// `--redirect`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Redirect {
+    /// Oversize frames and their flows.
+    #[default]
+    Oversize,
+    /// Every frame in scope.
+    All,
+}
+
+/// `--handback`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HandbackChoice {
+    /// The best that the kernel has.
+    #[default]
+    Auto,
+    /// BPF_PROG_RUN with live frames.
+    Inject,
+    /// AF_XDP TX into a veth pair.
+    Veth,
+}
+
+/// `--poll`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Poll {
+    /// Spin for a moment, then sleep in poll(2).
+    #[default]
+    Adaptive,
+    /// Never sleep.
+    Busy,
+    /// Always sleep in poll(2).
+    Wait,
+}
+
+/// `--mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Native, or generic where the driver has no XDP; `run` says which.
+    #[default]
+    Auto,
+    /// In the driver.
+    Native,
+    /// In the network stack, after the socket buffer is made.
+    Generic,
+}
+
+/// A feature to use where it is there, always, or never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Choice {
+    /// Where it is there.
+    #[default]
+    Auto,
+    /// Fail without it.
+    On,
+    /// Never.
+    Off,
+}

@@ -1,0 +1,2 @@
+//! xdpfrag
+fn main() {}

@@ -1,0 +1,3 @@
+//! Reads snapshots; never touches the data path.
+
+pub mod snapshot;

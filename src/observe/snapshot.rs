@@ -1,0 +1,98 @@
+//! What a running instance tells: the body of `stats --json` and of the summary.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// State and counters of one `xdpfrag run` at one moment. Counters count from its start.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Version of the running binary.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// Seconds since forwarding began.
+    pub uptime_s: f64,
+    /// One entry per LAN interface.
+    pub interfaces: Vec<InterfaceSnapshot>,
+}
+
+/// One LAN interface.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct InterfaceSnapshot {
+    /// Name.
+    pub name: String,
+    /// `native` or `generic`.
+    pub mode: String,
+    /// `inject` or `veth`.
+    pub handback: String,
+    /// SA MTU per destination prefix.
+    pub routes: Vec<RouteSnapshot>,
+    /// The XDP program: frames per reason label, zeros included.
+    pub xdp: BTreeMap<String, u64>,
+    /// The XDP program: edits per label.
+    pub xdp_edits: BTreeMap<String, u64>,
+    /// The egress program: SYNs whose MSS was lowered on the way to the LAN.
+    pub egress_mss: u64,
+    /// One entry per RX queue.
+    pub workers: Vec<WorkerSnapshot>,
+}
+
+/// A destination prefix and what holds for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteSnapshot {
+    /// CIDR.
+    pub prefix: String,
+    /// SA MTU, bytes.
+    pub mtu: u16,
+    /// MSS limit for TCP over IPv4, bytes; absent with `--mss off`.
+    pub mss4: Option<u16>,
+}
+
+/// One worker: one RX queue.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorkerSnapshot {
+    /// RX queue.
+    pub queue: u32,
+    /// Core it is pinned to, if any.
+    pub core: Option<usize>,
+    /// False once the worker has ended; the XDP program then passes the queue's frames to the kernel.
+    pub alive: bool,
+    /// True if the socket is bound zero-copy.
+    pub zero_copy: bool,
+    /// Frames received from the XDP program.
+    pub received: u64,
+    /// Frames handed back to the kernel (fragments count one by one).
+    pub handed_back: u64,
+    /// Frames per reason label, zeros included. Their sum is `received`.
+    pub reasons: BTreeMap<String, u64>,
+    /// Edits per label.
+    pub edits: BTreeMap<String, u64>,
+    /// Frames the kernel could not queue to the socket (ring full, fill ring empty, invalid): XDP_STATISTICS.
+    pub socket_drops: u64,
+    /// Hand-back calls that failed, and were repeated or counted as drops.
+    pub handback_errors: u64,
+    /// UMEM size, bytes.
+    pub umem_bytes: u64,
+    /// From the XDP program's time stamp to the end of the hand-back; absent before the first frame.
+    pub latency: Option<Latency>,
+}
+
+/// Percentiles of a latency histogram, nanoseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Latency {
+    /// Samples.
+    pub count: u64,
+    /// Smallest.
+    pub min_ns: u64,
+    /// Median.
+    pub p50_ns: u64,
+    /// 90th percentile.
+    pub p90_ns: u64,
+    /// 99th percentile.
+    pub p99_ns: u64,
+    /// 99.9th percentile.
+    pub p999_ns: u64,
+    /// Largest.
+    pub max_ns: u64,
+}

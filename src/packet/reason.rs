@@ -1,0 +1,111 @@
+//! Verdicts and their reasons: one list that names counters, metrics and docs.
+//!
+//! The discriminants are those of `enum xf_reason` and `enum xf_edit` in
+//! `bpf/intf.h`, so that counters of the XDP program and of the workers add up.
+
+/// Declares an enum with a stable label and a one-line meaning per variant.
+macro_rules! labelled {
+    ($(#[$meta:meta])* $name:ident { $($variant:ident = $label:literal, $meaning:literal;)+ }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum $name { $(#[doc = $meaning] $variant,)+ }
+
+        impl $name {
+            /// Every variant, in the order of its discriminant.
+            pub const ALL: &[$name] = &[$($name::$variant),+];
+            /// How many variants there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The label in counters, metrics and tables.
+            pub const fn label(self) -> &'static str {
+                match self { $($name::$variant => $label),+ }
+            }
+
+            /// What it means, in one line.
+            pub const fn meaning(self) -> &'static str {
+                match self { $($name::$variant => $meaning),+ }
+            }
+        }
+    };
+}
+
+labelled! {
+    /// Why a frame was treated as it was: exactly one per frame and stage.
+    Reason {
+        Fits = "fits", "fits the SA MTU; DF and MSS edited where the policy says so";
+        Fragmented = "fragmented", "oversize: handed back as fragments";
+        Oversize = "oversize", "longer than the SA MTU: redirected to the worker";
+        Sticky = "sticky", "its flow sent an oversize frame a moment ago: redirected, to keep its order";
+        All = "all", "redirected because of --redirect all";
+        Unfinished = "unfinished", "a SYN to clamp whose checksum was left to hardware: redirected";
+        NotIpv4 = "not_ipv4", "not IPv4, or more than two VLAN tags: passed to the kernel";
+        Group = "group", "multicast or broadcast destination: passed to the kernel";
+        Malformed = "malformed", "a header cut short or inconsistent: passed to the kernel";
+        OutOfScope = "out_of_scope", "no --dst prefix holds the destination: passed to the kernel";
+        Local = "local", "to an address of this machine: passed to the kernel";
+        SuperPacket = "super_packet", "longer than the LAN interface's MTU (LRO or GRO): passed to the kernel";
+        TooLong = "too_long", "longer than a worker can take: passed to the kernel";
+        DfKept = "df_kept", "oversize with DF under --df keep: passed, the kernel answers with ICMP 3/4";
+        NoWorker = "no_worker", "no live worker serves the queue: passed to the kernel";
+        HandbackFull = "handback_full", "dropped: the hand-back has no buffer left";
+        HandbackError = "handback_error", "dropped: the kernel refused the hand-back";
+        Truncated = "truncated", "dropped: a multi-buffer frame whose end never came";
+    }
+}
+
+labelled! {
+    /// What was changed in a frame: any number per frame.
+    Edit {
+        Df = "df", "DF cleared";
+        Mss = "mss", "MSS option lowered";
+        Id = "id", "fresh identification for a datagram that had DF";
+        Checksum = "checksum", "CHECKSUM_PARTIAL finished in software";
+    }
+}
+
+/// A set of [`Edit`]s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Edits(u8);
+
+impl Edits {
+    /// No edit.
+    pub const NONE: Edits = Edits(0);
+
+    /// Adds `edit`.
+    #[inline]
+    pub fn insert(&mut self, edit: Edit) {
+        self.0 |= 1 << edit as u8;
+    }
+
+    /// True if `edit` is in the set.
+    #[inline]
+    pub fn contains(self, edit: Edit) -> bool {
+        self.0 & (1 << edit as u8) != 0
+    }
+
+    /// The edits in the set.
+    pub fn iter(self) -> impl Iterator<Item = Edit> {
+        Edit::ALL.iter().copied().filter(move |edit| self.contains(*edit))
+    }
+}
+
+/// What becomes of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Goes on, edited or fragmented as the policy says.
+    Forward(Reason),
+    /// Goes to the kernel untouched.
+    Pass(Reason),
+    /// Goes nowhere, and is counted.
+    Drop(Reason),
+}
+
+impl Verdict {
+    /// Why.
+    pub fn reason(self) -> Reason {
+        match self {
+            Verdict::Forward(reason) | Verdict::Pass(reason) | Verdict::Drop(reason) => reason,
+        }
+    }
+}
