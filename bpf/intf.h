@@ -97,6 +97,12 @@ struct xf_config {
 	__u32 queues;	   /* entries of `xsks` and `heartbeats` */
 };
 
+/* What user space may change while the XDP program runs (.data). */
+struct xf_live {
+	__u32 lan_mtu; /* of the LAN interface */
+	__u32 generic; /* attached in generic mode */
+};
+
 #define XF_FLOW_SLOTS 65536 /* power of two */
 
 #endif

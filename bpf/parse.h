@@ -91,9 +91,6 @@ static __always_inline enum xf_reason xf_parse_ipv4(void *data, void *end, __u32
 
 	if ((void *)(ip + 1) > end)
 		return XF_MALFORMED;
-	if ((ip->daddr & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000) ||
-	    ip->daddr == bpf_htonl(0xffffffff))
-		return XF_GROUP;
 	packet->ip = ip;
 	packet->l3 = l3;
 	packet->ihl = ip->ihl * 4;
@@ -102,6 +99,9 @@ static __always_inline enum xf_reason xf_parse_ipv4(void *data, void *end, __u32
 	if (ip->version != 4 || packet->ihl < sizeof(*ip) || packet->total < packet->ihl ||
 	    packet->total > frame_len - l3)
 		return XF_MALFORMED;
+	if ((ip->daddr & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000) ||
+	    ip->daddr == bpf_htonl(0xffffffff))
+		return XF_GROUP;
 	return XF_FITS;
 }
 

@@ -8,8 +8,8 @@
  * Needs Linux 5.18 (xdp.frags, bpf_xdp_load_bytes).
  *
  * In generic mode the program sees frames that were handed back once more:
- * they fit and are edited already, so that it does nothing to them, as long as
- * user space sets neither sticky_ns nor redirect_all there.
+ * they fit and are edited already, so that it does nothing to them. There is
+ * no stickiness there, and user space refuses redirect_all.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_endian.h>
@@ -20,8 +20,7 @@
 
 const volatile struct xf_config cfg;
 
-/* MTU of the LAN interface; user space follows changes of it. */
-volatile __u32 lan_mtu = ETH_DATA_LEN;
+volatile struct xf_live live = { .lan_mtu = ETH_DATA_LEN };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
@@ -214,13 +213,13 @@ static __always_inline enum xf_reason handle(struct xdp_md *ctx, struct xf_count
 		return XF_OUT_OF_SCOPE;
 	if (route->flags & XF_ROUTE_LOCAL)
 		return XF_LOCAL;
-	if (packet.total > lan_mtu)
+	if (packet.total > live.lan_mtu)
 		return XF_SUPER_PACKET;
 
 	oversize = packet.total > route->mtu;
 	if (oversize && cfg.df == XF_DF_KEEP && packet.frag_off & XF_IP_DF)
 		return XF_DF_KEPT;
-	if (cfg.sticky_ns)
+	if (cfg.sticky_ns && !live.generic)
 		stamp = flow_stamp(&packet, end);
 	if (oversize)
 		reason = XF_OVERSIZE;
