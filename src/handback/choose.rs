@@ -7,6 +7,7 @@ use crate::packet::Sink;
 
 /// Either hand-back, without dynamic dispatch on the data path.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one per worker, never moved on the data path")]
 pub enum AnyHandback {
     /// Live frames.
     Inject(Inject),
