@@ -8,3 +8,4 @@ pub mod observe;
 pub mod packet;
 pub mod port;
 pub mod worker;
+pub mod xdp;
