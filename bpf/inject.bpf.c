@@ -27,13 +27,13 @@ struct {
 
 const volatile __u32 max_frame = 2048 - sizeof(struct slot);
 
-/* Only one thread runs this program, so plain loads and stores do. */
+/* One thread runs this program, so that plain loads and stores do. */
 volatile struct inject_state {
-	__u32 next;	/* slot of the next run */
-	__u32 no_slot;	/* runs without a slot */
-	__u32 bad_len;	/* slots whose length is no frame's */
-	__u32 no_tail;	/* bpf_xdp_adjust_tail() failed */
-	__u32 no_store; /* bpf_xdp_store_bytes() failed */
+	__u64 next;	/* slot of the next run */
+	__u64 no_slot;	/* runs without a slot */
+	__u64 bad_len;	/* slots whose length is no frame's */
+	__u64 no_tail;	/* bpf_xdp_adjust_tail() failed */
+	__u64 no_store; /* bpf_xdp_store_bytes() failed */
 } state;
 
 SEC("xdp")
@@ -44,7 +44,7 @@ int inject(struct xdp_md *ctx)
 	__u32 len;
 	int room;
 
-	state.next = key + 1;
+	state.next++;
 	slot = bpf_map_lookup_elem(&slots, &key);
 	if (!slot) {
 		state.no_slot++;

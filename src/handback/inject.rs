@@ -7,9 +7,9 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::Ordering::Relaxed;
 
-use libbpf_rs::MapCore;
 use libbpf_rs::libbpf_sys;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use nix::errno::Errno;
@@ -19,11 +19,14 @@ use super::{Flushed, Handback, HandbackConfig, HandbackError, OpenError, bpf_err
 use crate::frame::{Ledger, Region};
 use crate::net::private_ns::PrivateNs;
 use crate::packet::Sink;
+use crate::xdp::sys::{Link, SharedWords, XdpMode};
 
 /// Slots: more than a worker collects before it flushes.
 const SLOTS: usize = 512;
 /// `struct slot`: the length and its padding in front of the frame.
 const HEADER: usize = 16;
+/// Words of `struct inject_state`.
+const STATE_WORDS: usize = 5;
 const SMALL_SLOT: usize = 2048;
 const LARGE_SLOT: usize = 4096;
 /// Longest live frame: one page less `struct xdp_page_head`, the headroom and `struct skb_shared_info`.
@@ -41,7 +44,7 @@ const INITIAL_FRAME: [u8; 14] = [0; 14];
 pub struct Inject {
     slots: Region,
     /// `struct inject_state`.
-    state: Region,
+    state: SharedWords,
     max_frame: usize,
     context: libbpf_sys::xdp_md,
     program: OwnedFd,
@@ -50,11 +53,11 @@ pub struct Inject {
     /// Slots that the kernel took.
     taken: usize,
     /// Runs that placed no frame, as of the last flush.
-    failed: u32,
+    failed: u64,
     // The last fields, so that they are dropped last. A program that is attached nowhere costs 20 ms per
     // call, because the kernel then patches its XDP dispatcher each time; attached in a namespace of its
     // own it is in nobody's way.
-    _attached: OwnedFd,
+    _attached: Link,
     _ns: PrivateNs,
 }
 
@@ -141,23 +144,18 @@ impl Inject {
         }
     }
 
-    fn state_word(&self, word: usize) -> u32 {
-        let state = self.state.slot(0);
-        state[4 * word..].first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes))
-    }
-
     /// `state.next`: the slots that the program went through.
     fn next(&self) -> usize {
-        self.state_word(0) as usize
+        self.state.as_slice()[0].load(Relaxed) as usize
     }
 
-    fn set_next(&mut self, slot: usize) {
-        self.state.slot_mut(0)[..4].copy_from_slice(&(slot as u32).to_ne_bytes());
+    fn set_next(&self, slot: usize) {
+        self.state.as_slice()[0].store(slot as u64, Relaxed);
     }
 
     /// Runs that placed no frame: `no_slot`, `bad_len`, `no_tail` and `no_store`.
-    fn failures(&self) -> u32 {
-        (1..5).fold(0, |sum, word| sum.wrapping_add(self.state_word(word)))
+    fn failures(&self) -> u64 {
+        self.state.as_slice()[1..].iter().map(|word| word.load(Relaxed)).sum()
     }
 }
 
@@ -192,7 +190,7 @@ impl Handback for Inject {
             (self.taken, self.filled) = (0, 0);
         }
         let failures = self.failures();
-        let lost = failures.wrapping_sub(self.failed) as usize;
+        let lost = (failures - self.failed) as usize;
         self.failed = failures;
         result?;
         Ok(Flushed { frames: taken, lost })
@@ -225,7 +223,7 @@ impl Handback for Inject {
 struct Loaded {
     program: OwnedFd,
     slots: Region,
-    state: Region,
+    state: SharedWords,
 }
 
 fn load(slot_size: usize, max_frame: usize) -> io::Result<Loaded> {
@@ -240,25 +238,11 @@ fn load(slot_size: usize, max_frame: usize) -> io::Result<Loaded> {
     Ok(Loaded {
         program: skel.progs.inject.as_fd().try_clone_to_owned()?,
         slots: Region::map(skel.maps.slots.as_fd(), SLOTS, slot_size)?,
-        state: Region::map(skel.maps.bss.as_fd(), 1, skel.maps.bss.value_size() as usize)?,
+        state: SharedWords::map(skel.maps.bss.as_fd(), STATE_WORDS)?,
     })
 }
 
 /// Attaches `program` to the loopback of the thread's network namespace, for as long as the link lives.
-fn attach_to_loopback(program: &OwnedFd) -> io::Result<OwnedFd> {
-    let lo = nix::net::if_::if_nametoindex("lo")?;
-    let options = libbpf_sys::bpf_link_create_opts {
-        sz: size_of::<libbpf_sys::bpf_link_create_opts>() as _,
-        flags: libbpf_sys::XDP_FLAGS_SKB_MODE,
-        ..libbpf_sys::bpf_link_create_opts::default()
-    };
-    // SAFETY: `options` outlives the call and says its size; the rest are numbers.
-    let link = unsafe {
-        libbpf_sys::bpf_link_create(program.as_raw_fd(), lo as i32, libbpf_sys::BPF_XDP, &raw const options)
-    };
-    if link < 0 {
-        return Err(io::Error::from_raw_os_error(-link));
-    }
-    // SAFETY: a new descriptor that nobody else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(link) })
+fn attach_to_loopback(program: &OwnedFd) -> io::Result<Link> {
+    Link::xdp(program.as_fd(), nix::net::if_::if_nametoindex("lo")?, XdpMode::Generic)
 }

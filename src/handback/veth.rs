@@ -8,10 +8,10 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem::MaybeUninit;
 use std::num::NonZeroU32;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{TC_INGRESS, TcHookBuilder, libbpf_sys};
+use libbpf_rs::{TC_INGRESS, TcHookBuilder};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, send};
 use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
@@ -24,6 +24,7 @@ use crate::frame::{Frame, Ledger, Lent, Pool};
 use crate::net::private_ns::PrivateNs;
 use crate::packet::Sink;
 use crate::port::xsk::os_error;
+use crate::xdp::sys::{Link, TcxHook};
 
 /// UMEM frames, and the size of both rings: so everything fits them.
 const FRAMES: u32 = 512;
@@ -57,7 +58,7 @@ pub struct Veth {
     frame_size: usize,
     max_frame: usize,
     // The last fields, so that they go after the socket.
-    _redirect: Option<OwnedFd>,
+    _redirect: Option<Link>,
     _pair: VethPair,
     _ns: PrivateNs,
 }
@@ -263,25 +264,16 @@ fn bind(frame_size: u32) -> io::Result<(Umem, Vec<FrameDesc>, Rings)> {
 
 /// Redirects what `device` receives to the ingress of `lan`: by a tcx link, or on kernels before 6.6 by a
 /// clsact filter, which goes with the device.
-fn attach_redirect(device: u32, lan: u32) -> io::Result<Option<OwnedFd>> {
+fn attach_redirect(device: u32, lan: u32) -> io::Result<Option<Link>> {
     let mut object = MaybeUninit::uninit();
     let mut open = VethSkelBuilder::default().open(&mut object).map_err(bpf_error)?;
     let constants = open.maps.rodata_data.as_deref_mut();
     constants.ok_or_else(|| io::Error::other("the program has no constants"))?.lan_ifindex = lan;
     let skel = open.load().map_err(bpf_error)?;
     let program = skel.progs.veth.as_fd();
-    // SAFETY: no options; the rest are numbers.
-    let link = unsafe {
-        libbpf_sys::bpf_link_create(
-            program.as_raw_fd(),
-            device as i32,
-            libbpf_sys::BPF_TCX_INGRESS,
-            std::ptr::null(),
-        )
-    };
-    if link >= 0 {
-        // SAFETY: a new descriptor that nobody else owns.
-        return Ok(Some(unsafe { OwnedFd::from_raw_fd(link) }));
+    match Link::tcx(program, device, TcxHook::Ingress) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+        link => return link.map(Some),
     }
     let mut builder = TcHookBuilder::new(program);
     let mut hook = builder.ifindex(device as i32).handle(1).priority(1).hook(TC_INGRESS);

@@ -1,6 +1,6 @@
 //! Gathers a frame that arrives in several buffers (`XDP_PKT_CONTD`).
 
-use super::Meta;
+use crate::xdp::Meta;
 
 /// What one more buffer makes of the chain.
 #[derive(Debug, PartialEq, Eq)]
@@ -70,11 +70,12 @@ impl Chain {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet::Rule;
 
     #[test]
     fn gathers_and_starts_afresh() {
         let mut chain = Chain::new(8);
-        let meta = Some(Meta { rx_ns: 1, mtu: 2, mss4: 3 });
+        let meta = Some(Meta { rx_ns: 1, rule: Rule { mtu: 1422, mss4: None } });
         assert_eq!(chain.add(b"abc", meta, true), Link::More);
         assert!(chain.open());
         assert_eq!(chain.add(b"defgh", None, false), Link::Complete);

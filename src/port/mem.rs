@@ -5,8 +5,10 @@ use std::io;
 use std::time::Duration;
 
 use super::chain::{Chain, Link};
-use super::{Meta, Port, Receipt, Received};
+use super::{Port, Receipt, Received};
 use crate::frame::{Ledger, Lent, Pool, Region};
+use crate::xdp::Meta;
+use crate::xdp::layout::META_MAGIC;
 
 /// A filled buffer in the RX ring.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +34,7 @@ impl MemPort {
     /// to `max_frame` bytes take several.
     pub fn new(frames: u32, buffer: usize, max_frame: usize) -> MemPort {
         let mut port = MemPort {
-            region: Region::heap(frames as usize, Meta::LEN + buffer),
+            region: Region::heap(frames as usize, Meta::SIZE + buffer),
             pool: Pool::new(frames),
             fill: VecDeque::with_capacity(frames as usize),
             rx: VecDeque::with_capacity(frames as usize),
@@ -45,7 +47,7 @@ impl MemPort {
 
     /// Receives `frame` as the kernel does: false, and a drop, if the fill ring has too few buffers.
     pub fn deliver(&mut self, frame: &[u8], meta: Option<Meta>) -> bool {
-        let buffer = self.region.slot_size() - Meta::LEN;
+        let buffer = self.region.slot_size() - Meta::SIZE;
         let buffers = frame.len().div_ceil(buffer).max(1);
         if self.fill.len() < buffers {
             self.drops += 1;
@@ -54,8 +56,8 @@ impl MemPort {
         for (place, bytes) in (1..).zip(frame.chunks(buffer)) {
             let Some(index) = self.fill.pop_front() else { break };
             let slot = self.region.slot_mut(index as usize);
-            slot[..Meta::LEN].copy_from_slice(&meta.map_or([0; Meta::LEN], Meta::to_bytes));
-            slot[Meta::LEN..Meta::LEN + bytes.len()].copy_from_slice(bytes);
+            slot[..Meta::SIZE].copy_from_slice(&meta.map_or([0; Meta::SIZE], to_bytes));
+            slot[Meta::SIZE..Meta::SIZE + bytes.len()].copy_from_slice(bytes);
             self.rx.push_back(Descriptor { index, len: bytes.len(), more: place < buffers });
         }
         true
@@ -75,8 +77,8 @@ impl Port for MemPort {
             let frame =
                 self.pool.reclaim(u64::from(index), Lent::Fill).expect("deliver takes from the fill ring");
             let slot = self.region.slot(index as usize);
-            let bytes = &slot[Meta::LEN..Meta::LEN + len];
-            let meta = slot.first_chunk().and_then(Meta::before_frame);
+            let bytes = &slot[Meta::SIZE..Meta::SIZE + len];
+            let meta = Meta::before_frame(&slot[..Meta::SIZE]);
             if !more && !self.chain.open() {
                 each(Received { bytes, meta });
                 receipt.frames += 1;
@@ -128,4 +130,14 @@ impl Port for MemPort {
     fn ledger(&self) -> Ledger {
         self.pool.ledger()
     }
+}
+
+/// As the XDP program writes it.
+fn to_bytes(meta: Meta) -> [u8; Meta::SIZE] {
+    let mut bytes = [0; Meta::SIZE];
+    bytes[..8].copy_from_slice(&meta.rx_ns.to_ne_bytes());
+    bytes[8..10].copy_from_slice(&meta.rule.mtu.to_ne_bytes());
+    bytes[10..12].copy_from_slice(&meta.rule.mss4.unwrap_or(0).to_ne_bytes());
+    bytes[12..].copy_from_slice(&META_MAGIC.to_ne_bytes());
+    bytes
 }

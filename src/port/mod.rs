@@ -3,18 +3,17 @@
 pub mod chain;
 pub mod fault;
 pub mod mem;
-pub mod meta;
 pub mod xsk;
 
 use std::io;
 use std::time::Duration;
 
 use crate::frame::Ledger;
+use crate::xdp::Meta;
 
 pub use chain::Chain;
 pub use fault::{Fault, FaultPort};
 pub use mem::MemPort;
-pub use meta::Meta;
 pub use xsk::{XskConfig, XskError, XskPort};
 
 /// A frame as it was received, lent for the time of a call.

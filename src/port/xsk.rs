@@ -14,10 +14,11 @@ use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, So
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
 
 use super::chain::{Chain, Link};
-use super::{Meta, Port, Receipt, Received};
+use super::{Port, Receipt, Received};
 use crate::config::Choice;
 use crate::frame::{Ledger, Lent, Pool};
 use crate::worker::BATCH;
+use crate::xdp::Meta;
 
 /// Bytes per UMEM frame. The kernel keeps 256 of them free before the packet (XDP_PACKET_HEADROOM), where
 /// the metadata lies.
@@ -173,16 +174,16 @@ impl XskPort {
     fn received<'a>(umem: &'a Umem, descriptor: &'a FrameDesc) -> Option<(&'a [u8], Option<Meta>)> {
         let at = descriptor.addr() % FRAME_SIZE as usize;
         let len = descriptor.lengths().data();
-        if at < Meta::LEN || at + len > FRAME_SIZE as usize {
+        if at < Meta::SIZE || at + len > FRAME_SIZE as usize {
             return None;
         }
         // SAFETY: the pool said that the frame was lent to the kernel and is ours again, and the check
         // above says that the bytes lie within it.
         let bytes = unsafe { umem.data(descriptor) }.contents();
-        let start = bytes.as_ptr().expose_provenance() - Meta::LEN;
+        let start = bytes.as_ptr().expose_provenance() - Meta::SIZE;
         // SAFETY: `at` leaves room for the metadata in the same frame of the same mapping, whose pointer
         // came from mmap(2); nobody writes to the frame while it is ours.
-        let before = unsafe { &*std::ptr::with_exposed_provenance::<[u8; Meta::LEN]>(start) };
+        let before = unsafe { &*std::ptr::with_exposed_provenance::<[u8; Meta::SIZE]>(start) };
         Some((bytes, Meta::before_frame(before)))
     }
 }

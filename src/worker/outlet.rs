@@ -8,8 +8,9 @@ use super::clock::monotonic_ns;
 use super::counters::Counters;
 use crate::config::Treatment;
 use crate::handback::{Handback, HandbackError};
+use crate::packet::ether::{self, EthernetFrame};
 use crate::packet::{Edits, Outcome, Reason, Sink, Transform, Verdict};
-use crate::port::{Meta, Received};
+use crate::port::Received;
 
 /// Consecutive flushes that may fail for the moment before the pending frames are given up. One is made
 /// per turn, and no frame is received meanwhile: the RX ring is the buffer.
@@ -98,7 +99,7 @@ impl<H: Handback> Outlet<H> {
     #[inline]
     fn apply(&mut self, Received { bytes, meta }: Received<'_>) -> Outcome {
         let rule = match meta {
-            Some(meta) => Some(Meta::rule(meta)),
+            Some(meta) => Some(meta.rule),
             None => destination(bytes).and_then(|address| self.treatment.rule(address)),
         };
         match rule {
@@ -178,18 +179,9 @@ fn pass(bytes: &[u8], reason: Reason, sink: &mut impl Sink) -> Outcome {
     Outcome { verdict: Verdict::Pass(reason), edits: Edits::NONE, frames: 1 }
 }
 
-/// Destination of an IPv4 packet behind at most two VLAN tags (IEEE 802.1Q, 802.1ad).
+/// Destination of an IPv4 packet; the transform looks at the rest.
 fn destination(frame: &[u8]) -> Option<Ipv4Addr> {
-    let mut at = 12;
-    for _ in 0..=2 {
-        match frame.get(at..at + 2)? {
-            [0x81, 0x00] | [0x88, 0xa8] => at += 4,
-            [0x08, 0x00] => {
-                let address: [u8; 4] = frame.get(at + 18..at + 22)?.try_into().ok()?;
-                return Some(address.into());
-            }
-            _ => return None,
-        }
-    }
-    None
+    let frame = EthernetFrame::new_checked(frame)?;
+    let address: [u8; 4] = frame.payload().get(16..20)?.try_into().ok()?;
+    (frame.ethertype() == ether::IPV4).then(|| address.into())
 }
