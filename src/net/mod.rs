@@ -1,0 +1,3 @@
+//! The kernel's network configuration.
+
+pub mod private_ns;
