@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod net;
 pub mod observe;
 pub mod packet;

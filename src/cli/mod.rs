@@ -3,6 +3,7 @@
 //! Results go to standard output, messages to standard error. Exit codes: 0 ended as asked, 1 failed
 //! while running, 2 wrong usage, configuration or input file, 3 this machine or interface cannot do it.
 
+mod check;
 mod failure;
 mod generate;
 mod output;
@@ -23,6 +24,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Say what stands in the way of `run` on an interface, and how to mend it
+    Check(check::CheckArgs),
     /// Print shell completions
     Completions(generate::CompletionsArgs),
     /// Print the manual page, in roff
@@ -42,6 +45,7 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
+        Command::Check(args) => check::check(&args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man => generate::man(),
     }

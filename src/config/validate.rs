@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 
 use super::plan::{Plan, Treatment};
 use super::raw::{RunArgs, TreatmentArgs};
-use super::values::{Destination, Mss, Queues};
+use super::values::{Destination, Mss};
 use crate::packet::Rule;
 
 /// IPv4 and TCP header without options.
@@ -39,10 +39,7 @@ pub fn plan(args: &RunArgs) -> Result<Plan, ConfigError> {
         treatment: treatment(&args.treatment)?,
         redirect: args.redirect,
         handback: args.handback,
-        queues: match &args.queues {
-            Queues::All => None,
-            Queues::Some(queues) => Some(queues.clone()),
-        },
+        queues: args.queues.listed(),
         cores: args.cores.as_ref().map(|list| list.0.iter().map(|core| *core as usize).collect()),
         poll: args.poll,
         mode: args.mode,

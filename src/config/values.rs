@@ -136,6 +136,16 @@ pub enum Queues {
     Some(Vec<u32>),
 }
 
+impl Queues {
+    /// The queues listed; `None` for all.
+    pub fn listed(&self) -> Option<Vec<u32>> {
+        match self {
+            Queues::All => None,
+            Queues::Some(queues) => Some(queues.clone()),
+        }
+    }
+}
+
 impl FromStr for Queues {
     type Err = String;
 

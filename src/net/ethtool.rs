@@ -1,43 +1,23 @@
-//! Queues and offloads, over the ethtool generic netlink family.
+//! Queues and offloads, over the ethtool generic netlink family (kernel 5.6 and later).
 
 use std::collections::BTreeSet;
 use std::io;
 
 use ethtool::{EthtoolAttr, EthtoolChannelAttr, EthtoolFeatureAttr, EthtoolMessage};
 
-use netlink_packet_generic::GenlMessage;
-use netlink_packet_generic::ctrl::nlas::GenlCtrlAttrs;
-use netlink_packet_generic::ctrl::{GenlCtrl, GenlCtrlCmd};
-use netlink_sys::protocols::NETLINK_GENERIC;
-
+use super::generic::Family;
 use super::links::Link;
-use super::netlink::Connection;
 
 /// A connection to the ethtool family.
 #[derive(Debug)]
 pub struct Ethtool {
-    connection: Connection,
-    family: u16,
+    family: Family,
 }
 
 impl Ethtool {
-    /// Looks the family up; fails on kernels before 5.6.
+    /// Connects.
     pub fn open() -> io::Result<Ethtool> {
-        let mut connection = Connection::open(NETLINK_GENERIC)?;
-        let request = GenlMessage::from_payload(GenlCtrl {
-            cmd: GenlCtrlCmd::GetFamily,
-            nlas: vec![GenlCtrlAttrs::FamilyName("ethtool".to_owned())],
-        });
-        let family = connection
-            .request(request)?
-            .into_iter()
-            .flat_map(|message| message.into_parts().1.nlas)
-            .find_map(|attribute| match attribute {
-                GenlCtrlAttrs::FamilyId(id) => Some(id),
-                _ => None,
-            })
-            .ok_or_else(|| io::Error::other("the kernel does not say the number of its ethtool family"))?;
-        Ok(Ethtool { connection, family })
+        Ok(Ethtool { family: Family::open("ethtool")? })
     }
 
     /// RX queues in use: combined channels and those for RX alone. `None` if the driver does not say.
@@ -46,16 +26,13 @@ impl Ethtool {
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(None),
             answer => answer?,
         };
-        let mut channels = None;
-        for attribute in attributes {
-            if let EthtoolAttr::Channel(
+        let channels = attributes.into_iter().filter_map(|attribute| match attribute {
+            EthtoolAttr::Channel(
                 EthtoolChannelAttr::RxCount(count) | EthtoolChannelAttr::CombinedCount(count),
-            ) = attribute
-            {
-                channels = Some(channels.unwrap_or(0) + count);
-            }
-        }
-        Ok(channels.filter(|count| *count > 0))
+            ) => Some(count),
+            _ => None,
+        });
+        Ok(Some(channels.sum()).filter(|count| *count > 0))
     }
 
     /// Features that are on, by the kernel's names (`netdev_features_strings`), which are longer
@@ -73,15 +50,8 @@ impl Ethtool {
             .collect())
     }
 
-    fn get(&mut self, payload: EthtoolMessage) -> io::Result<Vec<EthtoolAttr>> {
-        let mut request = GenlMessage::from_payload(payload);
-        request.set_resolved_family_id(self.family);
-        Ok(self
-            .connection
-            .request(request)?
-            .into_iter()
-            .flat_map(|message| message.into_parts().1.nlas)
-            .collect())
+    fn get(&mut self, request: EthtoolMessage) -> io::Result<Vec<EthtoolAttr>> {
+        Ok(self.family.request(request)?.into_iter().flat_map(|message| message.nlas).collect())
     }
 }
 

@@ -4,10 +4,13 @@
 
 pub mod addresses;
 pub mod ethtool;
+mod generic;
 pub mod links;
 pub mod netlink;
 pub mod sysctl;
+pub mod xdp_features;
 
 pub use addresses::Monitor;
 pub use ethtool::Ethtool;
 pub use links::Link;
+pub use xdp_features::XdpFeatures;

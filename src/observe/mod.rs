@@ -1,3 +1,4 @@
 //! Reads snapshots; never touches the data path.
 
+pub mod layout;
 pub mod snapshot;
