@@ -6,3 +6,4 @@ pub mod control;
 pub mod net;
 pub mod observe;
 pub mod packet;
+pub mod xdp;
