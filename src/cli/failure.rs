@@ -16,12 +16,16 @@ pub enum Failure {
     /// This machine or interface cannot do it: exit code 3.
     #[error("{0}")]
     Unfit(String),
+    /// Nobody reads standard output any more (`| head`): no failure, but no reason to go on.
+    #[error("standard output was closed")]
+    OutputClosed,
 }
 
 impl Failure {
     /// The exit code of the process.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
+            Failure::OutputClosed => 0,
             Failure::Running(_) => 1,
             Failure::Usage(_) => 2,
             Failure::Unfit(_) => 3,

@@ -7,6 +7,7 @@ mod check;
 mod failure;
 mod generate;
 mod output;
+mod stats;
 
 use std::process::ExitCode;
 
@@ -24,6 +25,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show the counters of a running instance
+    Stats(stats::StatsArgs),
     /// Say what stands in the way of `run` on an interface, and how to mend it
     Check(check::CheckArgs),
     /// Print shell completions
@@ -37,7 +40,9 @@ pub fn main() -> ExitCode {
     match dispatch(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("xdpfrag: {failure}");
+            if !matches!(failure, Failure::OutputClosed) {
+                eprintln!("xdpfrag: {failure}");
+            }
             failure.exit_code()
         }
     }
@@ -45,6 +50,7 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
+        Command::Stats(args) => stats::stats(&args),
         Command::Check(args) => check::check(&args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man => generate::man(),

@@ -7,15 +7,13 @@ use serde::Serialize;
 
 use super::Failure;
 
-/// Writes `text` to standard output. A reader that has gone (`| head`) is no failure.
+/// Writes `text` to standard output.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(anyhow::Error::new(error).context("cannot write to standard output").into())
-        }
-        _ => Ok(()),
-    }
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| match error.kind() {
+        ErrorKind::BrokenPipe => Failure::OutputClosed,
+        _ => anyhow::Error::new(error).context("cannot write to standard output").into(),
+    })
 }
 
 /// Writes `value` as indented JSON and a newline.
