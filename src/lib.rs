@@ -1,8 +1,10 @@
 //! xdpfrag: fragments oversize DF packets of deaf LAN hosts to the IPsec SA MTU, in front of the kernel.
 
+pub mod cli;
 pub mod config;
 pub mod frame;
 pub mod handback;
+pub mod control;
 pub mod net;
 pub mod observe;
 pub mod packet;
