@@ -5,7 +5,7 @@ PACKAGES := gcc libc6-dev make pkg-config libelf-dev zlib1g-dev clang m4 iproute
 # Under sudo, root's PATH does not have rustup's cargo.
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
 # Namespaces, XDP and AF_XDP need root; building does not.
-AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,$(shell command -v sudo))
 SKIPPED := $(CURDIR)/target/skipped-tests.txt
 
 .PHONY: build demo test bench lint deps

@@ -10,6 +10,7 @@
 //! with a lowered MTU. No packet leaves the three namespaces, and they vanish with the process.
 
 pub mod daemon;
+pub mod demo;
 pub mod namespace;
 pub mod topology;
 pub mod traffic;

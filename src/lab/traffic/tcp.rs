@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::sys::socket::{getsockopt, sockopt};
+use serde::Serialize;
 
 use super::super::namespace::Namespace;
 use super::byte;
@@ -40,7 +41,7 @@ pub struct Transfer {
 }
 
 /// What became of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// Bytes that arrived in the right place.
     pub received: u64,

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::sys::socket::{setsockopt, sockopt};
 use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
+use serde::Serialize;
 
 use super::super::namespace::Namespace;
 use super::byte;
@@ -35,7 +36,7 @@ pub struct Flow {
 }
 
 /// What became of a flow.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Tally {
     /// Datagrams sent; the kernel refused none.
     pub sent: u64,
