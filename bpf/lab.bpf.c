@@ -159,4 +159,11 @@ int lab_untag(struct __sk_buff *skb)
 	return TC_ACT_UNSPEC;
 }
 
+/* Somebody else's program, where the XDP slot must be busy. */
+SEC("xdp.frags")
+int lab_squatter(struct xdp_md *ctx)
+{
+	return XDP_PASS;
+}
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

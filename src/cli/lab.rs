@@ -108,7 +108,7 @@ fn transfer(report: &tcp::Report) -> String {
     if report.corrupt {
         format!("corrupt after {} bytes", report.received)
     } else if report.complete() {
-        format!("{} MB in {:.2} s", report.bytes >> 20, report.elapsed.as_secs_f64())
+        format!("{} MB in {:.2} s", report.bytes >> 20, report.elapsed_s)
     } else {
         format!("stalled at {} bytes", report.received)
     }

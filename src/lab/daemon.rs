@@ -46,7 +46,14 @@ impl Daemon {
     pub fn launch(gateway: &Namespace, binary: &Path, args: &[&str]) -> Result<Daemon> {
         let mut command = Command::new(binary);
         command.args(["run", "--iface", LAN]).args(args);
-        let mut process = gateway.spawn(command)?;
+        Daemon::watch(gateway.spawn(command)?)
+    }
+
+    /// Collects what a child writes.
+    ///
+    /// # Errors
+    /// If its output is not piped.
+    pub fn watch(mut process: Tethered) -> Result<Daemon> {
         let stderr = process.child.stderr.take().context("standard error is piped")?;
         let mut stdout = process.child.stdout.take().context("standard output is piped")?;
         let (lines, received) = mpsc::channel();
@@ -94,12 +101,17 @@ impl Daemon {
         }
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.child.id()
+    }
+
     /// Sends it a signal.
     ///
     /// # Errors
     /// If it is gone already.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        let pid = i32::try_from(self.process.child.id())?;
+        let pid = i32::try_from(self.pid())?;
         kill(Pid::from_raw(pid), signal).with_context(|| format!("cannot send {signal} to `xdpfrag run`"))
     }
 

@@ -18,5 +18,5 @@ pub mod wire;
 
 pub use daemon::Daemon;
 pub use namespace::Namespace;
-pub use topology::{FAR, LAN, Lab, LabConfig};
+pub use topology::{APPLIANCE, FAR, LAN, Lab, LabConfig};
 pub use wire::{Rules, Seen, Wire};

@@ -4,7 +4,8 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
 use libbpf_rs::{
-    MapCore, MapFlags, MapHandle, Object, ObjectBuilder, TC_EGRESS, TC_INGRESS, TcAttachPoint, TcHookBuilder,
+    Link, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, TC_EGRESS, TC_INGRESS, TcAttachPoint,
+    TcHookBuilder,
 };
 use nix::net::if_::if_nametoindex;
 
@@ -125,6 +126,21 @@ pub fn tag(namespace: &Namespace, interface: &str, vlan: u16) -> Result<()> {
     update(&map(&object, "rules")?, [0, 0, u32::from(vlan)])?;
     attach(namespace, interface, &object, "lab_tag", TC_EGRESS, 1)?;
     attach(namespace, interface, &object, "lab_untag", TC_INGRESS, 1)
+}
+
+/// Occupies the XDP slot of `interface` with a program that passes everything, while the link is held.
+///
+/// # Errors
+/// Without CAP_BPF and CAP_NET_ADMIN, or if the slot is taken.
+pub fn occupy_xdp(namespace: &Namespace, interface: &str) -> Result<Link> {
+    let object = ObjectBuilder::default().open_memory(OBJECT)?.load()?;
+    namespace
+        .run(|| {
+            let squatter = object.progs_mut().find(|program| program.name() == "lab_squatter");
+            let squatter = squatter.context("a program is missing")?;
+            Ok(squatter.attach_xdp(i32::try_from(if_nametoindex(interface)?)?)?)
+        })
+        .with_context(|| format!("cannot attach an XDP program to {interface}"))
 }
 
 /// Attaches one program of the object; the filter keeps it alive.

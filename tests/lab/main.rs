@@ -3,3 +3,10 @@
 mod support;
 
 mod before;
+mod fail_open;
+mod order;
+mod refusals;
+mod residue;
+mod tcp;
+mod udp;
+mod variants;

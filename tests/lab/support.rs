@@ -5,8 +5,12 @@ use std::io::Write;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
-use xdpfrag::lab::{Daemon, Lab, LabConfig};
+use xdpfrag::lab::traffic::tcp::{Direction, Report, Transfer};
+use xdpfrag::lab::traffic::udp::Flow;
+use xdpfrag::lab::{Daemon, FAR, LAN, Lab, LabConfig};
+use xdpfrag::observe::snapshot::InterfaceSnapshot;
 
 /// Labs at a time: the sockets at both ends and the workers of two already fill two cores.
 const LIMIT: usize = 2;
@@ -74,4 +78,41 @@ pub(crate) fn binary() -> &'static Path {
 pub(crate) fn forward(lab: &Lab, args: &[&str]) -> Daemon {
     let all = [&["--mtu", "1422", "--json"], args].concat();
     Daemon::start(&lab.gateway, binary(), &all).unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+/// Ends `xdpfrag run` with SIGINT and returns its last snapshot.
+pub(crate) fn stop(daemon: Daemon) -> InterfaceSnapshot {
+    let ended = daemon.stop().unwrap_or_else(|error| panic!("{error:#}"));
+    assert!(ended.status.success(), "{}: {}", ended.status, ended.stderr);
+    let snapshot = ended.snapshot.unwrap_or_else(|| panic!("no snapshot: {}", ended.stderr));
+    let [interface] = <[_; 1]>::try_from(snapshot.interfaces).expect("one interface");
+    assert_eq!(interface.name, LAN);
+    interface
+}
+
+/// Frames that the workers received.
+pub(crate) fn received(interface: &InterfaceSnapshot) -> u64 {
+    interface.workers.iter().map(|worker| worker.received).sum()
+}
+
+/// Payload lengths of a mixed flow: short, around the SA MTU, and up to 1472, not in order.
+pub(crate) fn mixed(count: usize) -> Vec<usize> {
+    (0..count)
+        .map(|number| [1472, 60, 1394, 1395, 1400 + number % 73, 8 + number % 1465][number % 6])
+        .collect()
+}
+
+/// Sends a flow through the lab and insists that all of it arrives whole, in order.
+pub(crate) fn deliver(lab: &Lab, sizes: Vec<usize>) {
+    let tally = Flow::new((FAR, PORT), sizes).run(&lab.appliance, &lab.far).unwrap();
+    assert!(tally.complete(), "{tally:?}");
+    assert_eq!(tally.reordered, 0, "{tally:?}");
+}
+
+/// Carries 4 MB and returns the report, complete or not.
+pub(crate) fn carry(lab: &Lab, direction: Direction) -> Report {
+    let deadline = Duration::from_secs(20);
+    Transfer { to: (FAR, PORT).into(), bytes: 4 << 20, direction, deadline }
+        .run(&lab.appliance, &lab.far)
+        .unwrap_or_else(|error| panic!("{direction:?}: {error:#}"))
 }

@@ -41,7 +41,7 @@ pub struct Transfer {
 }
 
 /// What became of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
     /// Bytes that arrived in the right place.
     pub received: u64,
@@ -49,8 +49,8 @@ pub struct Report {
     pub bytes: u64,
     /// True if a byte was wrong.
     pub corrupt: bool,
-    /// How long it took or was waited.
-    pub elapsed: Duration,
+    /// How long it took or was waited for, seconds.
+    pub elapsed_s: f64,
     /// TCP_MAXSEG of the connecting side, bytes.
     pub client_mss: u32,
     /// TCP_MAXSEG of the listening side, bytes.
@@ -96,7 +96,7 @@ impl Transfer {
             received,
             bytes: self.bytes,
             corrupt,
-            elapsed: start.elapsed(),
+            elapsed_s: start.elapsed().as_secs_f64(),
             client_mss: getsockopt(&connected, sockopt::TcpMaxSeg)?,
             server_mss: getsockopt(&accepted, sockopt::TcpMaxSeg)?,
         })
