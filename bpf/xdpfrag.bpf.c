@@ -229,7 +229,7 @@ static __always_inline enum xf_reason handle(struct xdp_md *ctx, struct xf_count
 		reason = XF_ALL;
 
 	if (reason != XF_FITS) {
-		if (frame_len > cfg.max_frame)
+		if (frame_len > live.max_frame)
 			return XF_TOO_LONG;
 		if (!now)
 			now = bpf_ktime_get_ns();

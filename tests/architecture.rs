@@ -15,10 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("port", &["frame", "packet", "config", "xdp"]),
     ("handback", &["frame", "packet", "config", "xdp", "net"]),
     ("worker", &["port", "handback", "frame", "packet", "config", "observe", "xdp"]),
-    (
-        "control",
-        &["worker", "port", "handback", "frame", "packet", "config", "observe", "xdp", "net"],
-    ),
+    ("control", &["worker", "port", "handback", "frame", "packet", "config", "observe", "xdp", "net"]),
     ("lab", &["observe", "xdp", "packet"]),
     ("cli", &["control", "lab", "config", "observe", "packet", "net", "xdp"]),
 ];
@@ -132,7 +129,8 @@ fn the_dependency_rule_has_no_cycle() {
 #[test]
 fn unsafe_stays_in_the_named_files() {
     let holds_unsafe = |code: &str| {
-        code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|token| token == "unsafe" || token == "unsafe_code")
+        code.split(|c: char| !c.is_alphanumeric() && c != '_')
+            .any(|token| token == "unsafe" || token == "unsafe_code")
     };
     let found: Vec<String> =
         code().into_iter().filter(|(_, code)| holds_unsafe(code)).map(|(file, _)| file).collect();

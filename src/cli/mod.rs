@@ -6,7 +6,9 @@
 mod check;
 mod failure;
 mod generate;
+mod lab;
 mod output;
+mod run;
 mod stats;
 
 use std::process::ExitCode;
@@ -14,6 +16,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub use failure::Failure;
+
+use crate::config::RunArgs;
 
 /// Fragments oversize DF packets of deaf LAN hosts to the IPsec SA MTU, in front of the kernel.
 #[derive(Debug, Parser)]
@@ -25,6 +29,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Serve LAN interfaces until SIGINT or SIGTERM, then print a summary
+    Run(Box<RunArgs>),
+    /// Show the problem and the cure in a private network
+    Lab(lab::LabArgs),
     /// Show the counters of a running instance
     Stats(stats::StatsArgs),
     /// Say what stands in the way of `run` on an interface, and how to mend it
@@ -50,6 +58,8 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
+        Command::Run(args) => run::run(&args),
+        Command::Lab(args) => lab::run(&args),
         Command::Stats(args) => stats::stats(&args),
         Command::Check(args) => check::check(&args),
         Command::Completions(args) => generate::completions(&args),

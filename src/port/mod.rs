@@ -16,6 +16,9 @@ pub use fault::{Fault, FaultPort};
 pub use mem::MemPort;
 pub use xsk::{XskConfig, XskError, XskPort};
 
+/// Frames received per call at most.
+pub const BATCH: usize = 64;
+
 /// A frame as it was received, lent for the time of a call.
 #[derive(Debug, Clone, Copy)]
 pub struct Received<'a> {

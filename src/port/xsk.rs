@@ -14,10 +14,9 @@ use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, So
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
 
 use super::chain::{Chain, Link};
-use super::{Port, Receipt, Received};
+use super::{BATCH, Port, Receipt, Received};
 use crate::config::Choice;
 use crate::frame::{Ledger, Lent, Pool};
-use crate::worker::BATCH;
 use crate::xdp::Meta;
 
 /// Bytes per UMEM frame. The kernel keeps 256 of them free before the packet (XDP_PACKET_HEADROOM), where

@@ -115,10 +115,11 @@ impl LanProgram {
             return Err(AttachError::Busy { interface, id, name });
         }
         match remedy(&source) {
-            Some(remedy) => {
-                let mode = if mode == XdpMode::Native { "native" } else { "generic" };
-                Err(AttachError::Unsupported { interface, mode, reason: format!("{source}; {remedy}") })
-            }
+            Some(remedy) => Err(AttachError::Unsupported {
+                interface,
+                mode: mode.label(),
+                reason: format!("{source}; {remedy}"),
+            }),
             None => Err(AttachError::Other { interface, source }),
         }
     }

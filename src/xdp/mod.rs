@@ -21,6 +21,7 @@ pub use error::Error;
 pub use heartbeat::{Heartbeat, Heartbeats};
 pub use lan::{LanConfig, LanProgram};
 pub use layout::{Counters, Meta, Route};
+pub use sys::XdpMode;
 
 /// What libbpf-cargo generates from `bpf/*.bpf.c`.
 #[allow(unsafe_code, missing_docs, unreachable_pub, clippy::all, clippy::undocumented_unsafe_blocks)]
