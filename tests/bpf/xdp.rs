@@ -190,6 +190,34 @@ fn oversize_frames_need_a_live_worker() {
 }
 
 #[test]
+fn an_oversize_packet_that_cannot_be_fragmented_passes_untouched() {
+    if skipped("an_oversize_packet_that_cannot_be_fragmented_passes_untouched") {
+        return;
+    }
+    let gateway = Gateway::with_worker(CONFIG);
+    for (what, frame) in [
+        ("options run past the header", with(Frame::udp(1490), |f| f.ip_options = vec![7, 5, 4, 0])),
+        ("an option of no length", with(Frame::udp(1490), |f| f.ip_options = vec![1, 7, 0, 0])),
+        ("an option without length", with(Frame::udp(1490), |f| f.ip_options = vec![1, 1, 1, 7])),
+        ("beyond the largest datagram", with(Frame::udp(1500), |f| f.frag_off = 8005)),
+        ("more to come, but no multiple of 8", with(Frame::udp(1499), |f| f.frag_off = MF)),
+    ] {
+        let seen = gateway.send(&frame.bytes());
+        assert_eq!((seen.action, seen.reason), (XDP_PASS, Reason::Malformed), "{what}");
+        assert!(seen.data == frame.bytes(), "{what}");
+    }
+    for frame in [
+        with(Frame::udp(1490), |f| f.ip_options = vec![7, 4, 4, 0]),
+        with(Frame::udp(1490), |f| f.ip_options = vec![1, 0, 7, 0]),
+        with(Frame::udp(1460), |f| f.ip_options = [&[7, 39, 4][..], &[0; 36], &[1]].concat()),
+        with(Frame::udp(1500), |f| f.frag_off = 8004),
+        with(Frame::udp(1500), |f| f.frag_off = MF),
+    ] {
+        assert_eq!(gateway.send(&frame.bytes()).reason, Reason::Oversize, "{frame:?}");
+    }
+}
+
+#[test]
 fn a_flow_follows_its_oversize_frame() {
     if skipped("a_flow_follows_its_oversize_frame") {
         return;
@@ -207,8 +235,8 @@ fn a_flow_follows_its_oversize_frame() {
     let seen = gateway.send(&small.bytes());
     assert_eq!((seen.action, seen.reason, &seen.edits[..]), (XDP_REDIRECT, Reason::Sticky, &[][..]));
     assert_eq!(reason(&other), Reason::Fits, "another port is another flow");
-    let fragment = with(Frame::udp(1480), |f| f.frag_off = MF);
-    let last = with(Frame::udp(60), |f| f.frag_off = 185);
+    let fragment = with(Frame::udp(1476), |f| f.frag_off = MF);
+    let last = with(Frame::udp(60), |f| f.frag_off = 182);
     assert_eq!(reason(&fragment), Reason::Oversize);
     assert_eq!(reason(&last), Reason::Sticky, "fragments are told apart by addresses only");
     assert_eq!(reason(&Frame::udp(60)), Reason::Sticky, "and so are datagrams");
