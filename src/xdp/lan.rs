@@ -148,7 +148,7 @@ impl LanProgram {
     }
 
     /// Sends the frames of `queue` to an AF_XDP socket, once its worker's heart beats.
-    pub fn register_socket(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<()> {
+    pub fn register_socket(&self, queue: u32, socket: &impl AsRawFd) -> Result<()> {
         self.xsks
             .update(&queue.to_ne_bytes(), &socket.as_raw_fd().to_ne_bytes(), MapFlags::ANY)
             .map_err(Error::map("xsks", format!("register the socket of queue {queue}")))

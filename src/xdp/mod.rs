@@ -33,3 +33,13 @@ mod skeleton {
         include!(concat!(env!("OUT_DIR"), "/clamp.skel.rs"));
     }
 }
+
+// The mirrors in `layout` against what clang made of the header.
+const _: () = {
+    use skeleton::xdpfrag::types;
+    assert!(size_of::<types::xf_counters>() == Counters::SIZE);
+    assert!(size_of::<types::xf_route>() == Route::SIZE);
+    assert!(size_of::<types::xf_prefix4>() == layout::PREFIX_SIZE);
+    assert!(size_of::<types::xf_heartbeat>() == Heartbeats::ENTRY);
+    assert!(size_of::<types::data>() == layout::Live::SIZE);
+};
