@@ -28,7 +28,8 @@ fn root(test: &str) -> Option<MutexGuard<'static, ()>> {
 }
 
 fn ip(arguments: &str) {
-    let output = Command::new("ip").args(arguments.split_whitespace()).output().expect("iproute2 is installed");
+    let output =
+        Command::new("ip").args(arguments.split_whitespace()).output().expect("iproute2 is installed");
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -150,90 +151,105 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 #[test]
 fn inject_delivers_every_size_and_every_frame() {
     let Some(_turn) = root("inject") else { return };
-    PrivateNs::new().unwrap().run(|| {
-        let before = programs("inject");
-        let config = lan(1500);
-        let mut handback = Inject::open(&config).unwrap();
-        assert_eq!(interfaces(), ["lo", "host0", "lan0"], "the gateway sees nothing new");
-        assert_eq!(programs("inject"), before + 1);
-        every_size_arrives(&mut handback, 1472);
-        let median = ten_thousand_arrive(&mut handback);
-        eprintln!("inject: a flush of 64 frames took {median:?} (median)");
-        // Attached nowhere, a call takes 20 ms and more.
-        assert!(median < Duration::from_millis(2), "{median:?}");
-        drop(handback);
-        eventually("the program is gone", || programs("inject") == before);
-    }).unwrap();
+    PrivateNs::new()
+        .unwrap()
+        .run(|| {
+            let before = programs("inject");
+            let config = lan(1500);
+            let mut handback = Inject::open(&config).unwrap();
+            assert_eq!(interfaces(), ["lo", "host0", "lan0"], "the gateway sees nothing new");
+            assert_eq!(programs("inject"), before + 1);
+            every_size_arrives(&mut handback, 1472);
+            let median = ten_thousand_arrive(&mut handback);
+            eprintln!("inject: a flush of 64 frames took {median:?} (median)");
+            // Attached nowhere, a call takes 20 ms and more.
+            assert!(median < Duration::from_millis(2), "{median:?}");
+            drop(handback);
+            eventually("the program is gone", || programs("inject") == before);
+        })
+        .unwrap();
 }
 
 #[test]
 fn inject_delivers_jumbo_frames_up_to_its_limit() {
     let Some(_turn) = root("inject jumbo") else { return };
-    PrivateNs::new().unwrap().run(|| {
-        let mut config = lan(3386);
-        let mut handback = Inject::open(&config).unwrap();
-        every_size_arrives(&mut handback, 3386 - 28);
-        config.max_frame += 1;
-        assert!(matches!(Inject::open(&config), Err(OpenError::TooLong { limit: 3408, .. })));
-    }).unwrap();
+    PrivateNs::new()
+        .unwrap()
+        .run(|| {
+            let mut config = lan(3386);
+            let mut handback = Inject::open(&config).unwrap();
+            every_size_arrives(&mut handback, 3386 - 28);
+            config.max_frame += 1;
+            assert!(matches!(Inject::open(&config), Err(OpenError::TooLong { limit: 3408, .. })));
+        })
+        .unwrap();
 }
 
 #[test]
 fn veth_delivers_every_size_and_every_frame_and_leaves_nothing() {
     let Some(_turn) = root("veth") else { return };
-    PrivateNs::new().unwrap().run(|| {
-        let before = programs("veth");
-        let config = lan(1500);
-        let links = interfaces();
-        let mut handback = Veth::open(&config).unwrap();
-        assert_eq!(interfaces().len(), links.len() + 1);
-        every_size_arrives(&mut handback, 1472);
-        let median = ten_thousand_arrive(&mut handback);
-        eprintln!("veth: a flush of 64 frames took {median:?} (median)");
-        drop(handback);
-        eventually("the pair is gone", || interfaces() == links);
-        eventually("the program is gone", || programs("veth") == before);
-        // At once again: the same name, the same queue.
-        drop(Veth::open(&config).unwrap());
-    }).unwrap();
+    PrivateNs::new()
+        .unwrap()
+        .run(|| {
+            let before = programs("veth");
+            let config = lan(1500);
+            let links = interfaces();
+            let mut handback = Veth::open(&config).unwrap();
+            assert_eq!(interfaces().len(), links.len() + 1);
+            every_size_arrives(&mut handback, 1472);
+            let median = ten_thousand_arrive(&mut handback);
+            eprintln!("veth: a flush of 64 frames took {median:?} (median)");
+            drop(handback);
+            eventually("the pair is gone", || interfaces() == links);
+            eventually("the program is gone", || programs("veth") == before);
+            // At once again: the same name, the same queue.
+            drop(Veth::open(&config).unwrap());
+        })
+        .unwrap();
 }
 
 #[test]
 fn a_lost_device_is_fatal() {
     let Some(_turn) = root("lost device") else { return };
-    PrivateNs::new().unwrap().run(|| {
-        let config = lan(1500);
-        let mut inject = Inject::open(&config).unwrap();
-        let mut veth = Veth::open(&config).unwrap();
-        ip(&format!("link del xdpfrag{}q0", config.ifindex));
-        push(&mut veth, &udp_frame(b"x"));
-        assert!(matches!(veth.flush(), Err(HandbackError::Fatal(_))), "veth");
-        assert_eq!(veth.pending(), 1);
-        veth.discard();
-        assert_eq!(veth.pending(), 0);
-        assert!(veth.ledger().balanced());
-        ip("link del lan0");
-        push(&mut inject, &udp_frame(b"x"));
-        assert!(matches!(inject.flush(), Err(HandbackError::Fatal(_))), "inject");
-        assert_eq!(inject.pending(), 1);
-    }).unwrap();
+    PrivateNs::new()
+        .unwrap()
+        .run(|| {
+            let config = lan(1500);
+            let mut inject = Inject::open(&config).unwrap();
+            let mut veth = Veth::open(&config).unwrap();
+            ip(&format!("link del xdpfrag{}q0", config.ifindex));
+            push(&mut veth, &udp_frame(b"x"));
+            assert!(matches!(veth.flush(), Err(HandbackError::Fatal(_))), "veth");
+            assert_eq!(veth.pending(), 1);
+            veth.discard();
+            assert_eq!(veth.pending(), 0);
+            assert!(veth.ledger().balanced());
+            ip("link del lan0");
+            push(&mut inject, &udp_frame(b"x"));
+            assert!(matches!(inject.flush(), Err(HandbackError::Fatal(_))), "inject");
+            assert_eq!(inject.pending(), 1);
+        })
+        .unwrap();
 }
 
 #[test]
 fn auto_takes_live_frames_here() {
     let Some(_turn) = root("auto") else { return };
-    PrivateNs::new().unwrap().run(|| {
-        let mut config = lan(1500);
-        let chosen = choose(HandbackChoice::Auto, &config).unwrap();
-        assert_eq!(chosen.handback.name(), "inject", "{}", chosen.why);
-        drop(chosen);
-        config.max_frame = 3500;
-        let chosen = choose(HandbackChoice::Auto, &config).unwrap();
-        assert_eq!(chosen.handback.name(), "veth");
-        assert!(chosen.why.contains("3408"), "{}", chosen.why);
-        drop(chosen);
-        config.max_frame = 9022;
-        let error = choose(HandbackChoice::Auto, &config).unwrap_err();
-        assert!(error.to_string().contains("9022"), "{error}");
-    }).unwrap();
+    PrivateNs::new()
+        .unwrap()
+        .run(|| {
+            let mut config = lan(1500);
+            let chosen = choose(HandbackChoice::Auto, &config).unwrap();
+            assert_eq!(chosen.handback.name(), "inject", "{}", chosen.why);
+            drop(chosen);
+            config.max_frame = 3500;
+            let chosen = choose(HandbackChoice::Auto, &config).unwrap();
+            assert_eq!(chosen.handback.name(), "veth");
+            assert!(chosen.why.contains("3408"), "{}", chosen.why);
+            drop(chosen);
+            config.max_frame = 9022;
+            let error = choose(HandbackChoice::Auto, &config).unwrap_err();
+            assert!(error.to_string().contains("9022"), "{error}");
+        })
+        .unwrap();
 }

@@ -50,11 +50,14 @@ pub trait Port {
     /// Sleeps until there is something to receive, at most for `timeout`. Returns early on a signal.
     ///
     /// # Errors
-    /// As poll(2); `ENETDOWN` if the device is gone or down.
+    /// As poll(2).
     fn wait(&mut self, timeout: Duration) -> io::Result<()>;
 
     /// Frames that were lost before they could be received, since the port was opened.
-    fn drops(&self) -> u64;
+    ///
+    /// # Errors
+    /// `ENETDOWN` if the device is gone.
+    fn drops(&self) -> io::Result<u64>;
 
     /// Longest frame that can be received, Ethernet header included.
     fn max_frame(&self) -> usize;

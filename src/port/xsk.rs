@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{getsockopt, sockopt};
 use thiserror::Error;
 use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
@@ -253,25 +254,20 @@ impl Port for XskPort {
 
     fn wait(&mut self, timeout: Duration) -> io::Result<()> {
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-        let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, timeout) {
+        match poll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], timeout) {
             Err(Errno::EINTR | Errno::EAGAIN) => Ok(()),
-            Err(errno) => Err(errno.into()),
-            Ok(0) => Ok(()),
-            Ok(_) => match fds[0].revents() {
-                Some(events) if events.intersects(PollFlags::POLLERR | PollFlags::POLLHUP) => {
-                    Err(Errno::ENETDOWN.into())
-                }
-                _ => Ok(()),
-            },
+            result => Ok(result.map(drop)?),
         }
     }
 
-    fn drops(&self) -> u64 {
-        // The statistics can be read for as long as the socket is open.
-        self.rx.fd().xdp_statistics().map_or(0, |kernel| {
-            kernel.rx_dropped() + kernel.rx_ring_full() + kernel.rx_invalid_descs() + self.invalid
-        })
+    fn drops(&self) -> io::Result<u64> {
+        // xsk_notifier() leaves ENETDOWN there when the device goes, which poll(2) does not tell.
+        match getsockopt(&self.as_fd(), sockopt::SocketError)? {
+            0 => {}
+            errno => return Err(io::Error::from_raw_os_error(errno)),
+        }
+        let kernel = self.rx.fd().xdp_statistics()?;
+        Ok(kernel.rx_dropped() + kernel.rx_ring_full() + kernel.rx_invalid_descs() + self.invalid)
     }
 
     fn max_frame(&self) -> usize {
