@@ -1,6 +1,5 @@
 //! AF_XDP ports behind the real XDP program, and whole workers, in private network namespaces. Needs root.
 
-use std::io::Write as _;
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::process::Command;
@@ -291,20 +290,14 @@ fn forwards(handback: HandbackChoice, poll: Poll, lan_mtu: u32, longest: usize) 
     assert!(end.result.is_ok(), "{:?}", end.result);
     assert_eq!(heartbeat.last(), 0, "the XDP program passes frames from now on");
     let snapshot = worker.snapshot();
-    assert!(
-        !worker.alive() || {
-            std::thread::sleep(Duration::from_millis(50));
-            !worker.alive()
-        }
-    );
+    wait_for("the thread has ended", || !worker.alive());
     assert_eq!(snapshot.received, count as u64);
     assert_eq!(snapshot.reasons["fits"] + snapshot.reasons["fragmented"], count as u64);
     assert!(snapshot.reasons["fragmented"] > 0 && snapshot.reasons["fits"] > 0);
     assert_eq!((snapshot.socket_drops, snapshot.handback_errors), (0, 0));
     let latency = snapshot.latency.unwrap();
     assert_eq!(latency.count, count as u64);
-    let mut stderr = std::io::stderr();
-    let _ = writeln!(stderr, "{handback:?} {poll:?} MTU {lan_mtu}: {latency:?}");
+    eprintln!("{handback:?} {poll:?} MTU {lan_mtu}: {latency:?}");
     // The kernel forwards what fits once the worker has gone.
     sender.send(b"after").unwrap();
     assert_eq!(receiver.recv(&mut buffer).unwrap(), 5);

@@ -16,6 +16,9 @@ pub use fault::{Fault, FaultPort};
 pub use mem::MemPort;
 pub use xsk::{XskConfig, XskError, XskPort};
 
+/// Frames that one call of [`Port::receive`] lends out at most.
+pub const BATCH: usize = 64;
+
 /// A frame as it was received, lent for the time of a call.
 #[derive(Debug, Clone, Copy)]
 pub struct Received<'a> {
@@ -40,7 +43,7 @@ pub struct Receipt {
 /// Received frames are lent to a closure and released before the call returns, so that a worker cannot
 /// keep one: all it wants to keep it copies into the hand-back.
 pub trait Port {
-    /// Lends up to `limit` received frames to `each`, in the order of their arrival, and releases their
+    /// Lends up to `limit` received frames ([`BATCH`] at most) to `each`, in the order of their arrival, and releases their
     /// memory. Does not block.
     fn receive<F: FnMut(Received<'_>)>(&mut self, limit: usize, each: F) -> Receipt;
 

@@ -15,10 +15,9 @@ use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, So
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
 
 use super::chain::{Chain, Link};
-use super::{Port, Receipt, Received};
+use super::{BATCH, Port, Receipt, Received};
 use crate::config::Choice;
-use crate::frame::{Ledger, Lent, Pool};
-use crate::worker::BATCH;
+use crate::frame::{Ledger, Lent, Pool, os_error};
 use crate::xdp::Meta;
 
 /// Bytes per UMEM frame. The kernel keeps 256 of them free before the packet (XDP_PACKET_HEADROOM), where
@@ -298,12 +297,6 @@ fn zero_copy(socket: i32) -> io::Result<bool> {
         return Err(io::Error::last_os_error());
     }
     Ok(options & libc::XDP_OPTIONS_ZEROCOPY != 0)
-}
-
-/// The errno that xsk-rs keeps as the source of its errors.
-pub(crate) fn os_error(error: &dyn std::error::Error) -> io::Error {
-    let errno = error.source().and_then(|source| source.downcast_ref::<io::Error>()?.raw_os_error());
-    errno.map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error)
 }
 
 fn remedy(errno: Option<i32>, zero_copy: Choice) -> &'static str {

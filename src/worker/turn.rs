@@ -10,10 +10,7 @@ use crate::config::Treatment;
 use crate::frame::Ledger;
 use crate::handback::{Handback, HandbackError};
 use crate::packet::{Reason, Transform};
-use crate::port::Port;
-
-/// Frames received per turn at most.
-pub const BATCH: usize = 64;
+use crate::port::{BATCH, Port};
 
 /// While the RX ring is not empty, frames are collected for the hand-back up to this number: its calls
 /// have a fixed cost (about 13 us for live frames).
