@@ -88,8 +88,12 @@ impl<P: Port, H: Handback> Turn<P, H> {
     }
 
     /// Publishes what the kernel lost before the port.
-    pub fn publish_drops(&self) {
-        self.counters.socket_drops(self.port.drops());
+    ///
+    /// # Errors
+    /// As [`Port::drops`].
+    pub fn publish_drops(&self) -> io::Result<()> {
+        self.counters.socket_drops(self.port.drops()?);
+        Ok(())
     }
 
     /// Drops what is pending, and counts it.
