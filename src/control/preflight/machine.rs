@@ -93,6 +93,11 @@ pub(super) fn privileges(findings: &mut Vec<Finding>) {
     });
 }
 
+/// Whether this process may change interfaces.
+pub fn may_administer_network() -> bool {
+    effective_capabilities().is_some_and(|effective| effective & 1 << CAP_NET_ADMIN != 0)
+}
+
 fn effective_capabilities() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/thread-self/status").ok()?;
     let value = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;

@@ -5,6 +5,8 @@ mod machine;
 mod offloads;
 mod stack;
 
+pub use machine::may_administer_network;
+
 use super::finding::Finding;
 use crate::config::{Choice, HandbackChoice, Mode, Plan};
 use crate::net::links;
