@@ -54,10 +54,12 @@ pub(super) fn kernel(options: &Options, findings: &mut Vec<Finding>) {
             Finding::warning("kernel", format!("cannot read the version from '{release}'; 5.18 is needed"))
         }
     });
-    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
-        let why = "no /sys/kernel/btf/vmlinux: the kernel was built without CONFIG_DEBUG_INFO_BTF, or /sys is \
-                   not mounted";
+    if !Path::new("/sys/kernel").exists() {
+        let why = "/sys is not mounted, so that neither BTF nor drivers can be looked up";
         findings.push(Finding::fatal("BTF", why).remedy("mount -t sysfs sysfs /sys"));
+    } else if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+        let why = "no /sys/kernel/btf/vmlinux: the kernel was built without CONFIG_DEBUG_INFO_BTF";
+        findings.push(Finding::fatal("BTF", why).remedy(upgrade));
     }
 }
 
