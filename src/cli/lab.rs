@@ -14,7 +14,7 @@ use crate::lab::traffic::udp::Tally;
 
 /// Flags of `xdpfrag lab`.
 #[derive(Debug, Args)]
-pub struct LabArgs {
+pub(super) struct LabArgs {
     /// Print the result as JSON
     #[arg(long)]
     json: bool,

@@ -4,10 +4,12 @@
 //! while running, 2 wrong usage, configuration or input file, 3 this machine or interface cannot do it.
 
 mod check;
+mod detach;
 mod failure;
 mod generate;
 mod lab;
 mod output;
+mod replay;
 mod run;
 mod stats;
 
@@ -29,14 +31,18 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve LAN interfaces until SIGINT or SIGTERM, then print a summary
-    Run(Box<RunArgs>),
-    /// Show the problem and the cure in a private network
-    Lab(lab::LabArgs),
-    /// Show the counters of a running instance
-    Stats(stats::StatsArgs),
+    /// Forward: fragment what is oversize, until interrupted
+    Run(RunArgs),
     /// Say what stands in the way of `run` on an interface, and how to mend it
     Check(check::CheckArgs),
+    /// Show the counters of a running instance
+    Stats(stats::StatsArgs),
+    /// Do to a capture file what `run` does to packets
+    Replay(replay::ReplayArgs),
+    /// Show the problem and the cure in a private network
+    Lab(lab::LabArgs),
+    /// Remove what a killed instance may have left on an interface
+    Detach(detach::DetachArgs),
     /// Print shell completions
     Completions(generate::CompletionsArgs),
     /// Print the manual page, in roff
@@ -59,9 +65,11 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run(args) => run::run(&args),
-        Command::Lab(args) => lab::run(&args),
-        Command::Stats(args) => stats::stats(&args),
         Command::Check(args) => check::check(&args),
+        Command::Stats(args) => stats::stats(&args),
+        Command::Replay(args) => replay::replay(&args),
+        Command::Lab(args) => lab::run(&args),
+        Command::Detach(args) => detach::detach(&args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man => generate::man(),
     }
