@@ -78,6 +78,12 @@ struct xf_meta {
 	__u32 magic; /* XF_META_MAGIC */
 };
 
+/* Value of the `heartbeats` map: a cache line per worker, so that workers do not share one. */
+struct xf_heartbeat {
+	__u64 ns; /* CLOCK_MONOTONIC of the worker's last turn; 0: none yet */
+	__u64 pad[7];
+};
+
 enum xf_df { XF_DF_CLEAR, XF_DF_OVERSIZE, XF_DF_KEEP };
 
 /* Settled before the programs are loaded (.rodata). */
@@ -89,6 +95,12 @@ struct xf_config {
 	__u32 df;	   /* enum xf_df */
 	__u32 redirect_all;
 	__u32 queues;	   /* entries of `xsks` and `heartbeats` */
+};
+
+/* What user space may change while the XDP program runs (.data). */
+struct xf_live {
+	__u32 lan_mtu; /* of the LAN interface */
+	__u32 generic; /* attached in generic mode */
 };
 
 #define XF_FLOW_SLOTS 65536 /* power of two */

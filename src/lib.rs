@@ -1,6 +1,14 @@
 //! xdpfrag: fragments oversize DF packets of deaf LAN hosts to the IPsec SA MTU, in front of the kernel.
 
+pub mod cli;
 pub mod config;
+pub mod control;
+pub mod frame;
+pub mod handback;
 pub mod lab;
+pub mod net;
 pub mod observe;
 pub mod packet;
+pub mod port;
+pub mod worker;
+pub mod xdp;

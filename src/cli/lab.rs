@@ -14,7 +14,7 @@ use crate::lab::traffic::udp::Tally;
 
 /// Flags of `xdpfrag lab`.
 #[derive(Debug, Args)]
-pub struct LabArgs {
+pub(super) struct LabArgs {
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -53,7 +53,12 @@ fn render(report: &Report) -> String {
     row("far side: packets / fragments", &|d| format!("{} / {}", d.far.packets, d.far.fragments));
     row("far side: largest packet, bytes", &|d| d.far.largest.to_string());
     row("far side: commonest lengths", &|d| {
-        d.far.commonest.iter().map(|(length, count)| format!("{length} x{count}")).collect::<Vec<_>>().join("\n")
+        d.far
+            .commonest
+            .iter()
+            .map(|(length, count)| format!("{length} x{count}"))
+            .collect::<Vec<_>>()
+            .join("\n")
     });
 
     let mut ids = table(["20000 DF datagrams with ID 0: arrived whole", "nftables clears DF", "xdpfrag"]);

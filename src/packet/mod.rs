@@ -1,11 +1,45 @@
 //! The pure packet code: slices in, slices out.
 //!
-//! No I/O, no clock, no allocation, and no panic on any input.
+//! No I/O, no clock, no allocation, and no panic on any input. A frame travels through
+//! these files from top to bottom:
+//!
+//! ```text
+//! received frame
+//!   │ ether      Ethernet header, up to two VLAN tags      not IPv4? pass  group MAC? pass
+//!   │ ipv4       header, options, payload by total length  inconsistent? pass  group address? pass
+//!   ▼
+//! transform      the verdict: does it fit the SA MTU, what does --df say
+//!   │ transport  edits of the TCP or UDP header: mss (SYN), an unfinished checksum
+//!   ├─ fits ──── one copy into the sink's buffer, then the edits in place
+//!   └─ oversize  ident     a fresh identification for a datagram that came with DF
+//!                fragment  RFC 791, each payload byte copied once into the sink's buffers
+//!   ▼
+//! Sink           buffers lent by the hand-back          Outcome  verdict, Reason, Edits
+//! ```
+//!
+//! `checksum` (RFC 1071, RFC 1624) and `options` (the list that IPv4 and TCP headers end
+//! with) serve all of them; `tcp` and `ipv6` are the other two header views.
+//!
+//! **Views** ([`ether`], [`ipv4`], [`tcp`]) borrow the frame. `new_checked` verifies every
+//! length that the header claims; the fixed part is then held as an array reference, so
+//! that accessors have nothing left to check and cannot panic.
+//!
+//! **Checksums** are updated by the difference that an edit makes, or carry the input's
+//! error along: what arrived valid leaves valid, what arrived wrong leaves wrong.
 #![forbid(unsafe_code)]
 
+pub mod checksum;
+pub mod ether;
+mod fragment;
 pub mod ident;
+pub mod ipv4;
+pub mod ipv6;
+pub mod mss;
+pub mod options;
 pub mod reason;
+pub mod tcp;
 pub mod transform;
+mod transport;
 
 pub use ident::Idents;
 pub use reason::{Edit, Edits, Reason, Verdict};

@@ -2,8 +2,13 @@
 
 use std::sync::Arc;
 
+use super::ether::{self, EthernetFrame};
+use super::fragment::Layout;
 use super::ident::Idents;
-use super::reason::{Edits, Verdict};
+use super::ipv4::{self, Ipv4Packet};
+use super::reason::{Edit, Edits, Reason, Verdict};
+use super::transport::HeaderEdits;
+use super::{MIN_MTU, tcp};
 
 /// What happens to the Don't Fragment bit (`--df`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,9 +25,10 @@ pub enum Df {
 /// What holds for the packets to one destination prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
-    /// SA MTU in bytes, IP header included; at least [`MIN_MTU`](super::MIN_MTU).
+    /// SA MTU in bytes, IP header included; below [`MIN_MTU`] that is taken.
     pub mtu: u16,
-    /// Largest MSS for TCP over IPv4; `None` leaves the option alone.
+    /// Largest MSS for TCP over IPv4, see [`mss4_for`](super::mss::mss4_for); `None` or 0 leaves
+    /// the option alone.
     pub mss4: Option<u16>,
 }
 
@@ -63,8 +69,119 @@ impl Transform {
     /// Never panics, whatever the bytes. What is not understood is pushed unchanged
     /// ([`Verdict::Pass`]). If `sink` has no room nothing is pushed and the verdict is
     /// `Drop(HandbackFull)`; applying again once there is room gives the full result.
+    ///
+    /// Scope, local addresses and super-packets are the caller's to sort out before.
+    #[inline]
     pub fn apply<S: Sink>(&self, frame: &[u8], rule: Rule, sink: &mut S) -> Outcome {
-        let _ = (frame, rule, sink, &self.idents);
-        todo!()
+        match parse(frame) {
+            Ok((link, packet)) if packet.total_len() <= rule.mtu.max(MIN_MTU) => {
+                self.edit(frame, link.header().len(), &packet, rule, sink)
+            }
+            Ok((_, packet)) if packet.df() && self.df == Df::Keep => pass(frame, Reason::DfKept, sink),
+            Ok((link, packet)) => self.fragment(frame, &link, &packet, rule, sink),
+            Err(reason) => pass(frame, reason, sink),
+        }
     }
+
+    /// A packet that fits: the whole frame, Ethernet padding included, with the edits it is due.
+    #[inline]
+    fn edit<S: Sink>(
+        &self,
+        frame: &[u8],
+        link_len: usize,
+        packet: &Ipv4Packet<'_>,
+        rule: Rule,
+        sink: &mut S,
+    ) -> Outcome {
+        if !sink.reserve(1, frame.len()) {
+            return FULL;
+        }
+        let out = sink.push(frame.len());
+        out.copy_from_slice(frame);
+        let out = &mut out[link_len..link_len + usize::from(packet.total_len())];
+        let (header, payload) = out.split_at_mut(packet.header_len());
+        let mut edits = Edits::NONE;
+        let transport = HeaderEdits::of(packet, rule.mss4);
+        if !transport.is_empty() {
+            edits = transport.apply(payload);
+        }
+        if packet.df()
+            && self.df == Df::Clear
+            && let Some(header) = header.first_chunk_mut()
+        {
+            ipv4::clear_df(header);
+            edits.insert(Edit::Df);
+        }
+        Outcome { verdict: Verdict::Forward(Reason::Fits), edits, frames: 1 }
+    }
+
+    /// An oversize packet that may be fragmented.
+    #[inline]
+    fn fragment<S: Sink>(
+        &self,
+        frame: &[u8],
+        link: &EthernetFrame<'_>,
+        packet: &Ipv4Packet<'_>,
+        rule: Rule,
+        sink: &mut S,
+    ) -> Outcome {
+        let mtu = usize::from(rule.mtu.max(MIN_MTU));
+        let Some(layout) = Layout::new(packet, mtu) else { return pass(frame, Reason::Malformed, sink) };
+        if !sink.reserve(layout.frames, link.header().len() + mtu) {
+            return FULL;
+        }
+        let mut edits = Edits::NONE;
+        let mut id = packet.id();
+        if packet.df() {
+            edits.insert(Edit::Df);
+            // The fragments of an already fragmented datagram must match the others of it.
+            if !packet.is_fragment() {
+                id = self.idents.next(packet.source(), packet.destination(), packet.protocol());
+                edits.insert(Edit::Id);
+            }
+        }
+        let transport = HeaderEdits::of(packet, rule.mss4);
+        if transport.is_empty() {
+            layout.write(link, packet, id, &[], sink);
+        } else {
+            let mut head = [0; tcp::MAX_HEADER_LEN];
+            let len = head.len().min(packet.payload().len());
+            head[..len].copy_from_slice(&packet.payload()[..len]);
+            for edit in transport.apply(&mut head[..len]).iter() {
+                edits.insert(edit);
+            }
+            layout.write(link, packet, id, &head[..len], sink);
+        }
+        // At most 65,515 / 8 fragments.
+        let frames = layout.frames as u16;
+        Outcome { verdict: Verdict::Forward(Reason::Fragmented), edits, frames }
+    }
+}
+
+const FULL: Outcome = Outcome { verdict: Verdict::Drop(Reason::HandbackFull), edits: Edits::NONE, frames: 0 };
+
+/// The packet in `frame`, or why it is passed. The XDP program asks in the same order.
+#[inline]
+fn parse(frame: &[u8]) -> Result<(EthernetFrame<'_>, Ipv4Packet<'_>), Reason> {
+    let link = EthernetFrame::new_checked(frame).ok_or(Reason::Malformed)?;
+    if link.ethertype() != ether::IPV4 {
+        return Err(Reason::NotIpv4);
+    }
+    if link.is_group() {
+        return Err(Reason::Group);
+    }
+    let packet = Ipv4Packet::new_checked(link.payload()).ok_or(Reason::Malformed)?;
+    if packet.destination().is_multicast() || packet.destination().is_broadcast() {
+        return Err(Reason::Group);
+    }
+    Ok((link, packet))
+}
+
+#[cold]
+fn pass<S: Sink>(frame: &[u8], reason: Reason, sink: &mut S) -> Outcome {
+    if !sink.reserve(1, frame.len()) {
+        return FULL;
+    }
+    sink.push(frame.len()).copy_from_slice(frame);
+    Outcome { verdict: Verdict::Pass(reason), edits: Edits::NONE, frames: 1 }
 }

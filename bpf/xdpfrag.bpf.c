@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * LAN ingress. Per IPv4 packet to a prefix in scope: one that fits the SA MTU
+ * is edited in place (DF, MSS) and passed; an oversize one, and the flow it
+ * belongs to for a while, goes to the AF_XDP socket of its RX queue. All else
+ * is passed untouched. Every frame is counted under one reason.
+ *
+ * Needs Linux 5.18 (xdp.frags, bpf_xdp_load_bytes).
+ *
+ * In generic mode the program sees frames that were handed back once more:
+ * they fit and are edited already, so that it does nothing to them. There is
+ * no stickiness there, and user space refuses redirect_all.
+ */
+#include <linux/bpf.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "intf.h"
+#include "parse.h"
+
+const volatile struct xf_config cfg;
+
+volatile struct xf_live live = { .lan_mtu = ETH_DATA_LEN };
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, struct xf_prefix4);
+	__type(value, struct xf_route);
+} routes SEC(".maps");
+
+/* Sockets by RX queue; the number of entries is set before loading. */
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} xsks SEC(".maps");
+
+/* Workers by RX queue, mapped into the process that owns them. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct xf_heartbeat);
+} heartbeats SEC(".maps");
+
+/* When a flow of this hash last sent an oversize frame, CLOCK_MONOTONIC ns. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, XF_FLOW_SLOTS);
+	__type(key, __u32);
+	__type(value, __u64);
+} flows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct xf_counters);
+} counters SEC(".maps");
+
+static __always_inline struct xf_route *route_to(__be32 daddr)
+{
+	struct xf_prefix4 key = { .prefixlen = 32 };
+
+	__builtin_memcpy(key.addr, &daddr, sizeof(daddr));
+	return bpf_map_lookup_elem(&routes, &key);
+}
+
+/*
+ * The stamp of a packet's flow. Fragments carry no ports and must keep their
+ * order with the rest of their flow, so that only whole TCP segments are told
+ * apart by port. A collision makes another flow ride along: harmless.
+ */
+static __always_inline __u64 *flow_stamp(const struct xf_packet *packet, void *end)
+{
+	const struct iphdr *ip = packet->ip;
+	__u64 hash = cfg.flow_seed ^ ((__u64)ip->saddr << 32 | ip->daddr);
+	__u64 rest = ip->protocol;
+	__u32 slot;
+
+	if (!(packet->frag_off & (XF_IP_MF | XF_IP_OFFSET))) {
+		struct tcphdr *tcp = xf_tcp(packet, end);
+
+		if (tcp)
+			rest |= (__u64)tcp->source << 16 | (__u64)tcp->dest << 32;
+	}
+	/* Odd constants of splitmix64. */
+	hash = (hash ^ hash >> 30) * 0xbf58476d1ce4e5b9;
+	hash = ((hash ^ hash >> 27) + rest) * 0x94d049bb133111eb;
+	slot = (hash ^ hash >> 31) & (XF_FLOW_SLOTS - 1);
+	return bpf_map_lookup_elem(&flows, &slot);
+}
+
+static __always_inline bool worker_alive(__u32 queue, __u64 now)
+{
+	struct xf_heartbeat *heartbeat = bpf_map_lookup_elem(&heartbeats, &queue);
+	__u64 last = heartbeat ? *(volatile __u64 *)&heartbeat->ns : 0;
+
+	/* The worker may run on another core and have read the clock after this one. */
+	if (!last || (last < now && now - last > cfg.stall_ns))
+		return false;
+	return bpf_map_lookup_elem(&xsks, &queue);
+}
+
+/*
+ * Sends the frame to the worker of its queue. Answers `reason`, or
+ * XF_NO_WORKER for a frame that is as it was, to be passed. A driver without
+ * metadata makes the worker do without: it looks for the magic.
+ */
+static __always_inline enum xf_reason redirect(struct xdp_md *ctx, __u64 now, __u16 mtu, __u16 mss4,
+					       enum xf_reason reason)
+{
+	__u32 queue = ctx->rx_queue_index;
+	bool added = !bpf_xdp_adjust_meta(ctx, -(int)sizeof(struct xf_meta));
+
+	if (added) {
+		struct xf_meta *meta = (void *)(long)ctx->data_meta;
+
+		if ((void *)(meta + 1) <= (void *)(long)ctx->data) {
+			meta->rx_ns = now;
+			meta->mtu = mtu;
+			meta->mss4 = mss4;
+			meta->magic = XF_META_MAGIC;
+		}
+	}
+	if (bpf_redirect_map(&xsks, queue, XDP_PASS) == XDP_REDIRECT)
+		return reason;
+	/* The socket left a moment ago. */
+	if (added)
+		bpf_xdp_adjust_meta(ctx, sizeof(struct xf_meta));
+	return XF_NO_WORKER;
+}
+
+/*
+ * True if the TCP checksum field holds the bare pseudo-header sum: the sender
+ * is a local virtual link that left the rest to hardware (CHECKSUM_PARTIAL).
+ */
+static __always_inline bool unfinished(const struct xf_packet *packet, __sum16 check)
+{
+	const struct iphdr *ip = packet->ip;
+	__u32 sum = bpf_htons(IPPROTO_TCP) + bpf_htons(packet->total - packet->ihl);
+
+	if (packet->frag_off & (XF_IP_MF | XF_IP_OFFSET))
+		return false;
+	sum += (ip->saddr & 0xffff) + (ip->saddr >> 16) + (ip->daddr & 0xffff) + (ip->daddr >> 16);
+	return check == xf_csum_fold(sum);
+}
+
+static __always_inline void clear_df(struct iphdr *ip)
+{
+	__be16 old = ip->frag_off;
+
+	ip->frag_off = old & ~bpf_htons(XF_IP_DF);
+	ip->check = xf_csum_update(ip->check, (__u16)~old + ip->frag_off);
+}
+
+/* Edits a packet that fits: all that can fail happens before the first byte is changed. */
+static __always_inline enum xf_reason edit(struct xdp_md *ctx, const struct xf_packet *packet,
+					   const struct xf_route *route, void *end,
+					   struct xf_counters *count)
+{
+	struct xf_syn syn = {};
+	__u16 mtu = route->mtu, mss4 = route->mss4;
+	__u32 delta = 0;
+
+	if (mss4) {
+		struct tcphdr *tcp = xf_tcp(packet, end);
+
+		if (tcp && xf_syn_at(packet, tcp, &syn) &&
+		    !bpf_xdp_load_bytes(ctx, syn.l4 + sizeof(*tcp), syn.options, xf_options_len(&syn)))
+			delta = xf_clamp_mss(&syn, mss4);
+	}
+	if (delta && unfinished(packet, syn.check)) {
+		__u64 now = bpf_ktime_get_ns();
+
+		if (!worker_alive(ctx->rx_queue_index, now))
+			return XF_NO_WORKER;
+		return redirect(ctx, now, mtu, mss4, XF_UNFINISHED);
+	}
+	if (cfg.df == XF_DF_CLEAR && packet->frag_off & XF_IP_DF) {
+		clear_df(packet->ip);
+		count->edit[XF_EDIT_DF]++;
+	}
+	if (delta) {
+		__sum16 check = xf_csum_update(syn.check, delta);
+
+		bpf_xdp_store_bytes(ctx, syn.l4 + sizeof(struct tcphdr), syn.options, xf_options_len(&syn));
+		bpf_xdp_store_bytes(ctx, syn.l4 + offsetof(struct tcphdr, check), &check, sizeof(check));
+		count->edit[XF_EDIT_MSS]++;
+	}
+	return XF_FITS;
+}
+
+/* Decides on one frame, and does it. */
+static __always_inline enum xf_reason handle(struct xdp_md *ctx, struct xf_counters *count)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u32 frame_len = bpf_xdp_get_buff_len(ctx);
+	struct xf_packet packet;
+	enum xf_reason reason = xf_parse_ipv4(data, end, frame_len, &packet);
+	struct xf_route *route;
+	__u64 *stamp = NULL, now = 0;
+	bool oversize;
+
+	if (reason != XF_FITS)
+		return reason;
+	route = route_to(packet.ip->daddr);
+	if (!route)
+		return XF_OUT_OF_SCOPE;
+	if (route->flags & XF_ROUTE_LOCAL)
+		return XF_LOCAL;
+	if (packet.total > live.lan_mtu)
+		return XF_SUPER_PACKET;
+
+	oversize = packet.total > route->mtu;
+	if (oversize && cfg.df == XF_DF_KEEP && packet.frag_off & XF_IP_DF)
+		return XF_DF_KEPT;
+	if (cfg.sticky_ns && !live.generic)
+		stamp = flow_stamp(&packet, end);
+	if (oversize)
+		reason = XF_OVERSIZE;
+	else if (stamp && *stamp && (now = bpf_ktime_get_ns()) - *stamp < cfg.sticky_ns)
+		reason = XF_STICKY;
+	else if (cfg.redirect_all)
+		reason = XF_ALL;
+
+	if (reason != XF_FITS) {
+		if (frame_len > cfg.max_frame)
+			return XF_TOO_LONG;
+		if (!now)
+			now = bpf_ktime_get_ns();
+		if (worker_alive(ctx->rx_queue_index, now)) {
+			if (oversize && stamp)
+				*stamp = now;
+			return redirect(ctx, now, route->mtu, route->mss4, reason);
+		}
+		if (oversize)
+			return XF_NO_WORKER;
+		/* Fail open: what fits does not need the worker. */
+	}
+	return edit(ctx, &packet, route, end, count);
+}
+
+SEC("xdp.frags")
+int xdpfrag(struct xdp_md *ctx)
+{
+	__u32 zero = 0;
+	struct xf_counters *count = bpf_map_lookup_elem(&counters, &zero);
+	__u32 reason;
+
+	if (!count)
+		return XDP_PASS;
+	reason = handle(ctx, count);
+	if (reason < XF_REASON_MAX)
+		count->reason[reason]++;
+	switch (reason) {
+	case XF_OVERSIZE:
+	case XF_STICKY:
+	case XF_ALL:
+	case XF_UNFINISHED:
+		return XDP_REDIRECT;
+	default:
+		return XDP_PASS;
+	}
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,4 @@
+//! Brings a gateway up and down.
+
+pub mod finding;
+pub mod preflight;

@@ -1,0 +1,69 @@
+//! TCP header (RFC 9293 section 3.1).
+
+/// Length of the header without options, bytes.
+pub const HEADER_LEN: usize = 20;
+/// Largest length of the header, bytes.
+pub const MAX_HEADER_LEN: usize = 60;
+/// Where the checksum stands in the header.
+pub const CHECKSUM: usize = 16;
+
+const SYN: u8 = 0x02;
+
+/// A segment whose header is wholly there.
+#[derive(Debug, Clone, Copy)]
+pub struct TcpSegment<'a> {
+    header: &'a [u8; HEADER_LEN],
+    options: &'a [u8],
+}
+
+impl<'a> TcpSegment<'a> {
+    /// The segment at the start of `bytes`; `None` if the data offset is below 5 or beyond `bytes`.
+    #[inline]
+    pub fn new_checked(bytes: &'a [u8]) -> Option<Self> {
+        let header = bytes.first_chunk::<HEADER_LEN>()?;
+        let options = bytes.get(HEADER_LEN..usize::from(header[12] >> 4) * 4)?;
+        Some(TcpSegment { header, options })
+    }
+
+    /// Options, 0 to 40 bytes, their content unchecked.
+    #[inline]
+    pub fn options(&self) -> &'a [u8] {
+        self.options
+    }
+
+    /// Header length, bytes.
+    #[inline]
+    pub fn header_len(&self) -> usize {
+        HEADER_LEN + self.options.len()
+    }
+
+    /// True for SYN and SYN-ACK.
+    #[inline]
+    pub fn syn(&self) -> bool {
+        self.header[13] & SYN != 0
+    }
+
+    /// The checksum field.
+    #[inline]
+    pub fn checksum(&self) -> u16 {
+        u16::from_be_bytes([self.header[CHECKSUM], self.header[CHECKSUM + 1]])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_data_offset_is_held_against_what_is_there() {
+        let mut bytes = [0; 24];
+        for offset in 0..16u8 {
+            bytes[12] = offset << 4;
+            let view = TcpSegment::new_checked(&bytes);
+            assert_eq!(view.is_some(), offset == 5 || offset == 6, "{offset}");
+        }
+        bytes[12] = 6 << 4;
+        assert_eq!(TcpSegment::new_checked(&bytes).unwrap().options().len(), 4);
+        assert!(TcpSegment::new_checked(&bytes[..23]).is_none());
+    }
+}

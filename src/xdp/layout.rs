@@ -1,0 +1,229 @@
+//! The structs of `bpf/intf.h` as bytes: native byte order, C layout.
+//!
+//! `tests/interface.rs` holds them against the header.
+
+use std::ops::AddAssign;
+
+use ipnet::Ipv4Net;
+
+use crate::packet::{Edit, Reason, Rule};
+
+/// `XF_META_MAGIC`.
+pub const META_MAGIC: u32 = 0x7866_7261;
+/// `XF_ROUTE_LOCAL`.
+pub const ROUTE_LOCAL: u16 = 1;
+
+/// `struct xf_meta`: what the XDP program wrote in front of a redirected frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Meta {
+    /// When the XDP program saw the frame, CLOCK_MONOTONIC ns.
+    pub rx_ns: u64,
+    /// What holds for its destination.
+    pub rule: Rule,
+}
+
+impl Meta {
+    /// Bytes in front of the frame.
+    pub const SIZE: usize = 16;
+
+    /// The metadata at the end of `headroom`, which ends where the frame begins.
+    ///
+    /// `None` if the driver does not carry metadata: the magic is not there.
+    #[inline]
+    pub fn before_frame(headroom: &[u8]) -> Option<Meta> {
+        let bytes: &[u8; Meta::SIZE] = headroom.last_chunk()?;
+        let [ns @ .., _, _, _, _, _, _, _, _] = *bytes;
+        let [_, _, _, _, _, _, _, _, mtu0, mtu1, mss0, mss1, magic @ ..] = *bytes;
+        if u32::from_ne_bytes(magic) != META_MAGIC {
+            return None;
+        }
+        let mss4 = u16::from_ne_bytes([mss0, mss1]);
+        let rule = Rule { mtu: u16::from_ne_bytes([mtu0, mtu1]), mss4: (mss4 != 0).then_some(mss4) };
+        Some(Meta { rx_ns: u64::from_ne_bytes(ns), rule })
+    }
+}
+
+/// `struct xf_route`: what happens to packets to a prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// They go into the tunnel.
+    Tunnel(Rule),
+    /// An address of this machine: they are passed.
+    Local,
+}
+
+impl Route {
+    /// Bytes in the `routes` map.
+    pub const SIZE: usize = 8;
+
+    /// As a value of the `routes` map.
+    pub fn to_bytes(self) -> [u8; Route::SIZE] {
+        let (mtu, mss4, flags) = match self {
+            Route::Tunnel(rule) => (rule.mtu, rule.mss4.unwrap_or(0), 0),
+            Route::Local => (0, 0, ROUTE_LOCAL),
+        };
+        let mut bytes = [0; Route::SIZE];
+        bytes[..2].copy_from_slice(&mtu.to_ne_bytes());
+        bytes[2..4].copy_from_slice(&mss4.to_ne_bytes());
+        bytes[4..6].copy_from_slice(&flags.to_ne_bytes());
+        bytes
+    }
+
+    /// From a value of the `routes` map.
+    pub fn from_bytes(bytes: [u8; Route::SIZE]) -> Route {
+        let [mtu0, mtu1, mss0, mss1, flags0, flags1, ..] = bytes;
+        if u16::from_ne_bytes([flags0, flags1]) & ROUTE_LOCAL != 0 {
+            return Route::Local;
+        }
+        let mss4 = u16::from_ne_bytes([mss0, mss1]);
+        Route::Tunnel(Rule { mtu: u16::from_ne_bytes([mtu0, mtu1]), mss4: (mss4 != 0).then_some(mss4) })
+    }
+}
+
+/// Bytes of `struct xf_prefix4`.
+pub const PREFIX_SIZE: usize = 8;
+
+/// `prefix` as a key of the `routes` map.
+pub fn prefix_to_bytes(prefix: Ipv4Net) -> [u8; PREFIX_SIZE] {
+    let mut bytes = [0; PREFIX_SIZE];
+    bytes[..4].copy_from_slice(&u32::from(prefix.prefix_len()).to_ne_bytes());
+    bytes[4..].copy_from_slice(&prefix.network().octets());
+    bytes
+}
+
+/// The prefix of a key of the `routes` map; `None` if its length is above 32.
+pub fn prefix_from_bytes(bytes: [u8; PREFIX_SIZE]) -> Option<Ipv4Net> {
+    let [l0, l1, l2, l3, address @ ..] = bytes;
+    let len = u8::try_from(u32::from_ne_bytes([l0, l1, l2, l3])).ok()?;
+    Ipv4Net::new(address.into(), len).ok()
+}
+
+/// `struct xf_counters`, summed over the CPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    reasons: [u64; Reason::COUNT],
+    edits: [u64; Edit::COUNT],
+}
+
+impl Counters {
+    /// Bytes per CPU.
+    pub const SIZE: usize = 8 * (Reason::COUNT + Edit::COUNT);
+
+    /// Those of one CPU; `None` if `bytes` is not [`SIZE`](Counters::SIZE) long.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Counters> {
+        if bytes.len() != Counters::SIZE {
+            return None;
+        }
+        let (words, _) = bytes.as_chunks();
+        let (reasons, edits) = words.split_at(Reason::COUNT);
+        let number = |word: &[u8; 8]| u64::from_ne_bytes(*word);
+        let mut counters = Counters::default();
+        for (count, word) in counters.reasons.iter_mut().zip(reasons) {
+            *count = number(word);
+        }
+        for (count, word) in counters.edits.iter_mut().zip(edits) {
+            *count = number(word);
+        }
+        Some(counters)
+    }
+
+    /// Frames counted under `reason`.
+    pub fn reason(&self, reason: Reason) -> u64 {
+        self.reasons[reason as usize]
+    }
+
+    /// Frames in which `edit` was made.
+    pub fn edit(&self, edit: Edit) -> u64 {
+        self.edits[edit as usize]
+    }
+
+    /// All frames: each has one reason.
+    pub fn frames(&self) -> u64 {
+        self.reasons.iter().sum()
+    }
+}
+
+impl AddAssign for Counters {
+    fn add_assign(&mut self, other: Counters) {
+        for (count, more) in self.reasons.iter_mut().zip(other.reasons) {
+            *count = count.wrapping_add(more);
+        }
+        for (count, more) in self.edits.iter_mut().zip(other.edits) {
+            *count = count.wrapping_add(more);
+        }
+    }
+}
+
+/// `struct xf_live`: what may change while the XDP program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Live {
+    /// MTU of the LAN interface, bytes.
+    pub lan_mtu: u32,
+    /// True if the program is attached in generic mode.
+    pub generic: bool,
+}
+
+impl Live {
+    /// Bytes of the program's `.data`.
+    pub const SIZE: usize = 8;
+
+    /// As the value of the program's `.data`.
+    pub fn to_bytes(self) -> [u8; Live::SIZE] {
+        let mut bytes = [0; Live::SIZE];
+        bytes[..4].copy_from_slice(&self.lan_mtu.to_ne_bytes());
+        bytes[4..].copy_from_slice(&u32::from(self.generic).to_ne_bytes());
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_and_prefixes_survive_the_map() {
+        for route in [
+            Route::Local,
+            Route::Tunnel(Rule { mtu: 1422, mss4: None }),
+            Route::Tunnel(Rule { mtu: 68, mss4: Some(536) }),
+        ] {
+            assert_eq!(Route::from_bytes(route.to_bytes()), route);
+        }
+        for prefix in ["0.0.0.0/0", "198.18.0.0/15", "198.51.100.7/32"] {
+            let prefix = prefix.parse().unwrap();
+            assert_eq!(prefix_from_bytes(prefix_to_bytes(prefix)), Some(prefix));
+        }
+        assert_eq!(prefix_from_bytes([33, 0, 0, 0, 1, 2, 3, 4]), None);
+    }
+
+    #[test]
+    fn metadata_needs_its_magic_next_to_the_frame() {
+        let mut headroom = vec![0xaa; 32];
+        headroom[16..24].copy_from_slice(&7u64.to_ne_bytes());
+        headroom[24..26].copy_from_slice(&1422u16.to_ne_bytes());
+        headroom[26..28].copy_from_slice(&0u16.to_ne_bytes());
+        headroom[28..].copy_from_slice(&META_MAGIC.to_ne_bytes());
+        let meta = Meta { rx_ns: 7, rule: Rule { mtu: 1422, mss4: None } };
+        assert_eq!(Meta::before_frame(&headroom), Some(meta));
+        assert_eq!(Meta::before_frame(&headroom[16..]), Some(meta));
+        assert_eq!(Meta::before_frame(&headroom[17..]), None, "cut short");
+        assert_eq!(Meta::before_frame(&headroom[..31]), None, "one byte off");
+        assert_eq!(Meta::before_frame(&[]), None);
+    }
+
+    #[test]
+    fn counters_add_up_by_position() {
+        let mut bytes = vec![0; Counters::SIZE];
+        for (n, word) in bytes.chunks_mut(8).enumerate() {
+            word.copy_from_slice(&(n as u64).to_ne_bytes());
+        }
+        let one = Counters::from_bytes(&bytes).unwrap();
+        let mut two = one;
+        two += one;
+        for reason in Reason::ALL {
+            assert_eq!(two.reason(*reason), 2 * *reason as u64);
+        }
+        assert_eq!(two.edit(Edit::Mss), 2 * (Reason::COUNT + Edit::Mss as usize) as u64);
+        assert_eq!(Counters::from_bytes(&bytes[1..]), None);
+    }
+}

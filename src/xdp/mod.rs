@@ -1,0 +1,34 @@
+//! The BPF programs: loading, attaching by link, and their maps.
+//!
+//! [`LanProgram`] classifies frames at the LAN interface's ingress (`bpf/xdpfrag.bpf.c`),
+//! [`ClampProgram`] lowers the MSS at its egress (`bpf/clamp.bpf.c`). What is attached here is
+//! owned by file descriptors: the kernel detaches it when the process ends, however it ends
+//! (the one exception, kernels without tcx, is [`clamp`]'s to describe).
+
+pub mod clamp;
+pub mod error;
+pub mod heartbeat;
+pub mod lan;
+pub mod layout;
+pub mod sys;
+
+mod attach;
+mod log;
+
+pub use attach::{AttachError, Attached};
+pub use clamp::{ClampLink, ClampProgram, Method};
+pub use error::Error;
+pub use heartbeat::{Heartbeat, Heartbeats};
+pub use lan::{LanConfig, LanProgram};
+pub use layout::{Counters, Meta, Route};
+
+/// What libbpf-cargo generates from `bpf/*.bpf.c`.
+#[allow(unsafe_code, missing_docs, unreachable_pub, clippy::all, clippy::undocumented_unsafe_blocks)]
+mod skeleton {
+    pub mod xdpfrag {
+        include!(concat!(env!("OUT_DIR"), "/xdpfrag.skel.rs"));
+    }
+    pub mod clamp {
+        include!(concat!(env!("OUT_DIR"), "/clamp.skel.rs"));
+    }
+}
