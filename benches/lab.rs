@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -35,7 +36,6 @@ fn main() -> Result<()> {
         println!("lab: skipped, it needs root and two cores");
         return Ok(());
     }
-    pin(Pid::from_raw(0), SENDER_CORE)?;
     let methods = [Method::Plain, Method::Nftables, Method::Xdpfrag];
     let mut rates = [const { Vec::new() }; 3];
     for _ in 0..REPEATS {
@@ -83,9 +83,9 @@ fn measure(method: Method) -> Result<f64> {
         }
     };
     let flood = Flood::new(&lab)?;
-    flood.run(&lab, WARM_UP)?;
+    flood_from_core(&flood, &lab, WARM_UP)?;
     lab.far_wire.reset()?;
-    flood.run(&lab, MEASURE)?;
+    flood_from_core(&flood, &lab, MEASURE)?;
     let far = lab.far_wire.seen()?;
     if let Some(daemon) = daemon {
         daemon.stop()?;
@@ -97,6 +97,15 @@ fn measure(method: Method) -> Result<f64> {
     let delivered = whole + first.min(far.fragments - first);
     ensure!(delivered > 0, "nothing arrived at the far side: {far:?}");
     Ok(delivered as f64 / MEASURE.as_secs_f64())
+}
+
+/// Floods from the sender's core. The pinned thread ends here: children must not inherit its affinity.
+fn flood_from_core(flood: &Flood, lab: &Lab, duration: Duration) -> Result<u64> {
+    let pinned = || {
+        pin(Pid::from_raw(0), SENDER_CORE)?;
+        flood.run(lab, duration)
+    };
+    thread::scope(|scope| scope.spawn(pinned).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Lets a kernel thread of its own, on the router's core, receive from eth1: otherwise veth does
