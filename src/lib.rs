@@ -1,4 +1,6 @@
 //! xdpfrag: fragments oversize DF packets of deaf LAN hosts to the IPsec SA MTU, in front of the kernel.
+//!
+//! `ARCHITECTURE.md` shows the path of a frame through these modules and which may use which.
 
 pub mod cli;
 pub mod config;
