@@ -29,6 +29,7 @@
 struct lab_rules {
 	__u32 lose_fragment; /* every n-th fragment is lost; 0: none */
 	__u32 deaf;
+	__u32 sink; /* nothing goes further than this program */
 	__u32 vlan; /* of lab_tag */
 };
 
@@ -123,8 +124,10 @@ int lab_ingress(struct __sk_buff *skb)
 			__sync_fetch_and_add(&sum->lost, 1);
 			return TC_ACT_SHOT;
 		}
-		return TC_ACT_OK;
+		return rule->sink ? TC_ACT_SHOT : TC_ACT_OK;
 	}
+	if (rule->sink)
+		return TC_ACT_SHOT;
 
 	l4 = ETH_HLEN + ip.ihl * 4;
 	if (ip.protocol == IPPROTO_TCP)
@@ -164,6 +167,39 @@ SEC("xdp.frags")
 int lab_squatter(struct xdp_md *ctx)
 {
 	return XDP_PASS;
+}
+
+#define FLOWS 256
+#define HEAD 42 /* Ethernet, IPv4 and UDP headers */
+
+struct lab_head {
+	__u8 byte[HEAD];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, FLOWS);
+	__type(key, __u32);
+	__type(value, struct lab_head);
+} heads SEC(".maps");
+
+static __u32 turn;
+
+/*
+ * Run as live frames, it makes a wire full of datagrams. The kernel recycles
+ * the pages as the gateway left them, hence whole headers every time.
+ */
+SEC("xdp")
+int lab_flood(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data;
+	__u32 flow = turn++ % FLOWS;
+	struct lab_head *head = bpf_map_lookup_elem(&heads, &flow);
+
+	if (!head || data + HEAD > (void *)(long)ctx->data_end)
+		return XDP_ABORTED;
+	__builtin_memcpy(data, head, HEAD);
+	return XDP_TX;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -16,7 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("handback", &["frame", "packet", "config", "xdp", "net"]),
     ("worker", &["port", "handback", "frame", "packet", "config", "observe", "xdp"]),
     ("control", &["worker", "port", "handback", "frame", "packet", "config", "observe", "xdp", "net"]),
-    ("lab", &["observe", "xdp", "packet"]),
+    ("lab", &["observe", "net"]),
     ("cli", &["control", "lab", "config", "observe", "packet", "net", "xdp"]),
 ];
 

@@ -31,7 +31,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Forward: fragment what is oversize, until interrupted
+    /// Serve LAN interfaces until SIGINT or SIGTERM, then print a summary
     Run(RunArgs),
     /// Say what stands in the way of `run` on an interface, and how to mend it
     Check(check::CheckArgs),
@@ -39,7 +39,7 @@ enum Command {
     Stats(stats::StatsArgs),
     /// Do to a capture file what `run` does to packets
     Replay(replay::ReplayArgs),
-    /// Show the problem and the cure in a private network
+    /// Show in a private network what arrives without and with xdpfrag
     Lab(lab::LabArgs),
     /// Remove what a killed instance may have left on an interface
     Detach(detach::DetachArgs),

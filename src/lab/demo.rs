@@ -165,7 +165,7 @@ fn reuse_ids(lab: &Lab, how: &str, progress: &mut impl FnMut(&str)) -> Result<Id
     progress(&format!("{how}: {ID_DATAGRAMS} datagrams with DF and ID 0, nothing lost on the way"));
     let control = flow.run(&lab.appliance, &lab.far)?;
     lab.far_wire.reset()?;
-    lab.far_wire.set(Rules { lose_fragment: LOSE_FRAGMENT, deaf: false })?;
+    lab.far_wire.set(Rules { lose_fragment: LOSE_FRAGMENT, ..Rules::default() })?;
     progress(&format!("{how}: the same again, one fragment in {LOSE_FRAGMENT} lost"));
     let lossy = flow.run(&lab.appliance, &lab.far)?;
     Ok(IdCase { control, lossy, fragments_lost: lab.far_wire.seen()?.lost })

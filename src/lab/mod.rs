@@ -11,12 +11,14 @@
 
 pub mod daemon;
 pub mod demo;
+pub mod flood;
 pub mod namespace;
 pub mod topology;
 pub mod traffic;
 pub mod wire;
 
 pub use daemon::Daemon;
+pub use flood::Flood;
 pub use namespace::Namespace;
 pub use topology::{APPLIANCE, FAR, LAN, Lab, LabConfig};
 pub use wire::{Rules, Seen, Wire};

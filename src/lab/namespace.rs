@@ -1,21 +1,23 @@
 //! Network namespaces without a name: they live as long as a descriptor or a process refers to them.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::ErrorKind;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 use std::process::{self, Child, Command};
 use std::sync::mpsc;
 use std::thread;
 
 use anyhow::{Context, Result, bail};
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, setns};
+
+use crate::net::private_ns::PrivateNs;
 
 /// A network namespace of this process's own.
 #[derive(Debug)]
 pub struct Namespace {
     name: &'static str,
-    fd: OwnedFd,
+    inner: PrivateNs,
 }
 
 impl Namespace {
@@ -25,12 +27,9 @@ impl Namespace {
     /// # Errors
     /// Without CAP_SYS_ADMIN, or if `ip` is not installed.
     pub fn new(name: &'static str) -> Result<Namespace> {
-        let fd = on_thread(|| {
-            unshare(CloneFlags::CLONE_NEWNET)
-                .with_context(|| format!("cannot make the network namespace '{name}': run as root"))?;
-            Ok(OwnedFd::from(File::open("/proc/thread-self/ns/net")?))
-        })?;
-        let namespace = Namespace { name, fd };
+        let inner = PrivateNs::new()
+            .with_context(|| format!("cannot make the network namespace '{name}': run as root"))?;
+        let namespace = Namespace { name, inner };
         namespace.sysctl("ipv6/conf/all/disable_ipv6", "1")?;
         namespace.ip("link set lo up")?;
         Ok(namespace)
@@ -43,7 +42,7 @@ impl Namespace {
 
     /// A path that other processes (such as `ip`) can open while this process lives.
     pub fn path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/fd/{}", process::id(), self.fd.as_raw_fd()))
+        PathBuf::from(format!("/proc/{}/fd/{}", process::id(), self.inner.as_fd().as_raw_fd()))
     }
 
     /// Runs `work` on a thread inside the namespace and waits for it.
@@ -51,10 +50,7 @@ impl Namespace {
     /// # Errors
     /// Those of `work`, or that the namespace cannot be entered.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        on_thread(|| {
-            self.enter()?;
-            work()
-        })
+        self.inner.run(work).with_context(|| format!("cannot enter the network namespace '{}'", self.name))?
     }
 
     /// Runs a command inside and returns its standard output.
@@ -110,7 +106,7 @@ impl Namespace {
     /// The death signal is sent when the parent *thread* ends: this one stays until the handle is dropped.
     fn spawn_as(&self, mut command: Command) -> Result<Tethered> {
         command.stdin(process::Stdio::null()).stdout(process::Stdio::piped()).stderr(process::Stdio::piped());
-        let fd = self.fd.try_clone()?;
+        let fd = self.inner.as_fd().try_clone_to_owned()?;
         let (started, child) = mpsc::sync_channel(1);
         let (tether, held) = mpsc::channel::<()>();
         thread::spawn(move || {
@@ -123,12 +119,6 @@ impl Namespace {
         let child = child.recv()?.context("cannot start a command through setpriv (util-linux)")?;
         Ok(Tethered { child, _tether: tether })
     }
-
-    /// Moves the calling thread into the namespace.
-    fn enter(&self) -> Result<()> {
-        setns(&self.fd, CloneFlags::CLONE_NEWNET)
-            .with_context(|| format!("cannot enter the network namespace '{}': run as root", self.name))
-    }
 }
 
 /// A child process that does not outlive this process.
@@ -137,11 +127,6 @@ pub struct Tethered {
     /// The child.
     pub child: Child,
     _tether: mpsc::Sender<()>,
-}
-
-/// Runs `work` on a thread of its own, whose namespace nobody else sees.
-fn on_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    thread::scope(|scope| scope.spawn(work).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// The Debian package that holds a program.

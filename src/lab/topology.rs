@@ -14,6 +14,13 @@ pub const APPLIANCE: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 2);
 /// The host at the far end of the tunnel.
 pub const FAR: Ipv4Addr = Ipv4Addr::new(198, 18, 2, 2);
 
+/// Hardware address of eth1.
+pub const LAN_MAC: &str = "02:00:00:00:01:01";
+/// Hardware address of lan0.
+pub const APPLIANCE_MAC: &str = "02:00:00:00:01:02";
+const WAN_MAC: &str = "02:00:00:00:02:01";
+const FAR_MAC: &str = "02:00:00:00:02:02";
+
 /// What the lab looks like.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LabConfig {
@@ -59,8 +66,8 @@ impl Lab {
         let [appliance, gateway, far] =
             [Namespace::new("appliance")?, Namespace::new("gateway")?, Namespace::new("far")?];
         let LabConfig { queues, lan_mtu, sa_mtu, .. } = config;
-        link(&appliance, "lan0", &gateway, LAN, *queues, *lan_mtu)?;
-        link(&far, "far0", &gateway, "wan0", *queues, *sa_mtu)?;
+        link([(&appliance, "lan0", APPLIANCE_MAC), (&gateway, LAN, LAN_MAC)], *queues, *lan_mtu)?;
+        link([(&far, "far0", FAR_MAC), (&gateway, "wan0", WAN_MAC)], *queues, *sa_mtu)?;
 
         if let Some(vlan) = config.vlan {
             wire::tag(&appliance, "lan0", vlan)?;
@@ -70,6 +77,11 @@ impl Lab {
         gateway.ip(&format!("addr add 198.18.1.1/24 dev {LAN}"))?;
         gateway.ip("addr add 198.18.2.1/24 dev wan0")?;
         far.ip(&format!("addr add {FAR}/24 dev far0"))?;
+        // Known neighbours: no packet waits for an answer to ARP.
+        appliance.ip(&format!("neigh add 198.18.1.1 lladdr {LAN_MAC} dev lan0"))?;
+        gateway.ip(&format!("neigh add {APPLIANCE} lladdr {APPLIANCE_MAC} dev {LAN}"))?;
+        gateway.ip(&format!("neigh add {FAR} lladdr {FAR_MAC} dev wan0"))?;
+        far.ip(&format!("neigh add 198.18.2.1 lladdr {WAN_MAC} dev far0"))?;
         gateway.sysctl("ipv4/ip_forward", "1")?;
         // The appliance gets an ICMP 3/4 for every datagram: silence must be its own choice.
         gateway.sysctl("ipv4/icmp_ratelimit", "0")?;
@@ -102,16 +114,19 @@ impl Lab {
 }
 
 /// Makes a veth pair, one end in each namespace, both up, without offloads.
-fn link(a: &Namespace, a_name: &str, b: &Namespace, b_name: &str, queues: u32, mtu: u32) -> Result<()> {
+fn link(ends: [(&Namespace, &str, &str); 2], queues: u32, mtu: u32) -> Result<()> {
+    let [(here, name, mac), (there, peer, peer_mac)] = ends;
     let size = format!("mtu {mtu} numtxqueues {queues} numrxqueues {queues}");
-    let peer = b.path();
-    a.ip(&format!("link add {a_name} {size} type veth peer name {b_name} {size} netns {}", peer.display()))?;
-    for (namespace, name) in [(a, a_name), (b, b_name)] {
+    let path = there.path();
+    here.ip(&format!(
+        "link add {name} address {mac} {size} type veth peer name {peer} address {peer_mac} {size} netns {}",
+        path.display()
+    ))?;
+    for (namespace, name, _) in ends {
         namespace.ip(&format!("link set {name} up"))?;
         // Whole frames with finished checksums and tags in band, as they come from a wire.
-        for feature in ["tx", "tso", "gso", "gro", "txvlan"] {
-            namespace.output("ethtool", &["-K", name, feature, "off"])?;
-        }
+        let off = ["tx", "tso", "gso", "gro", "txvlan"].map(|feature| [feature, "off"]).concat();
+        namespace.output("ethtool", &[&["-K", name], off.as_slice()].concat())?;
     }
     Ok(())
 }

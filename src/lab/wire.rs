@@ -11,7 +11,7 @@ use nix::net::if_::if_nametoindex;
 
 use super::namespace::Namespace;
 
-static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/lab.bpf.o"));
+pub(super) static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/lab.bpf.o"));
 
 /// `LENGTHS` of `bpf/lab.bpf.c`.
 const LENGTHS: u32 = 9217;
@@ -23,6 +23,8 @@ pub struct Rules {
     pub lose_fragment: u32,
     /// SYNs announce an MSS of 1460 whatever they said, and ICMP 3/4 is dropped.
     pub deaf: bool,
+    /// Nothing goes further than the program.
+    pub sink: bool,
 }
 
 /// What has arrived so far: `struct lab_seen`, and the lengths.
@@ -83,7 +85,7 @@ impl Wire {
     /// # Errors
     /// If the kernel refuses the map update.
     pub fn set(&self, rules: Rules) -> Result<()> {
-        update(&self.rules, [rules.lose_fragment, u32::from(rules.deaf), 0])
+        update(&self.rules, [rules.lose_fragment, u32::from(rules.deaf), u32::from(rules.sink), 0])
     }
 
     /// What has arrived since [`Wire::reset`].
@@ -123,7 +125,7 @@ impl Wire {
 /// See [`Wire::attach`].
 pub fn tag(namespace: &Namespace, interface: &str, vlan: u16) -> Result<()> {
     let object = ObjectBuilder::default().open_memory(OBJECT)?.load()?;
-    update(&map(&object, "rules")?, [0, 0, u32::from(vlan)])?;
+    update(&map(&object, "rules")?, [0, 0, 0, u32::from(vlan)])?;
     attach(namespace, interface, &object, "lab_tag", TC_EGRESS, 1)?;
     attach(namespace, interface, &object, "lab_untag", TC_INGRESS, 1)
 }
@@ -171,13 +173,13 @@ fn attach(
         .with_context(|| format!("cannot attach {name} to {interface}"))
 }
 
-fn map(object: &Object, name: &str) -> Result<MapHandle> {
+pub(super) fn map(object: &Object, name: &str) -> Result<MapHandle> {
     let map = object.maps().find(|map| map.name() == name).context("a map is missing")?;
     Ok(MapHandle::try_from(&map)?)
 }
 
 /// Sets `struct lab_rules`.
-fn update(rules: &MapHandle, values: [u32; 3]) -> Result<()> {
+fn update(rules: &MapHandle, values: [u32; 4]) -> Result<()> {
     rules.update(&0u32.to_ne_bytes(), &values.map(u32::to_ne_bytes).concat(), MapFlags::ANY)?;
     Ok(())
 }

@@ -25,7 +25,7 @@ pub(crate) const CONFIG: LanConfig = LanConfig {
     sticky: Duration::from_millis(200),
     stall: Duration::from_millis(100),
     flow_seed: 0x1234_5678_9abc_def0,
-    max_frame: 9000,
+
     queues: 1,
     lan_mtu: 1500,
 };

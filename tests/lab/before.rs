@@ -59,7 +59,7 @@ fn datagrams_cross_whole_and_in_order_once_df_is_cleared() {
 fn one_lost_fragment_mixes_up_all_datagrams_with_id_0_behind_it() {
     let Some(lab) = lab(LabConfig::default()) else { return };
     lab.clear_df_with_nftables().unwrap();
-    lab.far_wire.set(Rules { lose_fragment: 1001, deaf: false }).unwrap();
+    lab.far_wire.set(Rules { lose_fragment: 1001, ..Rules::default() }).unwrap();
     let flow = Flow { connected: false, ..Flow::new((FAR, PORT), vec![1472; 5000]) };
     let tally = flow.run(&lab.appliance, &lab.far).unwrap();
     assert_eq!(lab.far_wire.seen().unwrap().lost, 9);

@@ -15,7 +15,8 @@ fn four_megabytes_each_way_with_a_deaf_appliance() {
         // It did ignore the MSS: 1460 less the timestamp option.
         assert_eq!(report.client_mss, 1448, "{report:?}");
     }
-    assert_eq!(lab.far_wire.seen().unwrap().largest(), 1422);
+    let far = lab.far_wire.seen().unwrap();
+    assert!(far.largest() <= 1422 && far.fragments > 5000, "{far:?}");
     assert!(received(&stop(daemon)) > 2000);
 }
 

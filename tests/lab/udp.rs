@@ -57,7 +57,7 @@ fn both_hand_backs_deliver() {
 fn a_lost_fragment_loses_its_own_datagram_only() {
     let Some(lab) = lab(LabConfig::default()) else { return };
     let daemon = forward(&lab, &[]);
-    lab.far_wire.set(Rules { lose_fragment: 101, deaf: false }).unwrap();
+    lab.far_wire.set(Rules { lose_fragment: 101, ..Rules::default() }).unwrap();
     let flow = Flow { connected: false, ..Flow::new((FAR, PORT), vec![1472; 5000]) };
     let tally = flow.run(&lab.appliance, &lab.far).unwrap();
     let lost = lab.far_wire.seen().unwrap().lost;
