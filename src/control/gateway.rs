@@ -207,7 +207,7 @@ impl Gateway {
             )
             .map_err(spawn)?;
             self.workers.push(worker);
-            self.program.register_socket(queue, socket.as_fd())?;
+            self.program.register_socket(queue, &socket)?;
         }
         Ok(())
     }

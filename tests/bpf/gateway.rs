@@ -16,6 +16,8 @@ use crate::frames::ROUTER;
 
 pub(crate) const MTU: u16 = 1422;
 pub(crate) const MSS: u16 = 1382;
+/// Longest frame that the worker takes.
+pub(crate) const MAX_FRAME: u32 = 9000;
 pub(crate) const XDP_PASS: u32 = 2;
 pub(crate) const XDP_REDIRECT: u32 = 4;
 
@@ -25,7 +27,6 @@ pub(crate) const CONFIG: LanConfig = LanConfig {
     sticky: Duration::from_millis(200),
     stall: Duration::from_millis(100),
     flow_seed: 0x1234_5678_9abc_def0,
-
     queues: 1,
     lan_mtu: 1500,
 };
@@ -87,6 +88,7 @@ impl Gateway {
         let rule = Rule { mtu: MTU, mss4: Some(MSS) };
         program.set_route("198.18.0.0/15".parse().unwrap(), Route::Tunnel(rule)).unwrap();
         program.set_local(ROUTER.into()).unwrap();
+        program.set_max_frame(MAX_FRAME).unwrap();
         Gateway { program, _socket: None }
     }
 
