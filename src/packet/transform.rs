@@ -78,7 +78,7 @@ impl Transform {
                 self.edit(frame, link.header().len(), &packet, rule, sink)
             }
             Ok((_, packet)) if packet.df() && self.df == Df::Keep => pass(frame, Reason::DfKept, sink),
-            Ok((link, packet)) => self.fragment(frame, &link, &packet, rule, sink),
+            Ok((link, packet)) => self.fragment(frame, link.header().len(), &packet, rule, sink),
             Err(reason) => pass(frame, reason, sink),
         }
     }
@@ -119,14 +119,14 @@ impl Transform {
     fn fragment<S: Sink>(
         &self,
         frame: &[u8],
-        link: &EthernetFrame<'_>,
+        link_len: usize,
         packet: &Ipv4Packet<'_>,
         rule: Rule,
         sink: &mut S,
     ) -> Outcome {
         let mtu = usize::from(rule.mtu.max(MIN_MTU));
         let Some(layout) = Layout::new(packet, mtu) else { return pass(frame, Reason::Malformed, sink) };
-        if !sink.reserve(layout.frames, link.header().len() + mtu) {
+        if !sink.reserve(layout.frames, link_len + mtu) {
             return FULL;
         }
         let mut edits = Edits::NONE;
@@ -141,13 +141,13 @@ impl Transform {
         }
         let transport = HeaderEdits::of(packet, rule.mss4);
         if transport.is_empty() {
-            layout.write(link, packet, id, &[], sink);
+            layout.write(frame, link_len, packet, id, &[], sink);
         } else {
             let mut head = [0; tcp::MAX_HEADER_LEN];
             let len = head.len().min(packet.payload().len());
             head[..len].copy_from_slice(&packet.payload()[..len]);
             edits |= transport.apply(&mut head[..len]);
-            layout.write(link, packet, id, &head[..len], sink);
+            layout.write(frame, link_len, packet, id, &head[..len], sink);
         }
         // At most 65,515 / 8 fragments.
         let frames = layout.frames as u16;
