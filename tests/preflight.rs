@@ -109,7 +109,6 @@ fn a_busy_xdp_slot_names_the_program() {
             sticky: Duration::ZERO,
             stall: Duration::from_millis(100),
             flow_seed: 1,
-            max_frame: 2048,
             queues: 2,
             lan_mtu: 1500,
         };

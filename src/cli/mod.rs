@@ -7,6 +7,7 @@ mod check;
 mod detach;
 mod failure;
 mod generate;
+mod lab;
 mod output;
 mod replay;
 mod run;
@@ -30,7 +31,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Forward: fragment what is oversize, until interrupted
+    /// Serve LAN interfaces until SIGINT or SIGTERM, then print a summary
     Run(RunArgs),
     /// Say what stands in the way of `run` on an interface, and how to mend it
     Check(check::CheckArgs),
@@ -38,6 +39,8 @@ enum Command {
     Stats(stats::StatsArgs),
     /// Do to a capture file what `run` does to packets
     Replay(replay::ReplayArgs),
+    /// Show in a private network what arrives without and with xdpfrag
+    Lab(lab::LabArgs),
     /// Remove what a killed instance may have left on an interface
     Detach(detach::DetachArgs),
     /// Print shell completions
@@ -65,6 +68,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Check(args) => check::check(&args),
         Command::Stats(args) => stats::stats(&args),
         Command::Replay(args) => replay::replay(&args),
+        Command::Lab(args) => lab::run(&args),
         Command::Detach(args) => detach::detach(&args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man => generate::man(),

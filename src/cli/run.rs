@@ -1,31 +1,32 @@
-//! `run`: forwards until a signal ends it.
+//! `run`: serve LAN interfaces until told to stop.
 
-use super::Failure;
-use crate::config::{Plan, RunArgs, validate};
-use crate::control::finding::Level;
-use crate::control::preflight::{self, Options};
+use super::{Failure, output};
+use crate::config::{self, RunArgs};
+use crate::control::gateway::GatewayError;
+use crate::control::{self, RunError};
+use crate::observe::table::{self, Style};
 
 pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
-    let plan = validate::plan(args)?;
-    preflight(&plan)?;
-    Err(Failure::Running(anyhow::anyhow!("the gateway itself is wired at merge: control::run(plan, json)")))
+    let plan = config::plan(args)?;
+    let ended = control::run(&plan, &|line| eprintln!("xdpfrag: {line}"))?;
+    if args.json {
+        output::print_json(&ended.snapshot)?;
+    } else {
+        output::print(&table::render(&ended.snapshot, Style::default()))?;
+    }
+    Ok(ended.result?)
 }
 
-/// Says every warning and refuses on whatever is fatal, before anything is changed.
-fn preflight(plan: &Plan) -> Result<(), Failure> {
-    let options = Options::from(plan);
-    let mut fatal = String::new();
-    for interface in &plan.interfaces {
-        for finding in preflight::check(interface, &options) {
-            match finding.level {
-                Level::Fatal => fatal.push_str(&format!("\n  {interface}: {finding}")),
-                Level::Warning => eprintln!("xdpfrag: warning: {interface}: {finding}"),
-                Level::Note | Level::Ok => {}
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Failure {
+        match error {
+            RunError::Lost(_) | RunError::System { .. } => Failure::Running(error.into()),
+            RunError::Setup(GatewayError::Gone(_) | GatewayError::Netlink { .. }) => {
+                Failure::Running(error.into())
+            }
+            RunError::Refused(_) | RunError::Statistics(_) | RunError::Setup(_) => {
+                Failure::Unfit(error.to_string())
             }
         }
-    }
-    match fatal.is_empty() {
-        true => Ok(()),
-        false => Err(Failure::Unfit(format!("nothing was changed, since this would not work:{fatal}"))),
     }
 }

@@ -7,6 +7,7 @@ pub mod ethtool;
 mod generic;
 pub mod links;
 pub mod netlink;
+pub mod private_ns;
 pub mod sysctl;
 pub mod xdp_features;
 

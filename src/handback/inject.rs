@@ -1,0 +1,248 @@
+//! Hand-back by BPF_PROG_RUN with live frames (Linux 5.18): one system call makes the stack receive a
+//! whole batch on the LAN interface.
+//!
+//! The transform writes straight into a mmapped BPF array; `bpf/inject.bpf.c` copies slot after slot into
+//! the frames that `bpf_test_run_xdp_live` makes, and passes them.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::Ordering::Relaxed;
+
+use libbpf_rs::libbpf_sys;
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use nix::errno::Errno;
+
+use super::skeleton::inject::InjectSkelBuilder;
+use super::{Flushed, Handback, HandbackConfig, HandbackError, OpenError, bpf_error};
+use crate::frame::{Ledger, Region};
+use crate::net::private_ns::PrivateNs;
+use crate::packet::Sink;
+use crate::xdp::sys::{Link, SharedWords, XdpMode};
+
+/// Slots: more than a worker collects before it flushes.
+const SLOTS: usize = 512;
+/// `struct slot`: the length and its padding in front of the frame.
+const HEADER: usize = 16;
+/// Words of `struct inject_state`.
+const STATE_WORDS: usize = 5;
+const SMALL_SLOT: usize = 2048;
+const LARGE_SLOT: usize = 4096;
+/// Longest live frame: one page less `struct xdp_page_head`, the headroom and `struct skb_shared_info`.
+pub const MAX_FRAME: usize = 3408;
+/// Most frames that the kernel makes at once (TEST_XDP_MAX_BATCH).
+const MAX_KERNEL_BATCH: usize = 256;
+/// `BPF_F_TEST_XDP_LIVE_FRAMES`.
+const LIVE_FRAMES: u32 = 2;
+/// A live frame begins as long as this (ETH_HLEN, the least that is allowed) and the program makes it as
+/// long as its slot says.
+const INITIAL_FRAME: [u8; 14] = [0; 14];
+
+/// Live-frames hand-back of one worker, with a program and maps of its own.
+#[derive(Debug)]
+pub struct Inject {
+    slots: Region,
+    /// `struct inject_state`.
+    state: SharedWords,
+    max_frame: usize,
+    context: libbpf_sys::xdp_md,
+    program: OwnedFd,
+    /// Slots that are filled.
+    filled: usize,
+    /// Slots that the kernel took.
+    taken: usize,
+    /// Runs that placed no frame, as of the last flush.
+    failed: u64,
+    // The last fields, so that they are dropped last. A program that is attached nowhere costs 20 ms per
+    // call, because the kernel then patches its XDP dispatcher each time; attached in a namespace of its
+    // own it is in nobody's way.
+    _attached: Link,
+    _ns: PrivateNs,
+}
+
+impl Inject {
+    /// Loads the program and attaches it to the loopback of a private network namespace.
+    ///
+    /// # Errors
+    /// [`OpenError`]; `EINVAL` from the trial run on a kernel before 5.18.
+    pub fn open(config: &HandbackConfig) -> Result<Inject, OpenError> {
+        let step = |step| {
+            move |source: io::Error| OpenError::Step { interface: config.interface.clone(), step, source }
+        };
+        let max_frame = config.max_frame;
+        if max_frame > MAX_FRAME {
+            let interface = config.interface.clone();
+            return Err(OpenError::TooLong {
+                interface,
+                backend: "inject",
+                wanted: max_frame,
+                limit: MAX_FRAME,
+            });
+        }
+        let slot_size = if max_frame + HEADER > SMALL_SLOT { LARGE_SLOT } else { SMALL_SLOT };
+        let Loaded { program, slots, state } =
+            load(slot_size, max_frame).map_err(step("loading the live-frames program"))?;
+        let ns = PrivateNs::new().map_err(step("making a private network namespace"))?;
+        let attached = ns
+            .run(|| attach_to_loopback(&program))
+            .and_then(|link| link)
+            .map_err(step("attaching the live-frames program"))?;
+        let context = libbpf_sys::xdp_md {
+            data_end: INITIAL_FRAME.len() as u32,
+            ingress_ifindex: config.ifindex,
+            rx_queue_index: config.queue,
+            ..libbpf_sys::xdp_md::default()
+        };
+        let mut inject = Inject {
+            slots,
+            state,
+            max_frame,
+            context,
+            program,
+            filled: 0,
+            taken: 0,
+            failed: 0,
+            _attached: attached,
+            _ns: ns,
+        };
+        inject.probe().map_err(step("a trial run of live frames"))?;
+        Ok(inject)
+    }
+
+    /// Runs the program once on an empty slot, which it refuses: nothing reaches the stack.
+    fn probe(&mut self) -> io::Result<()> {
+        self.slots.slot_mut(0)[..HEADER].fill(0);
+        self.set_next(0);
+        if self.run(1) == Err(Errno::EINVAL) && self.context.rx_queue_index != 0 {
+            // A queue that only AF_XDP knows: the index is no more than information for the program.
+            self.context.rx_queue_index = 0;
+        }
+        self.set_next(0);
+        self.run(1)?;
+        self.failed = self.failures();
+        Ok(())
+    }
+
+    fn run(&mut self, frames: usize) -> Result<(), Errno> {
+        let mut options = libbpf_sys::bpf_test_run_opts {
+            sz: size_of::<libbpf_sys::bpf_test_run_opts>() as _,
+            data_in: INITIAL_FRAME.as_ptr().cast(),
+            data_size_in: INITIAL_FRAME.len() as u32,
+            ctx_in: (&raw const self.context).cast(),
+            ctx_size_in: size_of::<libbpf_sys::xdp_md>() as u32,
+            repeat: frames as i32,
+            flags: LIVE_FRAMES,
+            batch_size: frames.min(MAX_KERNEL_BATCH) as u32,
+            ..libbpf_sys::bpf_test_run_opts::default()
+        };
+        // SAFETY: `options` points to memory that outlives the call, with its true sizes. The program
+        // writes to the mapped state only, of which no borrow exists now.
+        match unsafe { libbpf_sys::bpf_prog_test_run_opts(self.program.as_raw_fd(), &raw mut options) } {
+            0 => Ok(()),
+            error => Err(Errno::from_raw(-error)),
+        }
+    }
+
+    /// `state.next`: the slots that the program went through.
+    fn next(&self) -> usize {
+        self.state.as_slice()[0].load(Relaxed) as usize
+    }
+
+    fn set_next(&self, slot: usize) {
+        self.state.as_slice()[0].store(slot as u64, Relaxed);
+    }
+
+    /// Runs that placed no frame: `no_slot`, `bad_len`, `no_tail` and `no_store`.
+    fn failures(&self) -> u64 {
+        self.state.as_slice()[1..].iter().map(|word| word.load(Relaxed)).sum()
+    }
+}
+
+impl Sink for Inject {
+    #[inline]
+    fn reserve(&mut self, frames: usize, len: usize) -> bool {
+        len <= self.max_frame && frames <= SLOTS - self.filled
+    }
+
+    #[inline]
+    fn push(&mut self, len: usize) -> &mut [u8] {
+        let slot = self.slots.slot_mut(self.filled);
+        self.filled += 1;
+        let (header, frame) = slot.split_at_mut(HEADER);
+        header[..4].copy_from_slice(&(len as u32).to_ne_bytes());
+        &mut frame[..len]
+    }
+}
+
+impl Handback for Inject {
+    fn flush(&mut self) -> Result<Flushed, HandbackError> {
+        let frames = self.pending();
+        if frames == 0 {
+            return Ok(Flushed::default());
+        }
+        self.set_next(self.taken);
+        let result = self.run(frames);
+        // A run that a signal interrupts has handed over the frames it went through.
+        let taken = self.next().min(self.filled) - self.taken;
+        self.taken += taken;
+        if self.taken == self.filled {
+            (self.taken, self.filled) = (0, 0);
+        }
+        let failures = self.failures();
+        let lost = (failures - self.failed) as usize;
+        self.failed = failures;
+        result?;
+        Ok(Flushed { frames: taken, lost })
+    }
+
+    fn pending(&self) -> usize {
+        self.filled - self.taken
+    }
+
+    fn discard(&mut self) {
+        (self.taken, self.filled) = (0, 0);
+    }
+
+    fn capacity(&self) -> usize {
+        SLOTS
+    }
+
+    fn max_frame(&self) -> usize {
+        self.max_frame
+    }
+
+    fn reap(&mut self) {}
+
+    fn ledger(&self) -> Ledger {
+        let (total, held) = (SLOTS as u32, self.filled as u32);
+        Ledger { total, free: total - held, held, ..Ledger::default() }
+    }
+}
+
+struct Loaded {
+    program: OwnedFd,
+    slots: Region,
+    state: SharedWords,
+}
+
+fn load(slot_size: usize, max_frame: usize) -> io::Result<Loaded> {
+    let mut object = MaybeUninit::uninit();
+    let mut open = InjectSkelBuilder::default().open(&mut object).map_err(bpf_error)?;
+    open.maps.slots.set_value_size(slot_size as u32).map_err(bpf_error)?;
+    open.maps.slots.set_max_entries(SLOTS as u32).map_err(bpf_error)?;
+    let constants = open.maps.rodata_data.as_deref_mut();
+    constants.ok_or_else(|| io::Error::other("the program has no constants"))?.max_frame = max_frame as u32;
+    let skel = open.load().map_err(bpf_error)?;
+    // The kernel keeps program and maps for as long as somebody holds them; the rest of the object can go.
+    Ok(Loaded {
+        program: skel.progs.inject.as_fd().try_clone_to_owned()?,
+        slots: Region::map(skel.maps.slots.as_fd(), SLOTS, slot_size)?,
+        state: SharedWords::map(skel.maps.bss.as_fd(), STATE_WORDS)?,
+    })
+}
+
+/// Attaches `program` to the loopback of the thread's network namespace, for as long as the link lives.
+fn attach_to_loopback(program: &OwnedFd) -> io::Result<Link> {
+    Link::xdp(program.as_fd(), nix::net::if_::if_nametoindex("lo")?, XdpMode::Generic)
+}

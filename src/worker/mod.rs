@@ -1,0 +1,12 @@
+//! One worker per RX queue: receives, transforms and hands back.
+
+pub mod clock;
+pub mod counters;
+mod outlet;
+pub mod thread;
+pub mod turn;
+
+pub use counters::Counters;
+pub use outlet::FLUSH_ATTEMPTS;
+pub use thread::{Worker, WorkerConfig, WorkerEnd, WorkerError};
+pub use turn::{FLUSH_AT, Progress, Turn};

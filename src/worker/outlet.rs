@@ -1,0 +1,191 @@
+//! From a received frame to the kernel: transform, hand-back, and the account of both.
+
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use super::clock::monotonic_ns;
+use super::counters::Counters;
+use crate::config::Treatment;
+use crate::handback::{Handback, HandbackError};
+use crate::packet::ether::{self, EthernetFrame};
+use crate::packet::{Edits, Outcome, Reason, Sink, Transform, Verdict};
+use crate::port::Received;
+
+/// Consecutive flushes that may fail for the moment before the pending frames are given up. One is made
+/// per turn, and no frame is received meanwhile: the RX ring is the buffer.
+pub const FLUSH_ATTEMPTS: u32 = 64;
+
+/// A received frame whose output the kernel has not taken yet.
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    rx_ns: Option<u64>,
+    reason: Reason,
+    edits: Edits,
+    frames: u16,
+}
+
+/// What a worker does with received frames. A frame is counted when its fate is settled: once.
+#[derive(Debug)]
+pub(super) struct Outlet<H> {
+    pub(super) handback: H,
+    transform: Transform,
+    treatment: Arc<Treatment>,
+    counters: Arc<Counters>,
+    open: VecDeque<Open>,
+    /// Output of the oldest open frame that the kernel took already.
+    taken: usize,
+    /// Output frames the kernel lost that are not counted yet.
+    lost: usize,
+    failures: u32,
+    broken: Option<HandbackError>,
+}
+
+impl<H: Handback> Outlet<H> {
+    pub(super) fn new(
+        handback: H,
+        transform: Transform,
+        treatment: Arc<Treatment>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        // An open frame has one pending output at least, so this never grows.
+        let open = VecDeque::with_capacity(handback.capacity() + 1);
+        Outlet {
+            handback,
+            transform,
+            treatment,
+            counters,
+            open,
+            taken: 0,
+            lost: 0,
+            failures: 0,
+            broken: None,
+        }
+    }
+
+    /// True if the last flush did not get everything to the kernel.
+    pub(super) fn blocked(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// The error after which the kernel takes no frame any more.
+    pub(super) fn broken(&self) -> Option<HandbackError> {
+        self.broken
+    }
+
+    /// Transforms `received` into the hand-back's buffers.
+    #[inline]
+    pub(super) fn take(&mut self, received: Received<'_>) {
+        if self.broken.is_some() {
+            return self.counters.ended(Reason::HandbackError, 1);
+        }
+        let mut outcome = self.apply(received);
+        if outcome.verdict == Verdict::Drop(Reason::HandbackFull) && self.handback.pending() > 0 {
+            self.flush();
+            if self.broken.is_some() {
+                return self.counters.ended(Reason::HandbackError, 1);
+            }
+            outcome = self.apply(received);
+        }
+        let Outcome { verdict, edits, frames } = outcome;
+        match verdict {
+            Verdict::Drop(reason) => self.counters.ended(reason, 1),
+            Verdict::Forward(reason) | Verdict::Pass(reason) => self.open.push_back(Open {
+                rx_ns: received.meta.map(|meta| meta.rx_ns),
+                reason,
+                edits,
+                frames,
+            }),
+        }
+    }
+
+    #[inline]
+    fn apply(&mut self, Received { bytes, meta }: Received<'_>) -> Outcome {
+        let rule = match meta {
+            Some(meta) => Some(meta.rule),
+            None => destination(bytes).and_then(|address| self.treatment.rule(address)),
+        };
+        match rule {
+            Some(rule) => self.transform.apply(bytes, rule, &mut self.handback),
+            None => pass(bytes, Reason::OutOfScope, &mut self.handback),
+        }
+    }
+
+    /// Hands over what is pending. A failure that may pass leaves it pending until the attempts are used
+    /// up; any other failure ends the hand-back ([`broken`](Outlet::broken)).
+    pub(super) fn flush(&mut self) {
+        let before = self.handback.pending();
+        if before == 0 || self.broken.is_some() {
+            self.failures = 0;
+            return;
+        }
+        let result = self.handback.flush();
+        let lost = result.map_or(0, |flushed| flushed.lost);
+        self.settle(before - self.handback.pending(), lost);
+        match result {
+            Ok(_) => self.failures = 0,
+            Err(error) => {
+                self.counters.handback_error();
+                self.failures += 1;
+                if let HandbackError::Fatal(_) = error {
+                    self.broken = Some(error);
+                }
+                if self.broken.is_some() || self.failures >= FLUSH_ATTEMPTS {
+                    self.abandon();
+                }
+            }
+        }
+    }
+
+    /// Drops what is pending.
+    pub(super) fn abandon(&mut self) {
+        self.handback.discard();
+        self.counters.ended(Reason::HandbackError, self.open.len() as u64);
+        self.open.clear();
+        (self.taken, self.lost, self.failures) = (0, 0, 0);
+    }
+
+    /// The kernel took `taken` more output frames, and lost `lost` of them. A loss is counted against the
+    /// oldest frame that is settled: the kernel does not say which it was.
+    fn settle(&mut self, taken: usize, lost: usize) {
+        self.taken += taken;
+        self.lost += lost;
+        self.counters.handed_back((taken - lost) as u64);
+        let now = monotonic_ns();
+        let mut latency = self.counters.latency_writer();
+        while let Some(&Open { rx_ns, reason, edits, frames }) = self.open.front() {
+            let frames = usize::from(frames);
+            if self.taken < frames {
+                break;
+            }
+            self.taken -= frames;
+            self.open.pop_front();
+            if self.lost > 0 {
+                self.lost -= self.lost.min(frames);
+                self.counters.ended(Reason::HandbackError, 1);
+                continue;
+            }
+            self.counters.ended(reason, 1);
+            self.counters.edited(edits);
+            if let Some(rx_ns) = rx_ns {
+                latency.saturating_record(now.saturating_sub(rx_ns));
+            }
+        }
+    }
+}
+
+/// Hands a frame back as it is.
+fn pass(bytes: &[u8], reason: Reason, sink: &mut impl Sink) -> Outcome {
+    if !sink.reserve(1, bytes.len()) {
+        return Outcome { verdict: Verdict::Drop(Reason::HandbackFull), edits: Edits::NONE, frames: 0 };
+    }
+    sink.push(bytes.len()).copy_from_slice(bytes);
+    Outcome { verdict: Verdict::Pass(reason), edits: Edits::NONE, frames: 1 }
+}
+
+/// Destination of an IPv4 packet; the transform looks at the rest.
+fn destination(frame: &[u8]) -> Option<Ipv4Addr> {
+    let frame = EthernetFrame::new_checked(frame)?;
+    let address: [u8; 4] = frame.payload().get(16..20)?.try_into().ok()?;
+    (frame.ethertype() == ether::IPV4).then(|| address.into())
+}

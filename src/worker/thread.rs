@@ -1,0 +1,255 @@
+//! The thread around the turns: pinned, polled, supervised.
+
+use std::any::Any;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use core_affinity::CoreId;
+use crossbeam::channel::Sender;
+use thiserror::Error;
+
+use super::clock::monotonic_ns;
+use super::counters::Counters;
+use super::turn::Turn;
+use crate::config::Poll;
+use crate::handback::{Handback, HandbackError};
+use crate::observe::snapshot::WorkerSnapshot;
+use crate::port::Port;
+
+/// With `--poll adaptive`: how long to look for frames before sleeping. A wake-up costs some 10 us.
+const SPIN: Duration = Duration::from_micros(50);
+/// How long a worker that was told to stop goes on emptying its RX ring.
+const DRAIN: Duration = Duration::from_millis(200);
+
+/// How to run a worker.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// LAN interface.
+    pub interface: String,
+    /// RX queue.
+    pub queue: u32,
+    /// Core to pin the thread to.
+    pub core: Option<usize>,
+    /// How to wait for frames.
+    pub poll: Poll,
+    /// Age at which a heartbeat is stale: a worker beats four times as often at least.
+    pub stall: Duration,
+}
+
+/// A worker's last message.
+#[derive(Debug)]
+pub struct WorkerEnd {
+    /// LAN interface.
+    pub interface: String,
+    /// RX queue.
+    pub queue: u32,
+    /// `Ok` if it was told to stop.
+    pub result: Result<(), WorkerError>,
+}
+
+/// Why a worker ended by itself.
+#[derive(Debug, Error)]
+pub enum WorkerError {
+    /// The hand-back is gone.
+    #[error("hand-back: {0}")]
+    Handback(#[from] HandbackError),
+    /// The socket is gone.
+    #[error("socket: {0}")]
+    Port(#[source] io::Error),
+    /// The code has a bug.
+    #[error("panicked: {0}")]
+    Panic(String),
+}
+
+/// A running worker. Dropping it stops it.
+#[derive(Debug)]
+pub struct Worker {
+    config: WorkerConfig,
+    zero_copy: bool,
+    umem_bytes: u64,
+    counters: Arc<Counters>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    /// Starts a thread that turns until it is stopped. `beat` is called with CLOCK_MONOTONIC in ns after
+    /// every turn and at least every `stall`/4, and with 0 when no more frames should come. The last
+    /// message goes to `ended` when everything the worker owned is released.
+    ///
+    /// # Errors
+    /// If no thread can be made.
+    pub fn spawn<P, H>(
+        config: WorkerConfig,
+        turn: Turn<P, H>,
+        beat: impl Fn(u64) + Send + 'static,
+        ended: Sender<WorkerEnd>,
+    ) -> io::Result<Worker>
+    where
+        P: Port + Send + 'static,
+        H: Handback + Send + 'static,
+    {
+        let counters = Arc::clone(turn.counters());
+        let (zero_copy, umem_bytes) = (turn.port().zero_copy(), turn.port().umem_bytes());
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = {
+            let (config, stop) = (config.clone(), Arc::clone(&stop));
+            std::thread::Builder::new().name(thread_name(&config.interface, config.queue)).spawn(
+                move || {
+                    let result = catch_unwind(AssertUnwindSafe(|| run(&config, turn, &beat, &stop)))
+                        .unwrap_or_else(|panic| Err(WorkerError::Panic(message(panic.as_ref()))));
+                    beat(0);
+                    // Nobody listens any more if the whole run is ending.
+                    let _ =
+                        ended.send(WorkerEnd { interface: config.interface, queue: config.queue, result });
+                },
+            )?
+        };
+        Ok(Worker { config, zero_copy, umem_bytes, counters, stop, thread: Some(thread) })
+    }
+
+    /// Tells the worker to hand back what it has and end. Does not wait for it.
+    pub fn stop(&self) {
+        self.stop.store(true, Release);
+    }
+
+    /// True until the thread has ended.
+    pub fn alive(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// RX queue.
+    pub fn queue(&self) -> u32 {
+        self.config.queue
+    }
+
+    /// What it counts.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// State and counters at this moment.
+    pub fn snapshot(&self) -> WorkerSnapshot {
+        WorkerSnapshot {
+            queue: self.config.queue,
+            core: self.config.core,
+            alive: self.alive(),
+            zero_copy: self.zero_copy,
+            umem_bytes: self.umem_bytes,
+            ..self.counters.snapshot()
+        }
+    }
+
+    /// Waits until it has ended, and released its socket and its hand-back.
+    pub fn join(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            // A panic was caught inside and reported as the worker's end.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.stop();
+        self.join();
+    }
+}
+
+fn run<P: Port, H: Handback>(
+    config: &WorkerConfig,
+    mut turn: Turn<P, H>,
+    beat: &impl Fn(u64),
+    stop: &AtomicBool,
+) -> Result<(), WorkerError> {
+    if let Some(id) = config.core {
+        core_affinity::set_for_current(CoreId { id });
+    }
+    let result = serve(config, &mut turn, beat, stop);
+    // From here on the XDP program passes new frames to the kernel.
+    beat(0);
+    drain(&mut turn);
+    result
+}
+
+fn serve<P: Port, H: Handback>(
+    config: &WorkerConfig,
+    turn: &mut Turn<P, H>,
+    beat: &impl Fn(u64),
+    stop: &AtomicBool,
+) -> Result<(), WorkerError> {
+    let nap = config.stall / 4;
+    let nap_ns = nap.as_nanos() as u64;
+    let spin_ns = match config.poll {
+        Poll::Adaptive => SPIN.as_nanos() as u64,
+        Poll::Busy => u64::MAX,
+        Poll::Wait => 0,
+    };
+    let (mut last_frame, mut last_publication) = (0, 0);
+    while !stop.load(Acquire) {
+        let progress = turn.turn()?;
+        let now = monotonic_ns();
+        beat(now);
+        if now - last_publication >= nap_ns {
+            turn.publish_drops().map_err(WorkerError::Port)?;
+            last_publication = now;
+        }
+        if !progress.idle() {
+            last_frame = now;
+        } else if now - last_frame >= spin_ns {
+            turn.wait(nap).map_err(WorkerError::Port)?;
+        } else {
+            std::hint::spin_loop();
+        }
+    }
+    Ok(())
+}
+
+/// Hands back what the RX ring still holds, or counts it as dropped if the hand-back is gone.
+fn drain<P: Port, H: Handback>(turn: &mut Turn<P, H>) {
+    let deadline = Instant::now() + DRAIN;
+    let mut received = turn.counters().frames();
+    while Instant::now() < deadline {
+        let pending = turn.turn().map_or(0, |progress| progress.pending);
+        let now = turn.counters().frames();
+        if now == received && pending == 0 {
+            break;
+        }
+        received = now;
+    }
+    turn.abandon();
+    // The error, if there is one, has been reported or comes from a device that went just now.
+    let _ = turn.publish_drops();
+}
+
+/// At most 15 bytes, as the kernel keeps: `xf-eth1-0`; a longer interface name is cut.
+fn thread_name(interface: &str, queue: u32) -> String {
+    let queue = queue.to_string();
+    let room = 15 - "xf--".len() - queue.len().min(5);
+    let short: String = interface.chars().take(room).collect();
+    format!("xf-{short}-{queue}")
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(ToString::to_string)
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thread_names_fit_the_kernel() {
+        assert_eq!(thread_name("eth1", 0), "xf-eth1-0");
+        assert_eq!(thread_name("enp129s0f1np1.42", 63).len(), 15);
+    }
+}
