@@ -1,8 +1,8 @@
 //! Hand-backs and AF_XDP ports against a real kernel, in private network namespaces. Needs root.
 
-use std::io;
+use std::io::{self, BufRead as _, BufReader};
 use std::net::UdpSocket;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -252,4 +252,42 @@ fn auto_takes_live_frames_here() {
             assert!(error.to_string().contains("9022"), "{error}");
         })
         .unwrap();
+}
+
+/// The process that the next test kills: holds both hand-backs on `lan0` until its end.
+#[test]
+fn hold_both_hand_backs() {
+    if std::env::var_os("XDPFRAG_TEST_HOLD").is_none() {
+        return;
+    }
+    let ifindex = if_nametoindex("lan0").unwrap();
+    let config = HandbackConfig { interface: "lan0".into(), ifindex, queue: 0, max_frame: 1522 };
+    let _held = (Inject::open(&config).unwrap(), Veth::open(&config).unwrap());
+    println!("\nholding");
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+#[test]
+fn nothing_is_left_after_sigkill() {
+    let Some(_turn) = root("SIGKILL") else { return };
+    let in_namespace = || {
+        let before = (programs("inject"), programs("veth"));
+        lan(1500);
+        let links = interfaces();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "hold_both_hand_backs", "--nocapture"])
+            .env("XDPFRAG_TEST_HOLD", "1")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        assert!(output.lines().any(|line| line.unwrap() == "holding"), "the child opened both");
+        assert_eq!((programs("inject"), programs("veth")), (before.0 + 1, before.1 + 1));
+        assert_eq!(interfaces().len(), links.len() + 1);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        eventually("the pair is gone", || interfaces() == links);
+        eventually("the programs are gone", || (programs("inject"), programs("veth")) == before);
+    };
+    PrivateNs::new().unwrap().run(in_namespace).unwrap();
 }

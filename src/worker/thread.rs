@@ -61,6 +61,9 @@ pub enum WorkerError {
     /// The socket is gone.
     #[error("socket: {0}")]
     Port(#[source] io::Error),
+    /// The core is not there, or not this process' to use.
+    #[error("cannot be pinned to core {0}: see `taskset -p` and --cores")]
+    Pin(usize),
     /// The code has a bug.
     #[error("panicked: {0}")]
     Panic(String),
@@ -162,10 +165,10 @@ fn run<P: Port, H: Handback>(
     beat: &impl Fn(u64),
     stop: &AtomicBool,
 ) -> Result<(), WorkerError> {
-    if let Some(id) = config.core {
-        core_affinity::set_for_current(CoreId { id });
-    }
-    let result = serve(config, &mut turn, beat, stop);
+    let result = match config.core {
+        Some(id) if !core_affinity::set_for_current(CoreId { id }) => Err(WorkerError::Pin(id)),
+        _ => serve(config, &mut turn, beat, stop),
+    };
     // From here on the XDP program passes new frames to the kernel.
     beat(0);
     drain(&mut turn);
@@ -315,6 +318,15 @@ mod tests {
         let error = ended.recv_timeout(TIMEOUT).unwrap().result.unwrap_err();
         assert!(matches!(&error, WorkerError::Panic(message) if message == "the heart stopped"), "{error}");
         drop(worker);
+    }
+
+    #[test]
+    fn a_core_that_is_not_there_is_named() {
+        let (sender, ended) = unbounded();
+        let config = WorkerConfig { core: Some(1000), ..config(Poll::Wait) };
+        let _worker = Worker::spawn(config, turn(0), |_| (), sender).unwrap();
+        let error = ended.recv_timeout(TIMEOUT).unwrap().result.unwrap_err();
+        assert!(matches!(error, WorkerError::Pin(1000)), "{error}");
     }
 
     #[test]
