@@ -14,6 +14,7 @@ use xdpfrag::config::HandbackChoice;
 use xdpfrag::handback::{Handback, HandbackConfig, HandbackError, Inject, OpenError, Veth, choose};
 use xdpfrag::net::private_ns::PrivateNs;
 use xdpfrag::packet::Sink;
+use xdpfrag::xdp::Method;
 
 /// They count the machine's BPF programs, and measure.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -206,6 +207,23 @@ fn veth_delivers_every_size_and_every_frame_and_leaves_nothing() {
             drop(Veth::open(&config).unwrap());
         })
         .unwrap();
+}
+
+#[test]
+fn veth_delivers_without_tcx_as_well() {
+    let Some(_turn) = root("veth with clsact") else { return };
+    let in_namespace = || {
+        let mut config = lan(3836);
+        config.max_frame = 3836;
+        let links = interfaces();
+        let mut handback = Veth::open_with(&config, Some(Method::Clsact)).unwrap();
+        every_size_arrives(&mut handback, 3836 - 46);
+        drop(handback);
+        eventually("the pair is gone", || interfaces() == links);
+        let too_long = Veth::open(&HandbackConfig { max_frame: 3841, ..config });
+        assert!(matches!(too_long, Err(OpenError::TooLong { limit: 3840, .. })));
+    };
+    PrivateNs::new().unwrap().run(in_namespace).unwrap();
 }
 
 #[test]
