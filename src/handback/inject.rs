@@ -35,6 +35,7 @@ pub const MAX_FRAME: usize = 3408;
 const MAX_KERNEL_BATCH: usize = 256;
 /// `BPF_F_TEST_XDP_LIVE_FRAMES`.
 const LIVE_FRAMES: u32 = 2;
+
 /// Live-frames hand-back of one worker, with a program and maps of its own.
 #[derive(Debug)]
 pub struct Inject {
