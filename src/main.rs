@@ -1,2 +1,7 @@
-//! xdpfrag
-fn main() {}
+//! The `xdpfrag` command; everything is in [`xdpfrag::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    xdpfrag::cli::main()
+}

@@ -121,14 +121,14 @@ fn attach(lan_mtu: u32, redirect_all: bool) -> (LanProgram, Attached, XskPort) {
         sticky: Duration::ZERO,
         stall: STALL,
         flow_seed: 1,
-        max_frame: port.max_frame() as u32,
         queues: 1,
         lan_mtu,
     })
     .unwrap();
     program.set_route("198.18.2.0/24".parse().unwrap(), Route::Tunnel(RULE)).unwrap();
     let attached = program.attach(if_nametoindex("lan0").unwrap(), Mode::Native).unwrap();
-    program.register_socket(0, port.as_fd()).unwrap();
+    program.set_max_frame(port.max_frame() as u32).unwrap();
+    program.register_socket(0, &port.as_fd()).unwrap();
     (program, attached, port)
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use clap::ValueEnum;
 use ipnet::Ipv4Net;
 
 use crate::packet::{Df, Rule};
@@ -50,7 +51,7 @@ impl Treatment {
 }
 
 /// `--redirect`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Redirect {
     /// Oversize frames and their flows.
     #[default]
@@ -60,7 +61,7 @@ pub enum Redirect {
 }
 
 /// `--handback`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum HandbackChoice {
     /// The best that the kernel has.
     #[default]
@@ -72,7 +73,7 @@ pub enum HandbackChoice {
 }
 
 /// `--poll`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Poll {
     /// Spin for a moment, then sleep in poll(2).
     #[default]
@@ -84,7 +85,7 @@ pub enum Poll {
 }
 
 /// `--mode`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Mode {
     /// Native, or generic where the driver has no XDP; `run` says which.
     #[default]
@@ -96,7 +97,7 @@ pub enum Mode {
 }
 
 /// A feature to use where it is there, always, or never.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Choice {
     /// Where it is there.
     #[default]

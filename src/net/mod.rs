@@ -1,3 +1,17 @@
-//! The kernel's network configuration.
+//! What the kernel says about interfaces, addresses, queues, offloads and settings.
+//!
+//! Everything here speaks for the network namespace of the calling thread.
 
+pub mod addresses;
+pub mod ethtool;
+mod generic;
+pub mod links;
+pub mod netlink;
 pub mod private_ns;
+pub mod sysctl;
+pub mod xdp_features;
+
+pub use addresses::Monitor;
+pub use ethtool::Ethtool;
+pub use links::Link;
+pub use xdp_features::XdpFeatures;

@@ -1,3 +1,10 @@
 //! Reads snapshots; never touches the data path.
 
+pub mod client;
+pub mod layout;
+pub mod server;
 pub mod snapshot;
+pub mod table;
+
+/// Abstract names of statistics sockets begin with this; the interface's name follows.
+const SOCKET_PREFIX: &str = "xdpfrag/";

@@ -147,15 +147,20 @@ impl Worker {
             ..self.counters.snapshot()
         }
     }
+
+    /// Waits until it has ended, and released its socket and its hand-back.
+    pub fn join(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            // A panic was caught inside and reported as the worker's end.
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
         self.stop();
-        if let Some(thread) = self.thread.take() {
-            // A panic was caught inside and reported as the worker's end.
-            let _ = thread.join();
-        }
+        self.join();
     }
 }
 

@@ -70,6 +70,21 @@ fn flags_and_policies() {
     }
 }
 
+/// An MTU below the smallest counts as the smallest, on either side of it.
+#[test]
+fn mtus_below_the_smallest() {
+    for mtu in 0..68 {
+        for len in 0..120 {
+            let frame = Packet::udp(len).frame();
+            let (outcome, frames) = apply(Df::Clear, mtu, None, &frame);
+            let (at_68, expected) = apply(Df::Clear, 68, None, &frame);
+            assert_eq!((outcome, frames), (at_68, expected), "{len} bytes of data at {mtu}");
+            let reason = if len + 28 > 68 { Reason::Fragmented } else { Reason::Fits };
+            assert_eq!(outcome.verdict, Verdict::Forward(reason));
+        }
+    }
+}
+
 /// The largest datagram at the smallest MTU with the longest header.
 #[test]
 fn the_largest_datagram() {

@@ -1,0 +1,83 @@
+//! `check`: what stands in the way of `run`, and the command that mends it.
+
+use std::fmt::Write;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{Failure, output};
+use crate::config::HandbackChoice;
+use crate::config::values::{self, Queues};
+use crate::control::finding::{Finding, Level};
+use crate::control::preflight::{self, Options};
+use crate::observe::layout;
+
+/// The flags of `check`.
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// LAN interface to check
+    #[arg(long, value_name = "IF", value_parser = values::interface)]
+    iface: String,
+
+    /// SA MTU in bytes that `run` will be given (68 to 65535)
+    #[arg(long, value_name = "BYTES", value_parser = values::mtu, allow_negative_numbers = true)]
+    mtu: Option<u16>,
+
+    /// How frames will return to the kernel
+    #[arg(long, value_enum, default_value_t)]
+    handback: HandbackChoice,
+
+    /// RX queues that will be served, such as 0,2-3
+    #[arg(long, value_name = "all|LIST", default_value = "all")]
+    queues: Queues,
+
+    /// Print the findings as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// `check --json`.
+#[derive(Serialize)]
+struct Report<'a> {
+    interface: &'a str,
+    ok: bool,
+    findings: &'a [Finding],
+}
+
+pub(super) fn check(args: &CheckArgs) -> Result<(), Failure> {
+    let options = Options {
+        mtus: args.mtu.into_iter().collect(),
+        handback: args.handback,
+        queues: args.queues.listed(),
+        ..Options::default()
+    };
+    let findings = preflight::check(&args.iface, &options);
+    let fatal = findings.iter().filter(|finding| finding.level == Level::Fatal).count();
+    if args.json {
+        output::print_json(&Report { interface: &args.iface, ok: fatal == 0, findings: &findings })?;
+    } else {
+        output::print(&report(&findings))?;
+    }
+    match fatal {
+        0 => Ok(()),
+        _ => Err(Failure::Unfit(format!("{}: run would refuse, see the findings marked fatal", args.iface))),
+    }
+}
+
+/// The findings as a table, and below it the commands, unbroken, so that they can be pasted.
+fn report(findings: &[Finding]) -> String {
+    let mut table = layout::table(&["LEVEL", "CHECK", "FINDING"]);
+    for finding in findings {
+        table.add_row([finding.level.label(), &finding.what, &finding.why]);
+    }
+    let mut text = layout::text(&table);
+    let remedies: Vec<_> =
+        findings.iter().filter_map(|finding| Some((&finding.what, finding.remedy.as_ref()?))).collect();
+    if !remedies.is_empty() {
+        text.push_str("\nTo mend:\n");
+        for (what, command) in remedies {
+            let _ = writeln!(text, "  # {what}\n  {command}");
+        }
+    }
+    text
+}

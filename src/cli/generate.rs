@@ -1,0 +1,35 @@
+//! `completions` and `man`: what packagers generate from the command line's own definition.
+
+use anyhow::Context;
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+
+use super::{Cli, Failure, output};
+
+/// The flags of `completions`.
+#[derive(Debug, Args)]
+pub(super) struct CompletionsArgs {
+    /// Shell to print completions for
+    shell: Shell,
+}
+
+pub(super) fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "xdpfrag", &mut script);
+    output::print(&String::from_utf8_lossy(&script))
+}
+
+/// One page for the program and one section per subcommand, so that `man -l` shows every flag.
+pub(super) fn man() -> Result<(), Failure> {
+    let mut command = Cli::command();
+    command.build();
+    let mut page = Vec::new();
+    let render = |command: clap::Command, page: &mut Vec<u8>| {
+        clap_mangen::Man::new(command).render(page).context("cannot render the manual page")
+    };
+    render(command.clone(), &mut page)?;
+    for subcommand in command.get_subcommands().filter(|subcommand| subcommand.get_name() != "help") {
+        render(subcommand.clone(), &mut page)?;
+    }
+    output::print(&String::from_utf8_lossy(&page))
+}

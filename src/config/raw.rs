@@ -1,0 +1,118 @@
+//! The flags of `run` and `replay` as written; [`validate`](super::validate) settles what they mean together.
+
+use clap::{Args, ValueEnum};
+
+use super::plan::{Choice, HandbackChoice, Mode, Poll, Redirect};
+use super::values::{self, Destination, List, Mss, Queues};
+use crate::packet::Df;
+
+/// What happens to which packets: the flags that `run` and `replay` share.
+#[derive(Debug, Clone, Args)]
+pub struct TreatmentArgs {
+    /// SA MTU in bytes: the largest inner IP packet one ESP packet can carry (68 to 65535)
+    #[arg(long, value_name = "BYTES", value_parser = values::mtu, allow_negative_numbers = true)]
+    pub mtu: u16,
+
+    /// Destination prefix in scope, with its own SA MTU if it has one; may be repeated, the longest
+    /// prefix wins, and what no prefix holds passes untouched [default: 0.0.0.0/0]
+    #[arg(long, value_name = "CIDR[=BYTES]")]
+    pub dst: Vec<Destination>,
+
+    /// When the Don't Fragment bit is cleared
+    #[arg(long, value_enum, default_value_t)]
+    pub df: DfPolicy,
+
+    /// Limit of the TCP MSS option in bytes, never raised: auto (SA MTU less 40, not below 536), off,
+    /// or a number that is used where the SA MTU does not ask for less
+    #[arg(long, value_name = "auto|off|BYTES", default_value = "auto", allow_negative_numbers = true)]
+    pub mss: Mss,
+
+    /// How oversize TCP segments are made to fit
+    #[arg(long, value_enum, default_value_t)]
+    pub tcp: Tcp,
+}
+
+/// `--df`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum DfPolicy {
+    /// On every packet in scope.
+    #[default]
+    Clear,
+    /// On packets longer than the SA MTU only.
+    Oversize,
+    /// Never: oversize packets with DF are left to the kernel, which answers with ICMP 3/4.
+    Keep,
+}
+
+impl From<DfPolicy> for Df {
+    fn from(policy: DfPolicy) -> Df {
+        match policy {
+            DfPolicy::Clear => Df::Clear,
+            DfPolicy::Oversize => Df::Oversize,
+            DfPolicy::Keep => Df::Keep,
+        }
+    }
+}
+
+/// `--tcp`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Tcp {
+    /// As IP fragments, like any other packet.
+    #[default]
+    Fragment,
+}
+
+/// The flags of `run`.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// LAN interface to serve; may be repeated
+    #[arg(long, value_name = "IF", required = true, value_parser = values::interface)]
+    pub iface: Vec<String>,
+
+    /// Scope, SA MTU and policies.
+    #[command(flatten)]
+    pub treatment: TreatmentArgs,
+
+    /// Which frames in scope go through the workers
+    #[arg(long, value_enum, default_value_t)]
+    pub redirect: Redirect,
+
+    /// How frames return to the kernel
+    #[arg(long, value_enum, default_value_t)]
+    pub handback: HandbackChoice,
+
+    /// RX queues to serve, such as 0,2-3; frames of the others pass untouched
+    #[arg(long, value_name = "all|LIST", default_value = "all")]
+    pub queues: Queues,
+
+    /// Cores to pin the workers to, such as 1,3: in the order of queues, used in turn
+    /// [default: one core after the other]
+    #[arg(long, value_name = "LIST")]
+    pub cores: Option<List>,
+
+    /// How a worker waits for frames
+    #[arg(long, value_enum, default_value_t)]
+    pub poll: Poll,
+
+    /// Where the XDP program runs
+    #[arg(long, value_enum, default_value_t)]
+    pub mode: Mode,
+
+    /// AF_XDP zero-copy: where the driver has it, always, or never
+    #[arg(long, value_enum, default_value_t)]
+    pub zero_copy: Choice,
+
+    /// Milliseconds for which a flow follows its last oversize frame through the worker, so that
+    /// its frames keep their order; 0 for never (up to 60000)
+    #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u32).range(0..=60_000))]
+    pub sticky: u32,
+
+    /// Milliseconds without a sign of life from a worker after which its frames pass to the
+    /// kernel untouched (10 to 60000)
+    #[arg(long, value_name = "MS", default_value_t = 100, value_parser = clap::value_parser!(u32).range(10..=60_000))]
+    pub stall: u32,
+
+    /// Print the summary at the end as JSON
+    #[arg(long)]
+    pub json: bool,
+}

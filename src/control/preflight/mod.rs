@@ -1,0 +1,77 @@
+//! Looks before `run` leaps: everything that can be known without changing anything.
+
+mod interface;
+mod machine;
+mod offloads;
+mod stack;
+
+pub use machine::may_administer_network;
+
+use super::finding::Finding;
+use crate::config::{Choice, HandbackChoice, Mode, Plan};
+use crate::net::links;
+
+/// What `run` is going to ask of the interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// SA MTUs of all prefixes, bytes; empty if not known yet.
+    pub mtus: Vec<u16>,
+    /// `--handback`.
+    pub handback: HandbackChoice,
+    /// `--queues`; `None` for all.
+    pub queues: Option<Vec<u32>>,
+    /// `--cores`; `None` for the default.
+    pub cores: Option<Vec<usize>>,
+    /// `--mode`.
+    pub mode: Mode,
+    /// `--zero-copy`.
+    pub zero_copy: Choice,
+}
+
+impl From<&Plan> for Options {
+    fn from(plan: &Plan) -> Options {
+        Options {
+            mtus: plan.treatment.scope.iter().map(|(_, rule)| rule.mtu).collect(),
+            handback: plan.handback,
+            queues: plan.queues.clone(),
+            cores: plan.cores.clone(),
+            mode: plan.mode,
+            zero_copy: plan.zero_copy,
+        }
+    }
+}
+
+/// Checks this machine and `interface`, in the network namespace of the calling thread.
+///
+/// What could not be looked at is a finding too.
+pub fn check(interface: &str, options: &Options) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    machine::kernel(options, &mut findings);
+    machine::privileges(&mut findings);
+    machine::cores(options, &mut findings);
+    let link = match links::find(interface) {
+        Ok(Some(link)) => link,
+        Ok(None) => {
+            let why = format!("there is no interface {interface} in this network namespace");
+            findings.push(Finding::fatal("interface", why).remedy("ip -br link  # shows the names"));
+            return findings;
+        }
+        Err(error) => {
+            let why = format!("the kernel does not answer for {interface}: {error}");
+            findings.push(Finding::fatal("interface", why));
+            return findings;
+        }
+    };
+    if !interface::kind(&link, &mut findings) {
+        return findings;
+    }
+    interface::state(&link, &mut findings);
+    interface::xdp_slot(&link, &mut findings);
+    let queues = interface::queues(&link, options, &mut findings);
+    machine::locked_memory(queues, &mut findings);
+    interface::driver(&link, options, &mut findings);
+    interface::mtu(&link, options, &mut findings);
+    offloads::check(&link, queues, &mut findings);
+    stack::check(&link, &mut findings);
+    findings
+}

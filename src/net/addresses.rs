@@ -1,0 +1,122 @@
+//! This machine's own IPv4 addresses, and the news that they or the interfaces changed.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+
+use super::netlink::{Connection, parse};
+
+/// Every IPv4 address that the kernel takes for its own: primary, secondary and broadcast addresses
+/// of every interface.
+pub fn local_ipv4() -> io::Result<BTreeSet<Ipv4Addr>> {
+    let mut request = AddressMessage::default();
+    request.header.family = AddressFamily::Inet;
+    let messages = Connection::open(NETLINK_ROUTE)?.dump(RouteNetlinkMessage::GetAddress(request))?;
+    let mut addresses = BTreeSet::new();
+    for message in messages {
+        let RouteNetlinkMessage::NewAddress(message) = message else { continue };
+        addresses.extend(own(&message.attributes));
+    }
+    Ok(addresses)
+}
+
+/// IFA_LOCAL is the address itself; IFA_ADDRESS is the other end of a point-to-point interface.
+fn own(attributes: &[AddressAttribute]) -> impl Iterator<Item = Ipv4Addr> {
+    attributes.iter().filter_map(|attribute| match attribute {
+        AddressAttribute::Local(IpAddr::V4(address)) | AddressAttribute::Broadcast(address) => Some(*address),
+        _ => None,
+    })
+}
+
+/// What changed since the last look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// IPv4 addresses came or went: read [`local_ipv4`] again.
+    pub addresses: bool,
+    /// Interfaces came, went or changed (state, MTU, ...): read them again.
+    pub links: bool,
+}
+
+/// Listens for changes of IPv4 addresses and of interfaces.
+///
+/// It says *that* something changed, not what: the reader looks at the whole state again, so that a
+/// lost message cannot make the two disagree.
+#[derive(Debug)]
+pub struct Monitor {
+    socket: Socket,
+}
+
+impl Monitor {
+    /// Subscribes. Changes from now on are reported, so read the state after this.
+    pub fn open() -> io::Result<Monitor> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind(&SocketAddr::new(0, 0))?;
+        socket.set_non_blocking(true)?;
+        socket.add_membership(libc::RTNLGRP_LINK)?;
+        socket.add_membership(libc::RTNLGRP_IPV4_IFADDR)?;
+        Ok(Monitor { socket })
+    }
+
+    /// Everything that changed since the last call; does not wait. Poll the descriptor to wait.
+    pub fn changes(&mut self) -> io::Result<Changes> {
+        let mut changes = Changes::default();
+        loop {
+            let datagram = match self.socket.recv_from_full() {
+                Ok((datagram, _)) => datagram,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(changes),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // The socket buffer overflowed: anything may have changed.
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    changes = Changes { addresses: true, links: true };
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            // A message that this version cannot read is a change all the same.
+            let Ok(messages) = parse::<RouteNetlinkMessage>(&datagram) else {
+                changes = Changes { addresses: true, links: true };
+                continue;
+            };
+            for message in messages {
+                use netlink_packet_core::NetlinkPayload::InnerMessage;
+                match message.payload {
+                    InnerMessage(RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_)) => {
+                        changes.addresses = true;
+                    }
+                    InnerMessage(RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_)) => {
+                        changes.links = true;
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+impl AsFd for Monitor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_far_end_of_a_point_to_point_link_is_not_ours() {
+        let attributes = [
+            AddressAttribute::Address(IpAddr::V4(Ipv4Addr::new(198, 18, 0, 2))),
+            AddressAttribute::Local(IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1))),
+            AddressAttribute::Broadcast(Ipv4Addr::new(198, 18, 0, 255)),
+        ];
+        let own: Vec<_> = own(&attributes).collect();
+        assert_eq!(own, [Ipv4Addr::new(198, 18, 0, 1), Ipv4Addr::new(198, 18, 0, 255)]);
+    }
+}

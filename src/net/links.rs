@@ -1,0 +1,185 @@
+//! Network interfaces.
+
+use std::io;
+use std::path::Path;
+
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
+};
+use netlink_sys::protocols::NETLINK_ROUTE;
+
+use super::netlink::Connection;
+
+/// A network interface as the kernel describes it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Name.
+    pub name: String,
+    /// Interface index.
+    pub index: u32,
+    /// MAC address, if it has one of six bytes.
+    pub mac: Option<[u8; 6]>,
+    /// MTU in bytes, without the Ethernet header.
+    pub mtu: u32,
+    /// True if its frames are Ethernet frames.
+    pub ethernet: bool,
+    /// True for `lo`.
+    pub loopback: bool,
+    /// Switched on by the administrator (IFF_UP).
+    pub up: bool,
+    /// Able to carry frames (IFF_LOWER_UP).
+    pub carrier: bool,
+    /// Kind of a virtual interface: `veth`, `vlan`, `bond`, ...; `None` for hardware.
+    pub kind: Option<String>,
+    /// Index of the bond, bridge or VRF that it belongs to.
+    pub master: Option<u32>,
+    /// Kind of that master, as it sees its members: `bridge`, `bond`, ...
+    pub member_of: Option<String>,
+    /// Index of the interface below it (a VLAN's parent) or opposite (a veth's peer).
+    pub lower: Option<u32>,
+    /// True if `lower` is in another network namespace.
+    pub lower_elsewhere: bool,
+    /// RX queues that the device was made with; see [`rx_queues`](super::ethtool::rx_queues) for those in use.
+    pub rx_queues: u32,
+    /// XDP program that is attached.
+    pub xdp: Option<AttachedXdp>,
+    /// Bus and device name of the hardware, such as `pci` and `0000:00:03.0`.
+    pub parent_device: Option<(String, String)>,
+}
+
+/// An XDP program on an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttachedXdp {
+    /// Id of the BPF program.
+    pub program_id: u32,
+    /// `native`, `generic` or `offloaded`.
+    pub mode: &'static str,
+}
+
+impl Link {
+    /// Name of the driver: the kind of a virtual interface, or what the device is bound to.
+    pub fn driver(&self) -> Option<String> {
+        if let Some(kind) = &self.kind {
+            return Some(kind.clone());
+        }
+        // /sys/class/net shows the namespace of whoever mounted it; the bus shows all devices.
+        let (bus, device) = self.parent_device.as_ref()?;
+        let driver = Path::new("/sys/bus").join(bus).join("devices").join(device).join("driver");
+        Some(std::fs::read_link(driver).ok()?.file_name()?.to_string_lossy().into_owned())
+    }
+
+    /// True if it is of `kind`.
+    pub fn is(&self, kind: &str) -> bool {
+        self.kind.as_deref() == Some(kind)
+    }
+}
+
+/// The interface called `name`; `None` if there is none.
+pub fn find(name: &str) -> io::Result<Option<Link>> {
+    let mut request = LinkMessage::default();
+    request.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    let answer = Connection::open(NETLINK_ROUTE)?.request(RouteNetlinkMessage::GetLink(request));
+    match answer {
+        Ok(messages) => Ok(messages.into_iter().find_map(link)),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Every interface of the namespace.
+pub fn all() -> io::Result<Vec<Link>> {
+    let messages =
+        Connection::open(NETLINK_ROUTE)?.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+    Ok(messages.into_iter().filter_map(link).collect())
+}
+
+/// Deletes the virtual interface with this index.
+pub fn delete(index: u32) -> io::Result<()> {
+    let mut request = LinkMessage::default();
+    request.header.index = index;
+    Connection::open(NETLINK_ROUTE)?.request(RouteNetlinkMessage::DelLink(request)).map(|_| ())
+}
+
+fn link(message: RouteNetlinkMessage) -> Option<Link> {
+    let RouteNetlinkMessage::NewLink(message) = message else { return None };
+    let flags = message.header.flags;
+    let mut link = Link {
+        index: message.header.index,
+        ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+        loopback: flags.contains(LinkFlags::Loopback),
+        up: flags.contains(LinkFlags::Up),
+        carrier: flags.contains(LinkFlags::LowerUp),
+        ..Link::default()
+    };
+    let (mut bus, mut device) = (None, None);
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok(),
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Controller(index) => link.master = Some(index),
+            LinkAttribute::Link(index) => link.lower = Some(index),
+            LinkAttribute::LinkNetNsId(_) => link.lower_elsewhere = true,
+            LinkAttribute::NumRxQueues(queues) => link.rx_queues = queues,
+            LinkAttribute::Xdp(attributes) => link.xdp = attached_xdp(&attributes),
+            LinkAttribute::ParentDevBusName(name) => bus = Some(name),
+            LinkAttribute::ParentDevName(name) => device = Some(name),
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    match info {
+                        LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
+                        LinkInfo::PortKind(kind) => link.member_of = Some(kind.to_string()),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    link.parent_device = bus.zip(device);
+    Some(link)
+}
+
+fn attached_xdp(attributes: &[LinkXdp]) -> Option<AttachedXdp> {
+    let mut mode = None;
+    let mut program_id = 0;
+    for attribute in attributes {
+        match attribute {
+            LinkXdp::Attached(XdpAttached::None) => return None,
+            LinkXdp::Attached(XdpAttached::SocketBuffer) => mode = Some("generic"),
+            LinkXdp::Attached(XdpAttached::Hardware) => mode = Some("offloaded"),
+            LinkXdp::Attached(_) => mode = Some("native"),
+            // With programs in several modes the kernel names them one by one only.
+            LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) => program_id = *id,
+            LinkXdp::SkbProgId(id) | LinkXdp::HwProgId(id) if program_id == 0 => program_id = *id,
+            _ => {}
+        }
+    }
+    mode.map(|mode| AttachedXdp { program_id, mode })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_namespace_has_a_loopback_interface() {
+        let lo = find("lo").unwrap().unwrap();
+        assert!(lo.loopback && !lo.ethernet && lo.index == 1, "{lo:?}");
+        assert!(all().unwrap().contains(&lo));
+    }
+
+    #[test]
+    fn an_unknown_interface_is_no_error() {
+        assert_eq!(find("no-such-if").unwrap(), None);
+    }
+
+    #[test]
+    fn several_xdp_programs_are_named_by_the_native_one() {
+        let attributes =
+            [LinkXdp::Attached(XdpAttached::Multiple), LinkXdp::DrvProgId(7), LinkXdp::SkbProgId(8)];
+        assert_eq!(attached_xdp(&attributes), Some(AttachedXdp { program_id: 7, mode: "native" }));
+        assert_eq!(attached_xdp(&[LinkXdp::Attached(XdpAttached::None)]), None);
+    }
+}

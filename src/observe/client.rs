@@ -1,0 +1,155 @@
+//! Finds running instances and asks them for a snapshot.
+
+use std::io::{self, Read};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
+use std::time::Duration;
+
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::unistd::geteuid;
+
+use super::SOCKET_PREFIX;
+use super::snapshot::Snapshot;
+
+/// How long an instance may take to answer.
+const READ_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Longest answer accepted, bytes: hundreds of queues.
+const MAX_ANSWER: u64 = 4 << 20;
+
+/// Why there is no snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error(
+        "no xdpfrag serves {0} in this network namespace; start one with: xdpfrag run --iface {0} --mtu ..."
+    )]
+    NotRunning(String),
+    /// The socket belongs to someone who may not own a gateway.
+    #[error("the statistics socket of {interface} belongs to user {uid}, neither root nor you: not asked")]
+    Foreign {
+        /// Interface.
+        interface: String,
+        /// Who listens there.
+        uid: u32,
+    },
+    /// The instance does not answer this user.
+    #[error("xdpfrag on {0} answers only root and the user it runs as; try: sudo xdpfrag stats --iface {0}")]
+    Refused(String),
+    /// The instance did not answer in full.
+    #[error("no answer from xdpfrag on {interface}: {source}")]
+    Io {
+        /// Interface.
+        interface: String,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// The answer is not a snapshot as this version knows it.
+    #[error("the answer from xdpfrag on {interface} cannot be read ({source}); is it another version?")]
+    Format {
+        /// Interface.
+        interface: String,
+        /// Where it broke.
+        source: serde_json::Error,
+    },
+}
+
+/// Interfaces served by any instance in the network namespace of the calling thread.
+pub fn interfaces() -> io::Result<Vec<String>> {
+    // /proc/net would be that of the process's first thread.
+    let sockets = std::fs::read_to_string("/proc/thread-self/net/unix")?;
+    let mut names: Vec<_> = sockets.lines().filter_map(listening).map(str::to_owned).collect();
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+/// The interface of a line of /proc/net/unix, if it is a listening statistics socket.
+fn listening(line: &str) -> Option<&str> {
+    // Num RefCount Protocol Flags Type St Inode Path; flag 0x10000 is __SO_ACCEPTCON.
+    let mut fields = line.split_whitespace();
+    let flags = fields.nth(3)?;
+    let name = fields.nth(3)?.strip_prefix('@')?.strip_prefix(SOCKET_PREFIX)?;
+    (u32::from_str_radix(flags, 16).ok()? & 0x10000 != 0).then_some(name)
+}
+
+/// A snapshot of the instance that serves `interface`.
+pub fn fetch(interface: &str) -> Result<Snapshot, ClientError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::ConnectionRefused => ClientError::NotRunning(interface.to_owned()),
+        _ => ClientError::Io { interface: interface.to_owned(), source },
+    };
+    let address = SocketAddr::from_abstract_name(format!("{SOCKET_PREFIX}{interface}")).map_err(failed)?;
+    let server = UnixStream::connect_addr(&address).map_err(failed)?;
+    // Any user may take an abstract name: believe only those who could own the gateway.
+    let uid = getsockopt(&server, PeerCredentials).map_err(|errno| failed(errno.into()))?.uid();
+    if uid != 0 && uid != geteuid().as_raw() {
+        return Err(ClientError::Foreign { interface: interface.to_owned(), uid });
+    }
+    server.set_read_timeout(Some(READ_TIMEOUT)).map_err(failed)?;
+    let mut answer = Vec::new();
+    server.take(MAX_ANSWER).read_to_end(&mut answer).map_err(failed)?;
+    if answer.is_empty() {
+        return Err(ClientError::Refused(interface.to_owned()));
+    }
+    serde_json::from_slice(&answer)
+        .map_err(|source| ClientError::Format { interface: interface.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::server::{Server, ServerError};
+
+    /// Abstract names are shared by everything in the namespace: tests use names of their own.
+    fn name(test: &str) -> String {
+        format!("{test}-{}", std::process::id())
+    }
+
+    fn sample() -> Snapshot {
+        Snapshot { version: "0.1.0".into(), pid: 42, uptime_s: 1.5, interfaces: Vec::new() }
+    }
+
+    #[test]
+    fn the_server_answers_until_it_is_dropped() {
+        let name = name("ask");
+        let server = Server::start(std::slice::from_ref(&name), sample).unwrap();
+        assert!(interfaces().unwrap().contains(&name));
+        for _ in 0..3 {
+            assert_eq!(fetch(&name).unwrap(), sample());
+        }
+        drop(server);
+        assert!(!interfaces().unwrap().contains(&name));
+        assert!(matches!(fetch(&name), Err(ClientError::NotRunning(_))));
+    }
+
+    #[test]
+    fn a_second_server_for_the_interface_is_refused() {
+        let name = name("twice");
+        let _server = Server::start(std::slice::from_ref(&name), sample).unwrap();
+        let second = Server::start(std::slice::from_ref(&name), sample);
+        assert!(matches!(second, Err(ServerError::InUse(taken)) if taken == name));
+    }
+
+    #[test]
+    fn a_client_that_never_reads_does_not_block_the_others() {
+        let name = name("deaf");
+        // More than a socket buffer holds.
+        let long = || Snapshot { version: "x".repeat(2 << 20), ..sample() };
+        let _server = Server::start(std::slice::from_ref(&name), long).unwrap();
+        let address = SocketAddr::from_abstract_name(format!("{SOCKET_PREFIX}{name}")).unwrap();
+        let _deaf = UnixStream::connect_addr(&address).unwrap();
+        assert_eq!(fetch(&name).unwrap().version.len(), 2 << 20);
+    }
+
+    #[test]
+    fn only_listening_statistics_sockets_are_found() {
+        let line = |flags: &str, path: &str| {
+            format!("0000000000000000: 00000002 00000000 {flags} 0001 01 42 {path}")
+        };
+        assert_eq!(listening(&line("00010000", "@xdpfrag/eth1")), Some("eth1"));
+        assert_eq!(listening(&line("00000000", "@xdpfrag/eth1")), None);
+        assert_eq!(listening(&line("00010000", "/run/xdpfrag/eth1")), None);
+        assert_eq!(listening("Num RefCount Protocol Flags Type St Inode Path"), None);
+    }
+}

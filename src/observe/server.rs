@@ -1,0 +1,116 @@
+//! Answers `stats` on an abstract Unix socket per interface.
+//!
+//! Abstract names belong to the network namespace and vanish with the process, so nothing is left
+//! behind however it ends.
+
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::unistd::geteuid;
+
+use super::SOCKET_PREFIX;
+use super::snapshot::Snapshot;
+
+/// How long a client may take to read its answer before it is cut off.
+const WRITE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Why the statistics socket could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The name is taken.
+    #[error("another xdpfrag serves {0} in this network namespace; see it with: xdpfrag stats --iface {0}")]
+    InUse(String),
+    /// Anything else.
+    #[error("cannot open the statistics socket of {interface}: {source}")]
+    Io {
+        /// Interface.
+        interface: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// A thread that answers each connection with one snapshot in JSON. Dropping it ends the thread.
+#[derive(Debug)]
+pub struct Server {
+    /// Closing this end wakes the thread.
+    stop: Option<UnixStream>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Listens for each of `interfaces`, in the network namespace of the calling thread.
+    pub fn start<F>(interfaces: &[String], snapshot: F) -> Result<Server, ServerError>
+    where
+        F: Fn() -> Snapshot + Send + 'static,
+    {
+        let listeners = interfaces.iter().map(|name| listen(name)).collect::<Result<Vec<_>, _>>()?;
+        let failed = |source| ServerError::Io { interface: interfaces.join(", "), source };
+        let (stop, stopped) = UnixStream::pair().map_err(failed)?;
+        let thread = std::thread::Builder::new()
+            .name("stats".into())
+            .spawn(move || serve(&listeners, &stopped, &snapshot))
+            .map_err(failed)?;
+        Ok(Server { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported already; statistics are not worth another.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn listen(interface: &str) -> Result<UnixListener, ServerError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => ServerError::InUse(interface.to_owned()),
+        _ => ServerError::Io { interface: interface.to_owned(), source },
+    };
+    let address = SocketAddr::from_abstract_name(format!("{SOCKET_PREFIX}{interface}")).map_err(failed)?;
+    let listener = UnixListener::bind_addr(&address).map_err(failed)?;
+    // A client that goes away between poll and accept must not block the thread.
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+fn serve(listeners: &[UnixListener], stopped: &UnixStream, snapshot: &dyn Fn() -> Snapshot) {
+    loop {
+        let mut ready: Vec<_> = listeners.iter().map(|l| PollFd::new(l.as_fd(), PollFlags::POLLIN)).collect();
+        ready.push(PollFd::new(stopped.as_fd(), PollFlags::POLLIN));
+        // EINTR: look again.
+        if poll(&mut ready, PollTimeout::NONE).is_err() {
+            continue;
+        }
+        if ready.last().is_none_or(|stop| stop.any().unwrap_or(true)) {
+            return;
+        }
+        for (listener, polled) in listeners.iter().zip(&ready) {
+            if polled.any().unwrap_or(false)
+                && let Ok((client, _)) = listener.accept()
+            {
+                // Whatever goes wrong is the client's trouble: it sees an answer cut short.
+                let _ = answer(&client, snapshot);
+            }
+        }
+    }
+}
+
+/// One at a time, so that clients cannot use up memory or threads.
+fn answer(mut client: &UnixStream, snapshot: &dyn Fn() -> Snapshot) -> io::Result<()> {
+    let uid = getsockopt(client, PeerCredentials)?.uid();
+    if uid != 0 && uid != geteuid().as_raw() {
+        return Ok(());
+    }
+    client.set_write_timeout(Some(WRITE_TIMEOUT))?;
+    client.write_all(&serde_json::to_vec(&snapshot())?)
+}

@@ -1,0 +1,12 @@
+//! xdpfrag between real kernel sockets: every test builds a lab of three network namespaces.
+
+mod support;
+
+mod before;
+mod fail_open;
+mod order;
+mod refusals;
+mod residue;
+mod tcp;
+mod udp;
+mod variants;

@@ -1,0 +1,44 @@
+//! Within a flow no frame overtakes another, although some take the short way and some the long one.
+
+use std::thread;
+
+use xdpfrag::lab::traffic::udp::Flow;
+use xdpfrag::lab::{FAR, LabConfig};
+
+use crate::support::{PORT, forward, lab, mixed, received, stop};
+
+#[test]
+fn short_frames_do_not_overtake_long_ones() {
+    for arguments in [&[][..], &["--handback", "veth"], &["--redirect", "all"]] {
+        let Some(lab) = lab(LabConfig::default()) else { return };
+        let daemon = forward(&lab, arguments);
+        let flow = Flow { rate: 30_000, ..Flow::new((FAR, PORT), mixed(15_000)) };
+        let tally = flow.run(&lab.appliance, &lab.far).unwrap();
+        assert!(tally.complete(), "{arguments:?} {tally:?}");
+        assert_eq!(tally.reordered, 0, "{arguments:?} {tally:?}");
+        stop(daemon);
+    }
+}
+
+#[test]
+fn two_queues_serve_many_flows_each_in_order() {
+    let Some(lab) = lab(LabConfig { queues: 2, ..LabConfig::default() }) else { return };
+    let daemon = forward(&lab, &[]);
+    let flows: Vec<Flow> =
+        (0..16).map(|port| Flow { rate: 1000, ..Flow::new((FAR, PORT + port), mixed(500)) }).collect();
+    thread::scope(|scope| {
+        let lab = &lab;
+        let running: Vec<_> = flows
+            .iter()
+            .map(|flow| scope.spawn(move || flow.run(&lab.appliance, &lab.far).unwrap()))
+            .collect();
+        for flow in running {
+            let tally = flow.join().unwrap();
+            assert!(tally.complete() && tally.reordered == 0, "{tally:?}");
+        }
+    });
+    let interface = stop(daemon);
+    assert_eq!(interface.workers.len(), 2);
+    assert!(interface.workers.iter().all(|worker| worker.received > 0), "{interface:?}");
+    assert!(received(&interface) > 4000);
+}

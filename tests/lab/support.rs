@@ -1,0 +1,118 @@
+//! A lab per test, at most two at a time, and a loud skip where there is no root.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use xdpfrag::lab::traffic::tcp::{Direction, Report, Transfer};
+use xdpfrag::lab::traffic::udp::Flow;
+use xdpfrag::lab::{Daemon, FAR, LAN, Lab, LabConfig};
+use xdpfrag::observe::snapshot::InterfaceSnapshot;
+
+/// Labs at a time: the sockets at both ends and the workers of two already fill two cores.
+const LIMIT: usize = 2;
+static RUNNING: Mutex<usize> = Mutex::new(0);
+static FREED: Condvar = Condvar::new();
+
+/// The port that the tests' flows go to.
+pub(crate) const PORT: u16 = 7001;
+
+/// A lab and its place among those that run.
+pub(crate) struct Place(Lab);
+
+impl Deref for Place {
+    type Target = Lab;
+
+    fn deref(&self) -> &Lab {
+        &self.0
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        FREED.notify_one();
+    }
+}
+
+/// Builds a lab when there is room, or says that the test is skipped.
+pub(crate) fn lab(config: LabConfig) -> Option<Place> {
+    if !nix::unistd::geteuid().is_root() {
+        skip("network namespaces need root");
+        return None;
+    }
+    let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    *FREED.wait_while(running, |running| *running >= LIMIT).unwrap_or_else(PoisonError::into_inner) += 1;
+    match Lab::new(&config) {
+        Ok(lab) => Some(Place(lab)),
+        Err(error) => {
+            *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+            FREED.notify_one();
+            panic!("no lab: {error:#}")
+        }
+    }
+}
+
+/// Says on the real standard error, and in the list that `make test` prints at its end, that the
+/// running test did not test anything.
+pub(crate) fn skip(reason: &str) {
+    let test = std::thread::current().name().unwrap_or("a test").to_string();
+    let line = format!("SKIPPED lab {test}: {reason}\n");
+    let mut told = std::io::stderr().write_all(line.as_bytes());
+    if let Some(list) = std::env::var_os("XDPFRAG_SKIPPED") {
+        let file = OpenOptions::new().create(true).append(true).open(list);
+        told = told.and(file.and_then(|mut file| file.write_all(line.as_bytes())));
+    }
+    told.expect("a skipped test must be told");
+}
+
+/// The binary under test.
+pub(crate) fn binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_xdpfrag"))
+}
+
+/// `xdpfrag run --iface eth1 --mtu 1422 ARGS` in the lab's gateway, forwarding.
+pub(crate) fn forward(lab: &Lab, args: &[&str]) -> Daemon {
+    let all = [&["--mtu", "1422", "--json"], args].concat();
+    Daemon::start(&lab.gateway, binary(), &all).unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+/// Ends `xdpfrag run` with SIGINT and returns its last snapshot.
+pub(crate) fn stop(daemon: Daemon) -> InterfaceSnapshot {
+    let ended = daemon.stop().unwrap_or_else(|error| panic!("{error:#}"));
+    assert!(ended.status.success(), "{}: {}", ended.status, ended.stderr);
+    let snapshot = ended.snapshot.unwrap_or_else(|| panic!("no snapshot: {}", ended.stderr));
+    let [interface] = <[_; 1]>::try_from(snapshot.interfaces).expect("one interface");
+    assert_eq!(interface.name, LAN);
+    interface
+}
+
+/// Frames that the workers received.
+pub(crate) fn received(interface: &InterfaceSnapshot) -> u64 {
+    interface.workers.iter().map(|worker| worker.received).sum()
+}
+
+/// Payload lengths of a mixed flow: short, around the SA MTU, and up to 1472, not in order.
+pub(crate) fn mixed(count: usize) -> Vec<usize> {
+    (0..count)
+        .map(|number| [1472, 60, 1394, 1395, 1400 + number % 73, 8 + number % 1465][number % 6])
+        .collect()
+}
+
+/// Sends a flow through the lab and insists that all of it arrives whole, in order.
+pub(crate) fn deliver(lab: &Lab, sizes: Vec<usize>) {
+    let tally = Flow::new((FAR, PORT), sizes).run(&lab.appliance, &lab.far).unwrap();
+    assert!(tally.complete(), "{tally:?}");
+    assert_eq!(tally.reordered, 0, "{tally:?}");
+}
+
+/// Carries 4 MB and returns the report, complete or not.
+pub(crate) fn carry(lab: &Lab, direction: Direction) -> Report {
+    let deadline = Duration::from_secs(20);
+    Transfer { to: (FAR, PORT).into(), bytes: 4 << 20, direction, deadline }
+        .run(&lab.appliance, &lab.far)
+        .unwrap_or_else(|error| panic!("{direction:?}: {error:#}"))
+}

@@ -1,0 +1,53 @@
+//! Other LANs: tagged, jumbo, without XDP in the driver.
+
+use xdpfrag::lab::LabConfig;
+use xdpfrag::lab::traffic::tcp::Direction;
+
+use crate::support::{carry, deliver, forward, lab, mixed, received, stop};
+
+#[test]
+fn tagged_frames_are_fragmented_behind_their_tag() {
+    for handback in ["inject", "veth"] {
+        let Some(lab) = lab(LabConfig { vlan: Some(7), ..LabConfig::default() }) else { return };
+        let daemon = forward(&lab, &["--handback", handback]);
+        deliver(&lab, mixed(4000));
+        assert!(carry(&lab, Direction::Upload).complete());
+        let far = lab.far_wire.seen().unwrap();
+        assert_eq!((far.largest(), far.syn_mss), (1422, 1382));
+        assert!(received(&stop(daemon)) > 2000);
+    }
+}
+
+#[test]
+fn jumbo_frames_become_as_many_fragments_as_it_takes() {
+    let Some(lab) = lab(LabConfig { lan_mtu: 9000, ..LabConfig::default() }) else { return };
+    let daemon = forward(&lab, &[]);
+    let sizes = (0..2000).map(|number| [8972, 100, 4000, 1394, 2772 + number % 3000][number % 5]);
+    deliver(&lab, sizes.collect());
+    let far = lab.far_wire.seen().unwrap();
+    assert_eq!(far.largest(), 1422);
+    // 8980 bytes of IP payload: six fragments of 1400 and one of 580.
+    assert!(far.lengths.iter().any(|&(length, count)| length == 600 && count >= 400), "{far:?}");
+    stop(daemon);
+}
+
+#[test]
+fn generic_mode_delivers() {
+    let Some(lab) = lab(LabConfig::default()) else { return };
+    let daemon = forward(&lab, &["--mode", "generic"]);
+    deliver(&lab, mixed(2000));
+    assert_eq!(stop(daemon).mode, "generic");
+}
+
+#[test]
+fn an_sa_mtu_above_the_lans_is_a_warning_and_traffic_passes() {
+    let Some(lab) = lab(LabConfig { sa_mtu: 1500, ..LabConfig::default() }) else { return };
+    // The later --mtu of the two would be an error: this one has its own command line.
+    let arguments = ["--mtu", "1600", "--json"];
+    let daemon = xdpfrag::lab::Daemon::start(&lab.gateway, crate::support::binary(), &arguments)
+        .unwrap_or_else(|error| panic!("{error:#}"));
+    deliver(&lab, mixed(500));
+    let ended = daemon.stop().unwrap();
+    assert!(ended.status.success());
+    assert!(ended.stderr.contains("1600") && ended.stderr.contains("warning"), "{}", ended.stderr);
+}
