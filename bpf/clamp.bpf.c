@@ -60,17 +60,17 @@ static __always_inline void clamp(struct __sk_buff *skb)
 	route = bpf_map_lookup_elem(&routes, &key);
 	if (!route || route->flags & XF_ROUTE_LOCAL || !route->mss4)
 		return;
-	if (bpf_skb_load_bytes(skb, syn.l4 + sizeof(*tcp), syn.options, xf_options_len(&syn)))
+	if (bpf_skb_load_bytes(skb, syn.l4 + sizeof(*tcp), syn.options.byte, xf_options_len(&syn.options)))
 		return;
 
-	__u32 delta = xf_clamp_mss(&syn, route->mss4);
+	__u32 delta = xf_clamp_mss(&syn.options, route->mss4);
 	__u32 zero = 0;
 	struct xf_counters *count = bpf_map_lookup_elem(&counters, &zero);
 
 	/* With from and size 0 it adds a difference, and leaves a CHECKSUM_PARTIAL one alone. */
 	if (!delta || bpf_l4_csum_replace(skb, syn.l4 + offsetof(struct tcphdr, check), 0, delta, 0))
 		return;
-	if (!bpf_skb_store_bytes(skb, syn.l4 + sizeof(struct tcphdr), syn.options, xf_options_len(&syn), 0) && count)
+	if (!bpf_skb_store_bytes(skb, syn.l4 + sizeof(struct tcphdr), syn.options.byte, xf_options_len(&syn.options), 0) && count)
 		count->edit[XF_EDIT_MSS]++;
 }
 

@@ -91,16 +91,15 @@ struct xf_config {
 	__u64 stall_ns;	   /* a heartbeat older than this: no live worker */
 	__u64 sticky_ns;   /* how long a flow follows its last oversize frame; 0: never */
 	__u64 flow_seed;   /* keys the flow hash, so that a sender cannot aim at a slot */
-	__u32 max_frame;   /* longest frame a worker can take, Ethernet header included */
 	__u32 df;	   /* enum xf_df */
 	__u32 redirect_all;
-	__u32 queues;	   /* entries of `xsks` and `heartbeats` */
 };
 
 /* What user space may change while the XDP program runs (.data). */
 struct xf_live {
-	__u32 lan_mtu; /* of the LAN interface */
-	__u32 generic; /* attached in generic mode */
+	__u32 lan_mtu;	 /* of the LAN interface */
+	__u32 generic;	 /* attached in generic mode */
+	__u32 max_frame; /* longest frame a worker can take, Ethernet header included */
 };
 
 #define XF_FLOW_SLOTS 65536 /* power of two */

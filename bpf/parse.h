@@ -20,12 +20,13 @@
 
 #define XF_VLAN_TAGS 2
 
-#define XF_TCP_SYN	   0x02
-#define XF_TCP_OPT_EOL	   0
-#define XF_TCP_OPT_NOP	   1
 #define XF_TCP_OPT_MSS	   2
 #define XF_TCP_OPT_MSS_LEN 4
-#define XF_TCP_OPT_MAX	   40 /* 60-byte header less its fixed part */
+
+/* The option lists of IPv4 and TCP have one syntax (RFC 791 section 3.1, RFC 9293 section 3.1). */
+#define XF_OPT_END 0
+#define XF_OPT_NOP 1
+#define XF_OPT_MAX 40 /* 60-byte header less its fixed part */
 
 struct xf_vlan {
 	__be16 tci;
@@ -41,11 +42,16 @@ struct xf_packet {
 	__u16 frag_off; /* flags and offset, host order */
 };
 
-/* The TCP header of a SYN and its options, copied out of the packet. */
+/* An option list, copied out of the packet. */
+struct xf_options {
+	__u8 byte[XF_OPT_MAX + 4]; /* the length byte of an option at the very end is read */
+	__u32 len;		   /* bytes in use: 4..40 */
+};
+
+/* What matters of a TCP SYN. */
 struct xf_syn {
-	__u8 options[XF_TCP_OPT_MAX];
-	__u32 len; /* of the options, bytes */
-	__u32 l4;  /* offset of the TCP header in the frame */
+	struct xf_options options;
+	__u32 l4; /* offset of the TCP header in the frame */
 	__sum16 check;
 };
 
@@ -126,20 +132,20 @@ static __always_inline bool xf_syn_at(const struct xf_packet *packet, const stru
 	if (!tcp->syn || len < sizeof(*tcp) + XF_TCP_OPT_MSS_LEN || len > packet->total - packet->ihl)
 		return false;
 	syn->l4 = packet->l3 + packet->ihl;
-	syn->len = len - sizeof(*tcp);
+	syn->options.len = len - sizeof(*tcp);
 	syn->check = tcp->check;
 	return true;
 }
 
-/* The length of the options as a helper's size argument, with bounds that the verifier sees. */
-static __always_inline __u32 xf_options_len(const struct xf_syn *syn)
+/* The length of a list as a helper's size argument, with bounds that the verifier sees. */
+static __always_inline __u32 xf_options_len(const struct xf_options *options)
 {
-	__u32 len = syn->len;
+	__u32 len = options->len;
 
 	barrier_var(len);
-	if (len < XF_TCP_OPT_MSS_LEN)
-		return XF_TCP_OPT_MSS_LEN;
-	return len > XF_TCP_OPT_MAX ? XF_TCP_OPT_MAX : len;
+	if (len < 4)
+		return 4;
+	return len > XF_OPT_MAX ? XF_OPT_MAX : len;
 }
 
 static __always_inline __u16 xf_csum_fold(__u32 sum)
@@ -159,31 +165,32 @@ static __always_inline __sum16 xf_csum_update(__sum16 check, __u32 delta)
 }
 
 /*
- * Lowers every MSS option above `limit` in the copied options and returns the
- * checksum delta in network order, 0 if nothing was lowered. An option list is
- * walked as tcp_parse_options() does: it ends at EOL, at a length below 2 and
- * at an option that runs past the list; an MSS option of another length than 4
- * is skipped.
- *
- * A global function, which is verified once and by itself (hence the check for
- * NULL), and one iteration per byte, with a constant index: inlined, the walk
- * made the verifier go through 100,000 instructions.
+ * The walks below are global functions, which the verifier goes through once and
+ * by themselves (hence the check for NULL), with one iteration per byte at a
+ * constant index: inlined, one walk cost it 100,000 instructions.
  */
-__noinline __u32 xf_clamp_mss(struct xf_syn *syn, __u16 limit)
+
+/*
+ * Lowers every MSS option above `limit` and returns the checksum delta in
+ * network order, 0 if nothing was lowered. As in tcp_parse_options() the walk
+ * ends at a malformed option, and an MSS option of another length than 4 is
+ * none. src/packet/mss.rs does the same.
+ */
+__noinline __u32 xf_clamp_mss(struct xf_options *options, __u16 limit)
 {
 	__u32 next = 0, delta = 0;
 
-	if (!syn)
+	if (!options)
 		return 0;
 #pragma unroll
-	for (__u32 i = 0; i <= XF_TCP_OPT_MAX - XF_TCP_OPT_MSS_LEN; i++) {
-		__u8 *option = &syn->options[i];
+	for (__u32 i = 0; i <= XF_OPT_MAX - XF_TCP_OPT_MSS_LEN; i++) {
+		__u8 *option = &options->byte[i];
 
 		if (i != next)
 			continue;
-		if (i + XF_TCP_OPT_MSS_LEN > syn->len || option[0] == XF_TCP_OPT_EOL)
+		if (i + XF_TCP_OPT_MSS_LEN > options->len || option[0] == XF_OPT_END)
 			break;
-		if (option[0] == XF_TCP_OPT_NOP) {
+		if (option[0] == XF_OPT_NOP) {
 			next = i + 1;
 			continue;
 		}
@@ -205,6 +212,32 @@ __noinline __u32 xf_clamp_mss(struct xf_syn *syn, __u16 limit)
 		next = i + option[1];
 	}
 	return delta;
+}
+
+/* 1 if the list can be walked to its end: no length below 2 or beyond the list. */
+__noinline int xf_options_valid(struct xf_options *options)
+{
+	__u32 next = 0;
+
+	if (!options)
+		return 0;
+#pragma unroll
+	for (__u32 i = 0; i < XF_OPT_MAX; i++) {
+		__u8 *option = &options->byte[i];
+
+		if (i != next)
+			continue;
+		if (i >= options->len || option[0] == XF_OPT_END)
+			return 1;
+		if (option[0] == XF_OPT_NOP) {
+			next = i + 1;
+			continue;
+		}
+		if (i + 1 >= options->len || option[1] < 2 || i + option[1] > options->len)
+			return 0;
+		next = i + option[1];
+	}
+	return 1;
 }
 
 #endif

@@ -171,8 +171,8 @@ static __always_inline enum xf_reason edit(struct xdp_md *ctx, const struct xf_p
 		struct tcphdr *tcp = xf_tcp(packet, end);
 
 		if (tcp && xf_syn_at(packet, tcp, &syn) &&
-		    !bpf_xdp_load_bytes(ctx, syn.l4 + sizeof(*tcp), syn.options, xf_options_len(&syn)))
-			delta = xf_clamp_mss(&syn, mss4);
+		    !bpf_xdp_load_bytes(ctx, syn.l4 + sizeof(*tcp), syn.options.byte, xf_options_len(&syn.options)))
+			delta = xf_clamp_mss(&syn.options, mss4);
 	}
 	if (delta && unfinished(packet, syn.check)) {
 		__u64 now = bpf_ktime_get_ns();
@@ -188,11 +188,34 @@ static __always_inline enum xf_reason edit(struct xdp_md *ctx, const struct xf_p
 	if (delta) {
 		__sum16 check = xf_csum_update(syn.check, delta);
 
-		bpf_xdp_store_bytes(ctx, syn.l4 + sizeof(struct tcphdr), syn.options, xf_options_len(&syn));
+		bpf_xdp_store_bytes(ctx, syn.l4 + sizeof(struct tcphdr), syn.options.byte, xf_options_len(&syn.options));
 		bpf_xdp_store_bytes(ctx, syn.l4 + offsetof(struct tcphdr, check), &check, sizeof(check));
 		count->edit[XF_EDIT_MSS]++;
 	}
 	return XF_FITS;
+}
+
+/*
+ * False for an oversize packet of which the worker could only make fragments
+ * that no receiver can use, see Layout::new in src/packet/fragment.rs: better
+ * not redirected at all, for the worker would give it back as it is, and in
+ * generic mode it would come here again.
+ */
+static __always_inline bool fragmentable(struct xdp_md *ctx, const struct xf_packet *packet)
+{
+	struct xf_options options = {};
+	__u32 offset = (packet->frag_off & XF_IP_OFFSET) * 8;
+
+	if (offset + packet->total > 65535)
+		return false;
+	if (packet->frag_off & XF_IP_MF && (packet->total - packet->ihl) % 8)
+		return false;
+	if (packet->ihl == sizeof(struct iphdr))
+		return true;
+	options.len = packet->ihl - sizeof(struct iphdr);
+	return !bpf_xdp_load_bytes(ctx, packet->l3 + sizeof(struct iphdr), options.byte,
+				   xf_options_len(&options)) &&
+	       xf_options_valid(&options);
 }
 
 /* Decides on one frame, and does it. */
@@ -219,6 +242,8 @@ static __always_inline enum xf_reason handle(struct xdp_md *ctx, struct xf_count
 	oversize = packet.total > route->mtu;
 	if (oversize && cfg.df == XF_DF_KEEP && packet.frag_off & XF_IP_DF)
 		return XF_DF_KEPT;
+	if (oversize && !fragmentable(ctx, &packet))
+		return XF_MALFORMED;
 	if (cfg.sticky_ns && !live.generic)
 		stamp = flow_stamp(&packet, end);
 	if (oversize)
@@ -229,7 +254,7 @@ static __always_inline enum xf_reason handle(struct xdp_md *ctx, struct xf_count
 		reason = XF_ALL;
 
 	if (reason != XF_FITS) {
-		if (frame_len > cfg.max_frame)
+		if (frame_len > live.max_frame)
 			return XF_TOO_LONG;
 		if (!now)
 			now = bpf_ktime_get_ns();

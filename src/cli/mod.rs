@@ -4,10 +4,13 @@
 //! while running, 2 wrong usage, configuration or input file, 3 this machine or interface cannot do it.
 
 mod check;
+mod detach;
 mod failure;
 mod generate;
 mod lab;
 mod output;
+mod replay;
+mod run;
 mod stats;
 
 use std::process::ExitCode;
@@ -15,6 +18,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub use failure::Failure;
+
+use crate::config::RunArgs;
 
 /// Fragments oversize DF packets of deaf LAN hosts to the IPsec SA MTU, in front of the kernel.
 #[derive(Debug, Parser)]
@@ -26,12 +31,18 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show the counters of a running instance
-    Stats(stats::StatsArgs),
+    /// Serve LAN interfaces until SIGINT or SIGTERM, then print a summary
+    Run(RunArgs),
     /// Say what stands in the way of `run` on an interface, and how to mend it
     Check(check::CheckArgs),
+    /// Show the counters of a running instance
+    Stats(stats::StatsArgs),
+    /// Do to a capture file what `run` does to packets
+    Replay(replay::ReplayArgs),
     /// Show in a private network what arrives without and with xdpfrag
     Lab(lab::LabArgs),
+    /// Remove what a killed instance may have left on an interface
+    Detach(detach::DetachArgs),
     /// Print shell completions
     Completions(generate::CompletionsArgs),
     /// Print the manual page, in roff
@@ -53,9 +64,12 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Stats(args) => stats::stats(&args),
+        Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
+        Command::Stats(args) => stats::stats(&args),
+        Command::Replay(args) => replay::replay(&args),
         Command::Lab(args) => lab::run(&args),
+        Command::Detach(args) => detach::detach(&args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man => generate::man(),
     }

@@ -7,4 +7,4 @@ pub mod values;
 
 pub use plan::{Choice, HandbackChoice, Mode, Plan, Poll, Redirect, Treatment};
 pub use raw::{RunArgs, TreatmentArgs};
-pub use validate::ConfigError;
+pub use validate::{ConfigError, plan, treatment};

@@ -1,4 +1,8 @@
-//! Brings a gateway up and down.
+//! Brings gateways up, keeps them in step with the machine, and takes them down.
 
 pub mod finding;
+pub mod gateway;
 pub mod preflight;
+pub mod run;
+
+pub use run::{RunError, run};

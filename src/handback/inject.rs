@@ -14,7 +14,7 @@ use libbpf_rs::libbpf_sys;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use nix::errno::Errno;
 
-use super::skel::inject::InjectSkelBuilder;
+use super::skeleton::inject::InjectSkelBuilder;
 use super::{Flushed, Handback, HandbackConfig, HandbackError, OpenError, bpf_error};
 use crate::frame::{Ledger, Region};
 use crate::net::private_ns::PrivateNs;

@@ -7,7 +7,7 @@ pub mod choose;
 pub mod inject;
 pub mod mem;
 mod pair;
-mod skel;
+mod skeleton;
 pub mod veth;
 
 use std::io;

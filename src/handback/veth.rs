@@ -18,12 +18,11 @@ use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, So
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
 
 use super::pair::{FAR_NAME, VethPair};
-use super::skel::veth::VethSkelBuilder;
+use super::skeleton::veth::VethSkelBuilder;
 use super::{Flushed, Handback, HandbackConfig, HandbackError, OpenError, bpf_error};
-use crate::frame::{Frame, Ledger, Lent, Pool};
+use crate::frame::{Frame, Ledger, Lent, Pool, os_error};
 use crate::net::private_ns::PrivateNs;
 use crate::packet::Sink;
-use crate::port::xsk::os_error;
 use crate::xdp::sys::{Link, TcxHook};
 
 /// UMEM frames, and the size of both rings: so everything fits them.

@@ -69,8 +69,9 @@ pub fn update_at(checksum: u16, offset: usize, old: u16, new: u16) -> u16 {
     }
 }
 
+/// Folds a sum of 16-bit words, or of 32-bit words, to 16 bits.
 #[inline]
-fn fold(mut sum: u64) -> u16 {
+pub fn fold(mut sum: u64) -> u16 {
     sum = (sum & 0xffff_ffff) + (sum >> 32);
     sum = (sum & 0xffff) + (sum >> 16);
     sum = (sum & 0xffff) + (sum >> 16);

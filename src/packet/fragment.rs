@@ -2,7 +2,6 @@
 //! once, straight from the received frame into the buffer of its fragment.
 
 use super::checksum;
-use super::ether::EthernetFrame;
 use super::ipv4::{DF, HEADER_LEN, Ipv4Packet, MAX_OPTIONS, MF, OFFSET};
 use super::options::{self, Step};
 use super::transform::Sink;
@@ -46,51 +45,68 @@ impl Layout {
         let middle = last_max & !7;
         // Oversize, so that more than the first fragment's share is left.
         let left = payload - first;
-        let frames = 2 + left.saturating_sub(last_max).div_ceil(middle);
+        // Two for most: spare them the division.
+        let frames = if left <= last_max { 2 } else { 2 + (left - last_max).div_ceil(middle) };
         Some(Layout { first, middle, frames, options })
     }
 
-    /// Writes the fragments of `packet` in `frame` to `sink`, which has room for them.
+    /// Writes the fragments of `packet`, which starts `link_len` bytes into `frame`, to `sink`,
+    /// which has room for them.
     ///
     /// All get `id`. `head` replaces the start of the payload: an edited transport header, or
     /// nothing. A header checksum that was wrong is wrong in every fragment, by the same error.
     #[inline]
     pub(super) fn write<S: Sink>(
         &self,
-        frame: &EthernetFrame<'_>,
+        frame: &[u8],
+        link_len: usize,
         packet: &Ipv4Packet<'_>,
         id: u16,
         head: &[u8],
         sink: &mut S,
     ) {
-        let link = frame.header();
+        let headers = &frame[..link_len + HEADER_LEN];
         let payload = packet.payload();
         let flags = packet.flags_offset() & !(DF | MF | OFFSET);
         let more = packet.flags_offset() & MF;
-        let error = !packet.header_sum();
+        // RFC 1624 equation 3 over all that changes: !HC and every !m here, every m' below.
+        let [version_ihl, tos, ..] = *packet.header();
+        let before = [
+            u16::from_be_bytes([version_ihl, tos]),
+            packet.total_len(),
+            packet.id(),
+            packet.flags_offset(),
+            checksum::sum(packet.options()),
+            packet.header_checksum(),
+        ];
+        let unchanged: u64 = before.iter().map(|word| u64::from(!word)).sum();
         let (mut at, mut share, mut options) = (0, self.first, packet.options());
         for left in (0..self.frames).rev() {
             let data = &payload[at..at + share];
             let header_len = HEADER_LEN + options.len();
-            let mut header = *packet.header();
-            header[0] = 0x40 | (header_len / 4) as u8;
-            [header[2], header[3]] = ((header_len + share) as u16).to_be_bytes();
-            [header[4], header[5]] = id.to_be_bytes();
             let more = if left == 0 { more } else { MF };
             let offset = ((packet.offset() + at) / 8) as u16;
-            [header[6], header[7]] = (flags | more | offset).to_be_bytes();
-            [header[10], header[11]] = [0, 0];
-            let sum = checksum::add(checksum::sum(&header), checksum::sum(options));
-            [header[10], header[11]] = (!checksum::add(sum, error)).to_be_bytes();
+            let words = [
+                u16::from_be_bytes([0x40 | (header_len / 4) as u8, tos]),
+                (header_len + share) as u16,
+                id,
+                flags | more | offset,
+            ];
+            let sum = unchanged + words.iter().map(|word| u64::from(*word)).sum::<u64>();
+            let checksum = !checksum::fold(sum + u64::from(checksum::sum(options)));
 
-            let out = sink.push(link.len() + header_len + share);
-            let (out_link, out) = out.split_at_mut(link.len());
-            let (out_header, out) = out.split_at_mut(HEADER_LEN);
+            let out = sink.push(link_len + header_len + share);
+            let (out_headers, out) = out.split_at_mut(link_len + HEADER_LEN);
             let (out_options, out) = out.split_at_mut(options.len());
-            out_link.copy_from_slice(link);
-            out_header.copy_from_slice(&header);
+            out_headers.copy_from_slice(headers);
             out_options.copy_from_slice(options);
             out.copy_from_slice(data);
+            // Written in place: copying a header that was just made up stalls on its stores.
+            let out_header = &mut out_headers[link_len..];
+            for (place, word) in out_header.as_chunks_mut().0.iter_mut().zip(words) {
+                *place = word.to_be_bytes();
+            }
+            out_header[10..12].copy_from_slice(&checksum.to_be_bytes());
             if let Some(head) = head.get(at..).filter(|head| !head.is_empty()) {
                 let len = head.len().min(share);
                 out[..len].copy_from_slice(&head[..len]);

@@ -113,6 +113,12 @@ impl<'a> Ipv4Packet<'a> {
         self.header[9]
     }
 
+    /// Header checksum.
+    #[inline]
+    pub fn header_checksum(&self) -> u16 {
+        u16::from_be_bytes([self.header[10], self.header[11]])
+    }
+
     /// Source address.
     #[inline]
     pub fn source(&self) -> Ipv4Addr {
@@ -125,21 +131,12 @@ impl<'a> Ipv4Packet<'a> {
         Ipv4Addr::new(self.header[16], self.header[17], self.header[18], self.header[19])
     }
 
-    /// Sum of the header, checksum and options included: 0xffff if the checksum is right.
+    /// The flags and offset field without DF, and the checksum updated for it.
     #[inline]
-    pub fn header_sum(&self) -> u16 {
-        checksum::add(checksum::sum(self.header), checksum::sum(self.options))
+    pub fn without_df(&self) -> (u16, u16) {
+        let (old, new) = (self.flags_offset(), self.flags_offset() & !DF);
+        (new, checksum::update(self.header_checksum(), old, new))
     }
-}
-
-/// Clears DF in `header` and updates its checksum.
-#[inline]
-pub fn clear_df(header: &mut [u8; HEADER_LEN]) {
-    let old = u16::from_be_bytes([header[6], header[7]]);
-    let new = old & !DF;
-    let sum = checksum::update(u16::from_be_bytes([header[10], header[11]]), old, new);
-    [header[6], header[7]] = new.to_be_bytes();
-    [header[10], header[11]] = sum.to_be_bytes();
 }
 
 #[cfg(test)]
@@ -180,13 +177,16 @@ mod tests {
 
     #[test]
     fn clearing_df_keeps_the_header_sum() {
-        let mut header: [u8; 20] = PACKET[..20].try_into().unwrap();
+        let mut bytes = PACKET;
         for stored in 0..=u16::MAX {
-            header[6] = 0x40;
-            [header[10], header[11]] = stored.to_be_bytes();
-            let before = checksum::sum(&header);
-            clear_df(&mut header);
-            assert_eq!((checksum::sum(&header), header[6]), (before, 0), "{stored:#x}");
+            [bytes[6], bytes[7]] = [0x60, 0x05];
+            [bytes[10], bytes[11]] = stored.to_be_bytes();
+            let packet = Ipv4Packet::new_checked(&bytes).unwrap();
+            let (before, (field, sum)) = (checksum::sum(&bytes[..24]), packet.without_df());
+            assert_eq!(field, 0x2005);
+            [bytes[6], bytes[7]] = field.to_be_bytes();
+            [bytes[10], bytes[11]] = sum.to_be_bytes();
+            assert_eq!(checksum::sum(&bytes[..24]), before, "{stored:#x}");
         }
     }
 }

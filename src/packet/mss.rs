@@ -75,7 +75,7 @@ mod tests {
     fn syn(options: &[u8]) -> Vec<u8> {
         assert_eq!(options.len() % 4, 0);
         let mut segment = vec![0x30, 0x39, 0, 80, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0x02, 0xff, 0xff, 0, 0, 0, 0];
-        segment[12] = ((20 + options.len()) / 4 << 4) as u8;
+        segment[12] = (((20 + options.len()) / 4) << 4) as u8;
         segment.extend(options);
         let sum = !checksum::sum(&segment);
         segment[16..18].copy_from_slice(&sum.to_be_bytes());

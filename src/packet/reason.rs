@@ -90,6 +90,14 @@ impl Edits {
     }
 }
 
+impl std::ops::BitOrAssign for Edits {
+    /// Adds the edits of `other`.
+    #[inline]
+    fn bitor_assign(&mut self, other: Edits) {
+        self.0 |= other.0;
+    }
+}
+
 /// What becomes of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {

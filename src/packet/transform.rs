@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::ether::{self, EthernetFrame};
 use super::fragment::Layout;
 use super::ident::Idents;
-use super::ipv4::{self, Ipv4Packet};
+use super::ipv4::Ipv4Packet;
 use super::reason::{Edit, Edits, Reason, Verdict};
 use super::transport::HeaderEdits;
 use super::{MIN_MTU, tcp};
@@ -78,7 +78,7 @@ impl Transform {
                 self.edit(frame, link.header().len(), &packet, rule, sink)
             }
             Ok((_, packet)) if packet.df() && self.df == Df::Keep => pass(frame, Reason::DfKept, sink),
-            Ok((link, packet)) => self.fragment(frame, &link, &packet, rule, sink),
+            Ok((link, packet)) => self.fragment(frame, link.header().len(), &packet, rule, sink),
             Err(reason) => pass(frame, reason, sink),
         }
     }
@@ -99,18 +99,17 @@ impl Transform {
         let out = sink.push(frame.len());
         out.copy_from_slice(frame);
         let out = &mut out[link_len..link_len + usize::from(packet.total_len())];
-        let (header, payload) = out.split_at_mut(packet.header_len());
         let mut edits = Edits::NONE;
+        // Written from the received header: reading the copy back would wait for its stores.
+        if packet.df() && self.df == Df::Clear {
+            let (field, sum) = packet.without_df();
+            out[6..8].copy_from_slice(&field.to_be_bytes());
+            out[10..12].copy_from_slice(&sum.to_be_bytes());
+            edits.insert(Edit::Df);
+        }
         let transport = HeaderEdits::of(packet, rule.mss4);
         if !transport.is_empty() {
-            edits = transport.apply(payload);
-        }
-        if packet.df()
-            && self.df == Df::Clear
-            && let Some(header) = header.first_chunk_mut()
-        {
-            ipv4::clear_df(header);
-            edits.insert(Edit::Df);
+            edits |= transport.apply(&mut out[packet.header_len()..]);
         }
         Outcome { verdict: Verdict::Forward(Reason::Fits), edits, frames: 1 }
     }
@@ -120,14 +119,14 @@ impl Transform {
     fn fragment<S: Sink>(
         &self,
         frame: &[u8],
-        link: &EthernetFrame<'_>,
+        link_len: usize,
         packet: &Ipv4Packet<'_>,
         rule: Rule,
         sink: &mut S,
     ) -> Outcome {
         let mtu = usize::from(rule.mtu.max(MIN_MTU));
         let Some(layout) = Layout::new(packet, mtu) else { return pass(frame, Reason::Malformed, sink) };
-        if !sink.reserve(layout.frames, link.header().len() + mtu) {
+        if !sink.reserve(layout.frames, link_len + mtu) {
             return FULL;
         }
         let mut edits = Edits::NONE;
@@ -142,15 +141,13 @@ impl Transform {
         }
         let transport = HeaderEdits::of(packet, rule.mss4);
         if transport.is_empty() {
-            layout.write(link, packet, id, &[], sink);
+            layout.write(frame, link_len, packet, id, &[], sink);
         } else {
             let mut head = [0; tcp::MAX_HEADER_LEN];
             let len = head.len().min(packet.payload().len());
             head[..len].copy_from_slice(&packet.payload()[..len]);
-            for edit in transport.apply(&mut head[..len]).iter() {
-                edits.insert(edit);
-            }
-            layout.write(link, packet, id, &head[..len], sink);
+            edits |= transport.apply(&mut head[..len]);
+            layout.write(frame, link_len, packet, id, &head[..len], sink);
         }
         // At most 65,515 / 8 fragments.
         let frames = layout.frames as u16;

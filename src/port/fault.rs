@@ -77,7 +77,7 @@ impl<P: Port> Port for FaultPort<P> {
         }
     }
 
-    fn drops(&self) -> u64 {
+    fn drops(&self) -> io::Result<u64> {
         self.inner.drops()
     }
 

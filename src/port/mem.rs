@@ -111,8 +111,8 @@ impl Port for MemPort {
         Ok(())
     }
 
-    fn drops(&self) -> u64 {
-        self.drops
+    fn drops(&self) -> io::Result<u64> {
+        Ok(self.drops)
     }
 
     fn max_frame(&self) -> usize {

@@ -16,6 +16,9 @@ pub use fault::{Fault, FaultPort};
 pub use mem::MemPort;
 pub use xsk::{XskConfig, XskError, XskPort};
 
+/// Frames that one call of [`Port::receive`] lends out at most.
+pub const BATCH: usize = 64;
+
 /// A frame as it was received, lent for the time of a call.
 #[derive(Debug, Clone, Copy)]
 pub struct Received<'a> {
@@ -40,7 +43,7 @@ pub struct Receipt {
 /// Received frames are lent to a closure and released before the call returns, so that a worker cannot
 /// keep one: all it wants to keep it copies into the hand-back.
 pub trait Port {
-    /// Lends up to `limit` received frames to `each`, in the order of their arrival, and releases their
+    /// Lends up to `limit` received frames ([`BATCH`] at most) to `each`, in the order of their arrival, and releases their
     /// memory. Does not block.
     fn receive<F: FnMut(Received<'_>)>(&mut self, limit: usize, each: F) -> Receipt;
 
@@ -50,11 +53,14 @@ pub trait Port {
     /// Sleeps until there is something to receive, at most for `timeout`. Returns early on a signal.
     ///
     /// # Errors
-    /// As poll(2); `ENETDOWN` if the device is gone or down.
+    /// As poll(2).
     fn wait(&mut self, timeout: Duration) -> io::Result<()>;
 
     /// Frames that were lost before they could be received, since the port was opened.
-    fn drops(&self) -> u64;
+    ///
+    /// # Errors
+    /// `ENETDOWN` if the device is gone.
+    fn drops(&self) -> io::Result<u64>;
 
     /// Longest frame that can be received, Ethernet header included.
     fn max_frame(&self) -> usize;

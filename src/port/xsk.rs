@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{getsockopt, sockopt};
 use thiserror::Error;
 use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
 
 use super::chain::{Chain, Link};
-use super::{Port, Receipt, Received};
+use super::{BATCH, Port, Receipt, Received};
 use crate::config::Choice;
-use crate::frame::{Ledger, Lent, Pool};
-use crate::worker::BATCH;
+use crate::frame::{Ledger, Lent, Pool, os_error};
 use crate::xdp::Meta;
 
 /// Bytes per UMEM frame. The kernel keeps 256 of them free before the packet (XDP_PACKET_HEADROOM), where
@@ -253,25 +253,20 @@ impl Port for XskPort {
 
     fn wait(&mut self, timeout: Duration) -> io::Result<()> {
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-        let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, timeout) {
+        match poll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], timeout) {
             Err(Errno::EINTR | Errno::EAGAIN) => Ok(()),
-            Err(errno) => Err(errno.into()),
-            Ok(0) => Ok(()),
-            Ok(_) => match fds[0].revents() {
-                Some(events) if events.intersects(PollFlags::POLLERR | PollFlags::POLLHUP) => {
-                    Err(Errno::ENETDOWN.into())
-                }
-                _ => Ok(()),
-            },
+            result => Ok(result.map(drop)?),
         }
     }
 
-    fn drops(&self) -> u64 {
-        // The statistics can be read for as long as the socket is open.
-        self.rx.fd().xdp_statistics().map_or(0, |kernel| {
-            kernel.rx_dropped() + kernel.rx_ring_full() + kernel.rx_invalid_descs() + self.invalid
-        })
+    fn drops(&self) -> io::Result<u64> {
+        // xsk_notifier() leaves ENETDOWN there when the device goes, which poll(2) does not tell.
+        match getsockopt(&self.as_fd(), sockopt::SocketError)? {
+            0 => {}
+            errno => return Err(io::Error::from_raw_os_error(errno)),
+        }
+        let kernel = self.rx.fd().xdp_statistics()?;
+        Ok(kernel.rx_dropped() + kernel.rx_ring_full() + kernel.rx_invalid_descs() + self.invalid)
     }
 
     fn max_frame(&self) -> usize {
@@ -302,12 +297,6 @@ fn zero_copy(socket: i32) -> io::Result<bool> {
         return Err(io::Error::last_os_error());
     }
     Ok(options & libc::XDP_OPTIONS_ZEROCOPY != 0)
-}
-
-/// The errno that xsk-rs keeps as the source of its errors.
-pub(crate) fn os_error(error: &dyn std::error::Error) -> io::Error {
-    let errno = error.source().and_then(|source| source.downcast_ref::<io::Error>()?.raw_os_error());
-    errno.map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error)
 }
 
 fn remedy(errno: Option<i32>, zero_copy: Choice) -> &'static str {

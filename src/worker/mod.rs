@@ -9,4 +9,4 @@ pub mod turn;
 pub use counters::Counters;
 pub use outlet::FLUSH_ATTEMPTS;
 pub use thread::{Worker, WorkerConfig, WorkerEnd, WorkerError};
-pub use turn::{BATCH, FLUSH_AT, Progress, Turn};
+pub use turn::{FLUSH_AT, Progress, Turn};

@@ -82,6 +82,9 @@ impl<H: Handback> Outlet<H> {
         let mut outcome = self.apply(received);
         if outcome.verdict == Verdict::Drop(Reason::HandbackFull) && self.handback.pending() > 0 {
             self.flush();
+            if self.broken.is_some() {
+                return self.counters.ended(Reason::HandbackError, 1);
+            }
             outcome = self.apply(received);
         }
         let Outcome { verdict, edits, frames } = outcome;
@@ -113,6 +116,7 @@ impl<H: Handback> Outlet<H> {
     pub(super) fn flush(&mut self) {
         let before = self.handback.pending();
         if before == 0 || self.broken.is_some() {
+            self.failures = 0;
             return;
         }
         let result = self.handback.flush();

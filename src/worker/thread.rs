@@ -59,7 +59,7 @@ pub enum WorkerError {
     #[error("hand-back: {0}")]
     Handback(#[from] HandbackError),
     /// The socket is gone.
-    #[error("waiting for frames: {0}")]
+    #[error("socket: {0}")]
     Port(#[source] io::Error),
     /// The code has a bug.
     #[error("panicked: {0}")]
@@ -144,15 +144,20 @@ impl Worker {
             ..self.counters.snapshot()
         }
     }
+
+    /// Waits until it has ended, and released its socket and its hand-back.
+    pub fn join(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            // A panic was caught inside and reported as the worker's end.
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
         self.stop();
-        if let Some(thread) = self.thread.take() {
-            // A panic was caught inside and reported as the worker's end.
-            let _ = thread.join();
-        }
+        self.join();
     }
 }
 
@@ -191,7 +196,7 @@ fn serve<P: Port, H: Handback>(
         let now = monotonic_ns();
         beat(now);
         if now - last_publication >= nap_ns {
-            turn.publish_drops();
+            turn.publish_drops().map_err(WorkerError::Port)?;
             last_publication = now;
         }
         if !progress.idle() {
@@ -218,7 +223,8 @@ fn drain<P: Port, H: Handback>(turn: &mut Turn<P, H>) {
         received = now;
     }
     turn.abandon();
-    turn.publish_drops();
+    // The error, if there is one, has been reported or comes from a device that went just now.
+    let _ = turn.publish_drops();
 }
 
 /// At most 15 bytes, as the kernel keeps: `xf-eth1-0`; a longer interface name is cut.

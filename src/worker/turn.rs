@@ -10,10 +10,7 @@ use crate::config::Treatment;
 use crate::frame::Ledger;
 use crate::handback::{Handback, HandbackError};
 use crate::packet::{Reason, Transform};
-use crate::port::Port;
-
-/// Frames received per turn at most.
-pub const BATCH: usize = 64;
+use crate::port::{BATCH, Port};
 
 /// While the RX ring is not empty, frames are collected for the hand-back up to this number: its calls
 /// have a fixed cost (about 13 us for live frames).
@@ -91,8 +88,12 @@ impl<P: Port, H: Handback> Turn<P, H> {
     }
 
     /// Publishes what the kernel lost before the port.
-    pub fn publish_drops(&self) {
-        self.counters.socket_drops(self.port.drops());
+    ///
+    /// # Errors
+    /// As [`Port::drops`].
+    pub fn publish_drops(&self) -> io::Result<()> {
+        self.counters.socket_drops(self.port.drops()?);
+        Ok(())
     }
 
     /// Drops what is pending, and counts it.

@@ -78,9 +78,14 @@ pub enum AttachError {
 impl LanProgram {
     /// Attaches the program to the interface; it goes when [`Attached`] is dropped.
     pub fn attach(&self, ifindex: u32, mode: Mode) -> Result<Attached, AttachError> {
-        let interface = if_indextoname(ifindex)
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_else(|_| format!("interface {ifindex}"));
+        let interface = match if_indextoname(ifindex) {
+            Ok(name) if !name.is_empty() => name.to_string_lossy().into_owned(),
+            // The kernel's own answer would be EINVAL.
+            _ => {
+                let source = io::Error::from_raw_os_error(libc::ENODEV);
+                return Err(AttachError::Other { interface: format!("interface {ifindex}"), source });
+            }
+        };
         match mode {
             Mode::Native => self.attach_as(XdpMode::Native, ifindex, &interface, None),
             Mode::Generic => self.attach_as(XdpMode::Generic, ifindex, &interface, None),
@@ -115,10 +120,11 @@ impl LanProgram {
             return Err(AttachError::Busy { interface, id, name });
         }
         match remedy(&source) {
-            Some(remedy) => {
-                let mode = if mode == XdpMode::Native { "native" } else { "generic" };
-                Err(AttachError::Unsupported { interface, mode, reason: format!("{source}; {remedy}") })
-            }
+            Some(remedy) => Err(AttachError::Unsupported {
+                interface,
+                mode: mode.label(),
+                reason: format!("{source}; {remedy}"),
+            }),
             None => Err(AttachError::Other { interface, source }),
         }
     }

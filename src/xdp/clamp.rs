@@ -113,6 +113,13 @@ impl ClampProgram {
     }
 }
 
+impl AsFd for ClampProgram {
+    /// The program.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.program.as_fd()
+    }
+}
+
 /// The attached program: dropping it detaches, and removes the qdisc if `attach` made it.
 #[derive(Debug)]
 pub struct ClampLink {

@@ -6,7 +6,7 @@ use libbpf_rs::ErrorKind;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kernel refused the program or one of its maps.
-    #[error("cannot load the {program} program: {source}{}{}", remedy(source), indented(log))]
+    #[error("cannot load the {program} program: {source}{}", explanation(source, log))]
     Load {
         /// Its name.
         program: &'static str,
@@ -49,18 +49,44 @@ impl Error {
     }
 }
 
-/// What the kernel's errno usually means when a program is loaded.
-fn remedy(source: &libbpf_rs::Error) -> &'static str {
-    match source.kind() {
+/// What the kernel's errno means when a program is loaded, and what libbpf said to it.
+///
+/// The verifier answers EACCES or EINVAL too, but says why; without its log, no permission is
+/// all there is to say (libbpf then suspects RLIMIT_MEMLOCK, which Linux 5.11 did away with).
+fn explanation(source: &libbpf_rs::Error, log: &str) -> String {
+    let remedy = match source.kind() {
+        _ if log.contains("BEGIN PROG LOAD LOG") => "; the kernel's verifier refused it",
         ErrorKind::PermissionDenied => {
-            "; it needs the capabilities CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON: run as root, or see \
-             setcap(8) and AmbientCapabilities= of systemd.exec(5)"
+            return "; it needs the capabilities CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON: run as root, or \
+                    give them by AmbientCapabilities= (systemd.exec(5)) or setcap(8)"
+                .to_owned();
         }
-        ErrorKind::InvalidInput => "; it needs Linux 5.18 or newer, with BTF (CONFIG_DEBUG_INFO_BTF)",
+        ErrorKind::InvalidInput => {
+            "; it needs Linux 5.18 or newer with CONFIG_BPF_SYSCALL and CONFIG_XDP_SOCKETS"
+        }
         _ => "",
-    }
+    };
+    let said: String = log.lines().map(|line| format!("\n  {line}")).collect();
+    format!("{remedy}{said}")
 }
 
-fn indented(log: &str) -> String {
-    log.lines().map(|line| format!("\n  {line}")).collect()
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn told(errno: i32, log: &str) -> String {
+        Error::load("xdpfrag")((io::Error::from_raw_os_error(errno).into(), log.to_owned())).to_string()
+    }
+
+    #[test]
+    fn permission_and_verifier_are_told_apart() {
+        let permission = told(libc::EPERM, "libbpf: Failed to bump RLIMIT_MEMLOCK (err = -1)");
+        assert!(permission.contains("CAP_BPF") && !permission.contains("MEMLOCK"), "{permission}");
+        let refused = told(libc::EACCES, "-- BEGIN PROG LOAD LOG --\nR1 invalid mem access");
+        assert!(refused.contains("verifier") && refused.ends_with("\n  R1 invalid mem access"), "{refused}");
+        assert!(!refused.contains("CAP_BPF"), "{refused}");
+        assert!(told(libc::EINVAL, "").contains("Linux 5.18"));
+    }
 }

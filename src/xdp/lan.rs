@@ -35,8 +35,6 @@ pub struct LanConfig {
     pub stall: Duration,
     /// Keys the flow hash: random, so that a sender cannot aim at a slot.
     pub flow_seed: u64,
-    /// Longest frame a worker can take, bytes, Ethernet header included.
-    pub max_frame: u32,
     /// RX queues of the interface.
     pub queues: u32,
     /// MTU of the interface at the start, bytes.
@@ -50,14 +48,12 @@ impl LanConfig {
             stall_ns: ns(self.stall),
             sticky_ns: ns(self.sticky),
             flow_seed: self.flow_seed,
-            max_frame: self.max_frame,
             df: match self.df {
                 Df::Clear => 0,
                 Df::Oversize => 1,
                 Df::Keep => 2,
             },
             redirect_all: self.redirect_all.into(),
-            queues: self.queues.max(1),
         }
     }
 }
@@ -74,6 +70,7 @@ pub struct LanProgram {
     redirect_all: bool,
     lan_mtu: AtomicU32,
     generic: AtomicBool,
+    max_frame: AtomicU32,
 }
 
 impl LanProgram {
@@ -103,6 +100,7 @@ impl LanProgram {
             redirect_all: config.redirect_all,
             lan_mtu: AtomicU32::new(config.lan_mtu),
             generic: AtomicBool::new(false),
+            max_frame: AtomicU32::new(0),
         };
         program.write_live()?;
         Ok(program)
@@ -150,7 +148,7 @@ impl LanProgram {
     }
 
     /// Sends the frames of `queue` to an AF_XDP socket, once its worker's heart beats.
-    pub fn register_socket(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<()> {
+    pub fn register_socket(&self, queue: u32, socket: &impl AsRawFd) -> Result<()> {
         self.xsks
             .update(&queue.to_ne_bytes(), &socket.as_raw_fd().to_ne_bytes(), MapFlags::ANY)
             .map_err(Error::map("xsks", format!("register the socket of queue {queue}")))
@@ -180,6 +178,13 @@ impl LanProgram {
         self.write_live().map_err(Error::map("live", "set the MTU of the LAN interface"))
     }
 
+    /// Tells the program the longest frame that a worker can take, bytes, Ethernet header included.
+    /// Until then it redirects none.
+    pub fn set_max_frame(&self, bytes: u32) -> Result<()> {
+        self.max_frame.store(bytes, Ordering::Relaxed);
+        self.write_live().map_err(Error::map("live", "set the longest frame"))
+    }
+
     /// Tells the program in which mode it is about to be attached.
     pub(super) fn set_generic(&self, generic: bool) -> Result<()> {
         self.generic.store(generic, Ordering::Relaxed);
@@ -190,6 +195,7 @@ impl LanProgram {
         let live = Live {
             lan_mtu: self.lan_mtu.load(Ordering::Relaxed),
             generic: self.generic.load(Ordering::Relaxed),
+            max_frame: self.max_frame.load(Ordering::Relaxed),
         };
         self.live.update(&0u32.to_ne_bytes(), &live.to_bytes(), MapFlags::ANY)
     }

@@ -161,17 +161,20 @@ pub struct Live {
     pub lan_mtu: u32,
     /// True if the program is attached in generic mode.
     pub generic: bool,
+    /// Longest frame a worker can take, bytes, Ethernet header included.
+    pub max_frame: u32,
 }
 
 impl Live {
     /// Bytes of the program's `.data`.
-    pub const SIZE: usize = 8;
+    pub const SIZE: usize = 12;
 
     /// As the value of the program's `.data`.
     pub fn to_bytes(self) -> [u8; Live::SIZE] {
         let mut bytes = [0; Live::SIZE];
         bytes[..4].copy_from_slice(&self.lan_mtu.to_ne_bytes());
-        bytes[4..].copy_from_slice(&u32::from(self.generic).to_ne_bytes());
+        bytes[4..8].copy_from_slice(&u32::from(self.generic).to_ne_bytes());
+        bytes[8..].copy_from_slice(&self.max_frame.to_ne_bytes());
         bytes
     }
 }

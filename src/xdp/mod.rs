@@ -21,6 +21,7 @@ pub use error::Error;
 pub use heartbeat::{Heartbeat, Heartbeats};
 pub use lan::{LanConfig, LanProgram};
 pub use layout::{Counters, Meta, Route};
+pub use sys::XdpMode;
 
 /// What libbpf-cargo generates from `bpf/*.bpf.c`.
 #[allow(unsafe_code, missing_docs, unreachable_pub, clippy::all, clippy::undocumented_unsafe_blocks)]
@@ -32,3 +33,13 @@ mod skeleton {
         include!(concat!(env!("OUT_DIR"), "/clamp.skel.rs"));
     }
 }
+
+// The mirrors in `layout` against what clang made of the header.
+const _: () = {
+    use skeleton::xdpfrag::types;
+    assert!(size_of::<types::xf_counters>() == Counters::SIZE);
+    assert!(size_of::<types::xf_route>() == Route::SIZE);
+    assert!(size_of::<types::xf_prefix4>() == layout::PREFIX_SIZE);
+    assert!(size_of::<types::xf_heartbeat>() == Heartbeats::ENTRY);
+    assert!(size_of::<types::data>() == layout::Live::SIZE);
+};

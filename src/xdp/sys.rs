@@ -24,6 +24,16 @@ pub enum XdpMode {
     Generic,
 }
 
+impl XdpMode {
+    /// `native` or `generic`.
+    pub fn label(self) -> &'static str {
+        match self {
+            XdpMode::Native => "native",
+            XdpMode::Generic => "generic",
+        }
+    }
+}
+
 /// Where a tc program is attached by link (tcx, Linux 6.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TcxHook {

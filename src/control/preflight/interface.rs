@@ -21,7 +21,7 @@ pub(super) fn kind(link: &Link, findings: &mut Vec<Finding>) -> bool {
     let name = &link.name;
     if link.loopback || !link.ethernet {
         let why = format!("{name} does not carry Ethernet frames; name the interface that the LAN is on");
-        findings.push(Finding::fatal("interface", why).remedy("ip -br link"));
+        findings.push(Finding::fatal("interface", why).remedy("ip -br link  # shows the names"));
         return false;
     }
     let lower = link.lower.filter(|_| !link.lower_elsewhere).and_then(name_of);

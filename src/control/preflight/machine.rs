@@ -54,10 +54,12 @@ pub(super) fn kernel(options: &Options, findings: &mut Vec<Finding>) {
             Finding::warning("kernel", format!("cannot read the version from '{release}'; 5.18 is needed"))
         }
     });
-    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
-        let why = "no /sys/kernel/btf/vmlinux: the kernel was built without CONFIG_DEBUG_INFO_BTF, or /sys is \
-                   not mounted";
+    if !Path::new("/sys/kernel").exists() {
+        let why = "/sys is not mounted, so that neither BTF nor drivers can be looked up";
         findings.push(Finding::fatal("BTF", why).remedy("mount -t sysfs sysfs /sys"));
+    } else if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+        let why = "no /sys/kernel/btf/vmlinux: the kernel was built without CONFIG_DEBUG_INFO_BTF";
+        findings.push(Finding::fatal("BTF", why).remedy(upgrade));
     }
 }
 
@@ -91,6 +93,11 @@ pub(super) fn privileges(findings: &mut Vec<Finding>) {
         let why = "this is a user namespace (a rootless container?): its capabilities do not count for BPF";
         Finding::warning("privileges", why).remedy("sudo xdpfrag ...  # outside the container")
     });
+}
+
+/// Whether this process may change interfaces.
+pub fn may_administer_network() -> bool {
+    effective_capabilities().is_some_and(|effective| effective & 1 << CAP_NET_ADMIN != 0)
 }
 
 fn effective_capabilities() -> Option<u64> {

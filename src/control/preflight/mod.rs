@@ -5,6 +5,8 @@ mod machine;
 mod offloads;
 mod stack;
 
+pub use machine::may_administer_network;
+
 use super::finding::Finding;
 use crate::config::{Choice, HandbackChoice, Mode, Plan};
 use crate::net::links;
@@ -51,7 +53,7 @@ pub fn check(interface: &str, options: &Options) -> Vec<Finding> {
         Ok(Some(link)) => link,
         Ok(None) => {
             let why = format!("there is no interface {interface} in this network namespace");
-            findings.push(Finding::fatal("interface", why).remedy("ip -br link"));
+            findings.push(Finding::fatal("interface", why).remedy("ip -br link  # shows the names"));
             return findings;
         }
         Err(error) => {

@@ -1,0 +1,32 @@
+//! `run`: serve LAN interfaces until told to stop.
+
+use super::{Failure, output};
+use crate::config::{self, RunArgs};
+use crate::control::gateway::GatewayError;
+use crate::control::{self, RunError};
+use crate::observe::table::{self, Style};
+
+pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
+    let plan = config::plan(args)?;
+    let ended = control::run(&plan, &|line| eprintln!("xdpfrag: {line}"))?;
+    if args.json {
+        output::print_json(&ended.snapshot)?;
+    } else {
+        output::print(&table::render(&ended.snapshot, Style::default()))?;
+    }
+    Ok(ended.result?)
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Failure {
+        match error {
+            RunError::Lost(_) | RunError::System { .. } => Failure::Running(error.into()),
+            RunError::Setup(GatewayError::Gone(_) | GatewayError::Netlink { .. }) => {
+                Failure::Running(error.into())
+            }
+            RunError::Refused(_) | RunError::Statistics(_) | RunError::Setup(_) => {
+                Failure::Unfit(error.to_string())
+            }
+        }
+    }
+}

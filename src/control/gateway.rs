@@ -1,0 +1,350 @@
+//! One LAN interface being served: brought up step by step, taken down in reverse.
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use crossbeam::channel::Sender;
+use ipnet::Ipv4Net;
+use thiserror::Error;
+
+use crate::config::{Plan, Redirect, Treatment};
+use crate::handback::{self, Chosen, HandbackConfig, OpenError};
+use crate::net::links::Link;
+use crate::net::{addresses, ethtool, links};
+use crate::observe::snapshot::{InterfaceSnapshot, RouteSnapshot};
+use crate::packet::{Edit, Reason, Transform};
+use crate::port::{Port, XskConfig, XskError, XskPort};
+use crate::worker::{Turn, Worker, WorkerConfig, WorkerEnd};
+use crate::xdp::{
+    AttachError, Attached, ClampLink, ClampProgram, Error as XdpError, LanConfig, LanProgram, Route, XdpMode,
+};
+
+/// Ethernet header and two VLAN tags, bytes.
+const LINK_HEADER: u32 = 22;
+
+/// A gateway could not be brought up; what had been done is undone.
+#[derive(Debug, Error)]
+pub enum GatewayError {
+    /// Reading the interface or its addresses failed.
+    #[error("cannot read the state of {interface}: {source}")]
+    Netlink {
+        /// LAN interface.
+        interface: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The interface went away since the preflight check.
+    #[error("there is no interface {0} any more")]
+    Gone(String),
+    /// A queue that the interface does not have.
+    #[error("--queues: {interface} has {available} RX queues now that XDP is attached, none of those listed")]
+    NoQueue {
+        /// LAN interface.
+        interface: String,
+        /// RX queues in use.
+        available: u32,
+    },
+    /// Attaching the XDP program.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// Loading or feeding a BPF program.
+    #[error(transparent)]
+    Xdp(#[from] XdpError),
+    /// Opening a hand-back.
+    #[error(transparent)]
+    Handback(#[from] OpenError),
+    /// Opening an AF_XDP socket.
+    #[error(transparent)]
+    Socket(#[from] XskError),
+    /// Starting a worker.
+    #[error("cannot start the worker of {interface} queue {queue}: {source}")]
+    Spawn {
+        /// LAN interface.
+        interface: String,
+        /// RX queue.
+        queue: u32,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// A LAN interface that is being served.
+///
+/// Fields are dropped in the order of their declaration: first the XDP link, so that the kernel gets every
+/// frame from then on, then the workers, which hand back what their rings still hold.
+#[derive(Debug)]
+pub struct Gateway {
+    xdp: Option<Attached>,
+    workers: Vec<Worker>,
+    clamp_link: Option<ClampLink>,
+    clamp: ClampProgram,
+    program: LanProgram,
+    link: Link,
+    mode: XdpMode,
+    handback: &'static str,
+    treatment: Arc<Treatment>,
+    local: BTreeSet<Ipv4Addr>,
+}
+
+impl Gateway {
+    /// Serves `interface`, in the network namespace of the calling thread. `say` gets lines for the user,
+    /// `ended` the last message of each worker.
+    ///
+    /// # Errors
+    /// [`GatewayError`]; everything done so far is undone.
+    pub fn start(
+        interface: &str,
+        plan: &Plan,
+        transform: &Transform,
+        ended: &Sender<WorkerEnd>,
+        say: &dyn Fn(&str),
+    ) -> Result<Gateway, GatewayError> {
+        let link = find(interface)?;
+        let treatment = Arc::new(plan.treatment.clone());
+        let program = LanProgram::load(&LanConfig {
+            df: plan.treatment.df,
+            redirect_all: plan.redirect == Redirect::All,
+            sticky: plan.sticky,
+            stall: plan.stall,
+            flow_seed: RandomState::new().build_hasher().finish(),
+            queues: link.rx_queues,
+            lan_mtu: link.mtu,
+        })?;
+        for (prefix, rule) in &treatment.scope {
+            program.set_route(*prefix, Route::Tunnel(*rule))?;
+        }
+        let clamp = ClampProgram::load(program.routes_fd())?;
+        // Attached while its map of sockets is empty, it passes everything. Some drivers change their
+        // number of queues now (virtio-net), so that they are counted afterwards.
+        let attached = program.attach(link.index, plan.mode)?;
+        if let Some(why) = &attached.fallback {
+            say(&format!("{interface}: generic XDP, because the driver cannot do it natively ({why})"));
+        }
+        let mut gateway = Gateway {
+            mode: attached.mode,
+            xdp: Some(attached),
+            workers: Vec::new(),
+            clamp_link: None,
+            clamp,
+            program,
+            link,
+            handback: "",
+            treatment,
+            local: BTreeSet::new(),
+        };
+        gateway.follow_addresses()?;
+        gateway.start_workers(plan, transform, ended, say)?;
+        if plan.treatment.scope.iter().any(|(_, rule)| rule.mss4.is_some()) {
+            let link = gateway.clamp.attach(gateway.link.index)?;
+            say(&format!("{interface}: MSS clamped on the way to the LAN ({})", link.method().label()));
+            gateway.clamp_link = Some(link);
+        }
+        Ok(gateway)
+    }
+
+    fn start_workers(
+        &mut self,
+        plan: &Plan,
+        transform: &Transform,
+        ended: &Sender<WorkerEnd>,
+        say: &dyn Fn(&str),
+    ) -> Result<(), GatewayError> {
+        let interface = self.name().to_owned();
+        let available = ethtool::rx_queues(&self.link);
+        let queues: Vec<u32> = match &plan.queues {
+            None => (0..available).collect(),
+            Some(listed) => listed.iter().copied().filter(|queue| *queue < available).collect(),
+        };
+        if queues.is_empty() {
+            return Err(GatewayError::NoQueue { interface, available });
+        }
+        let cores = plan.cores.clone().unwrap_or_else(default_cores);
+        for (position, &queue) in queues.iter().enumerate() {
+            let Chosen { handback, why } = handback::choose(
+                plan.handback,
+                &HandbackConfig {
+                    interface: interface.clone(),
+                    ifindex: self.link.index,
+                    queue,
+                    max_frame: self.longest_output(plan) as usize,
+                },
+            )?;
+            if position == 0 {
+                say(&format!("{interface}: hand-back {why}"));
+            }
+            self.handback = handback.name();
+            let port = XskPort::open(&XskConfig {
+                interface: interface.clone(),
+                queue,
+                zero_copy: plan.zero_copy,
+                max_frame: (self.link.mtu + LINK_HEADER) as usize,
+            })?;
+            self.program.set_max_frame(port.max_frame() as u32)?;
+            // The worker owns the socket; the map needs it once more.
+            let socket = port.as_fd().try_clone_to_owned();
+            let spawn = |source| GatewayError::Spawn { interface: interface.clone(), queue, source };
+            let socket = socket.map_err(spawn)?;
+            let heartbeat = self.program.heartbeats().of(queue);
+            let worker = Worker::spawn(
+                WorkerConfig {
+                    interface: interface.clone(),
+                    queue,
+                    core: (!cores.is_empty()).then(|| cores[position % cores.len()]),
+                    poll: plan.poll,
+                    stall: plan.stall,
+                },
+                Turn::new(port, handback, transform.clone(), Arc::clone(&self.treatment)),
+                move |now| {
+                    if let Some(heartbeat) = &heartbeat {
+                        heartbeat.beat(now);
+                    }
+                },
+                ended.clone(),
+            )
+            .map_err(spawn)?;
+            self.workers.push(worker);
+            self.program.register_socket(queue, &socket)?;
+        }
+        Ok(())
+    }
+
+    /// Longest frame that a worker may have to hand back. Fragments are as long as the longest SA MTU, and
+    /// what fits leaves as it came, a trailer included: the LAN's MTU bounds it.
+    fn longest_output(&self, plan: &Plan) -> u32 {
+        let longest_mtu = plan.treatment.scope.iter().map(|(_, rule)| u32::from(rule.mtu)).max().unwrap_or(0);
+        match plan.redirect {
+            Redirect::All => longest_mtu.min(self.link.mtu).max(self.link.mtu.min(1500)) + LINK_HEADER,
+            // Preflight refused an SA MTU that is exceeded by the LAN's and by a live frame's room.
+            Redirect::Oversize => {
+                (longest_mtu.max(self.link.mtu) + LINK_HEADER).min(handback::inject::MAX_FRAME as u32)
+            }
+        }
+    }
+
+    /// Name of the LAN interface.
+    pub fn name(&self) -> &str {
+        &self.link.name
+    }
+
+    /// Passes packets to the addresses that this machine has now.
+    ///
+    /// # Errors
+    /// If they cannot be read, or the map is full.
+    pub fn follow_addresses(&mut self) -> Result<(), GatewayError> {
+        let now = addresses::local_ipv4()
+            .map_err(|source| GatewayError::Netlink { interface: self.name().to_owned(), source })?;
+        for address in now.difference(&self.local) {
+            self.program.set_local(*address)?;
+        }
+        for address in self.local.difference(&now) {
+            // The address may be a prefix of the scope as well: back to that.
+            let prefix = Ipv4Net::from(*address);
+            match self.treatment.scope.iter().find(|(scope, _)| *scope == prefix) {
+                Some((_, rule)) => self.program.set_route(prefix, Route::Tunnel(*rule))?,
+                None => self.program.remove_route(prefix)?,
+            }
+        }
+        self.local = now;
+        Ok(())
+    }
+
+    /// Takes note of a changed MTU of the interface; `false` if the interface is gone.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn follow_link(&mut self, say: &dyn Fn(&str)) -> Result<bool, GatewayError> {
+        let link = match find(self.name()) {
+            Err(GatewayError::Gone(_)) => return Ok(false),
+            link => link?,
+        };
+        if link.index != self.link.index {
+            return Ok(false);
+        }
+        if link.mtu != self.link.mtu {
+            say(&format!("{}: MTU is {} now, was {}", link.name, link.mtu, self.link.mtu));
+            self.program.set_lan_mtu(link.mtu)?;
+        }
+        self.link = link;
+        Ok(true)
+    }
+
+    /// Passes the frames of a worker that has ended to the kernel. Answers how many workers are left.
+    ///
+    /// # Errors
+    /// If the map cannot be written.
+    pub fn worker_ended(&self, queue: u32) -> Result<usize, GatewayError> {
+        self.program.unregister_socket(queue)?;
+        Ok(self.workers.iter().filter(|worker| worker.queue() != queue && worker.alive()).count())
+    }
+
+    /// Detaches, lets the workers hand back what their rings still hold, and waits for them. The counters
+    /// are final then.
+    pub fn stop(&mut self) {
+        self.xdp = None;
+        for worker in &self.workers {
+            worker.stop();
+        }
+        for worker in &mut self.workers {
+            worker.join();
+        }
+        self.clamp_link = None;
+    }
+
+    /// One line: how the interface is served.
+    pub fn describe(&self) -> String {
+        let zero_copy = self.workers.iter().any(|worker| worker.snapshot().zero_copy);
+        format!(
+            "{} ({} XDP{}, {} queue{}, hand-back {})",
+            self.name(),
+            self.mode.label(),
+            if zero_copy { ", zero-copy" } else { "" },
+            self.workers.len(),
+            if self.workers.len() == 1 { "" } else { "s" },
+            self.handback
+        )
+    }
+
+    /// State and counters at this moment.
+    pub fn snapshot(&self) -> InterfaceSnapshot {
+        // Reading a map of our own fails only if the kernel is out of memory: zeros then.
+        let counters = self.program.counters().unwrap_or_default();
+        let egress = self.clamp.counters().unwrap_or_default();
+        InterfaceSnapshot {
+            name: self.name().to_owned(),
+            mode: self.mode.label().to_owned(),
+            handback: self.handback.to_owned(),
+            routes: self
+                .treatment
+                .scope
+                .iter()
+                .map(|(prefix, rule)| RouteSnapshot {
+                    prefix: prefix.to_string(),
+                    mtu: rule.mtu,
+                    mss4: rule.mss4,
+                })
+                .collect(),
+            xdp: Reason::ALL.iter().map(|r| (r.label().to_owned(), counters.reason(*r))).collect(),
+            xdp_edits: Edit::ALL.iter().map(|e| (e.label().to_owned(), counters.edit(*e))).collect(),
+            egress_mss: egress.edit(Edit::Mss),
+            workers: self.workers.iter().map(Worker::snapshot).collect(),
+        }
+    }
+}
+
+fn find(interface: &str) -> Result<Link, GatewayError> {
+    match links::find(interface) {
+        Ok(Some(link)) => Ok(link),
+        Ok(None) => Err(GatewayError::Gone(interface.to_owned())),
+        Err(source) => Err(GatewayError::Netlink { interface: interface.to_owned(), source }),
+    }
+}
+
+/// The cores this process may use, from the last one down: interrupts favour the first.
+fn default_cores() -> Vec<usize> {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    cores.into_iter().map(|core| core.id).rev().collect()
+}

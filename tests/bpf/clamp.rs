@@ -1,0 +1,59 @@
+//! The egress program: MSS of what comes out of the tunnel.
+
+use xdpfrag::packet::{Edit, Rule};
+use xdpfrag::xdp::{ClampProgram, Route};
+
+use crate::frames::{FAR_HOST, Frame, LAN_HOST, ROUTER, mss, with};
+use crate::gateway::*;
+
+/// `TC_ACT_UNSPEC`: on to the next program.
+const UNSPEC: u32 = u32::MAX;
+
+/// A SYN-ACK from the far side to the LAN.
+fn syn_ack(options: &[u8]) -> Frame {
+    let mut frame = Frame::tcp(0x12, options, 0);
+    (frame.source, frame.destination) = (FAR_HOST, LAN_HOST);
+    frame.finish_tcp();
+    frame
+}
+
+#[test]
+fn syns_out_of_the_tunnel_are_clamped() {
+    if skipped("syns_out_of_the_tunnel_are_clamped") {
+        return;
+    }
+    let gateway = Gateway::without_worker(CONFIG);
+    let clamp = ClampProgram::load(gateway.program.routes_fd()).unwrap();
+    let mut clamped = 0;
+    let mut run = |frame: &Frame, expect: bool| {
+        let seen = clamp.run_once(&frame.bytes()).unwrap();
+        assert_eq!(seen.action, UNSPEC);
+        let out = with(frame.clone(), |f| f.payload = seen.data[f.l3() + 20..].to_vec());
+        assert_eq!(seen.data[..frame.l3() + 20], frame.bytes()[..frame.l3() + 20], "only TCP is touched");
+        assert_eq!(out.tcp_sum(), frame.tcp_sum());
+        clamped += u64::from(expect);
+        assert_eq!(clamp.counters().unwrap().edit(Edit::Mss), clamped);
+        assert_eq!(out.payload != frame.payload, expect);
+        out.payload[20..].to_vec()
+    };
+    for tags in [&[][..], &[(0x8100, 5)], &[(0x88a8, 7), (0x8100, 5)]] {
+        for nops in 0..8 {
+            let mut options = vec![1; nops];
+            options.extend(mss(1460));
+            options.resize(12, 0);
+            let out = run(&with(syn_ack(&options), |f| f.tags = tags.to_vec()), true);
+            assert_eq!(out[nops..nops + 4], mss(MSS), "{nops} NOPs");
+        }
+    }
+    run(&syn_ack(&mss(MSS)), false);
+    run(&syn_ack(&[8, 0, 2, 4, 5, 0xb4, 0, 0]), false);
+    run(&with(syn_ack(&mss(1460)), |f| f.source = ROUTER), false);
+    run(&with(syn_ack(&mss(1460)), |f| f.source = [198, 51, 100, 9]), false);
+    run(&with(syn_ack(&mss(1460)), |f| f.payload[13] = 0x10), false);
+    run(&with(syn_ack(&mss(1460)), |f| f.payload[17] ^= 1), true);
+    run(&Frame::udp(100), false);
+
+    let rule = Rule { mtu: MTU, mss4: Some(1200) };
+    gateway.program.set_route("198.18.0.0/15".parse().unwrap(), Route::Tunnel(rule)).unwrap();
+    assert_eq!(run(&syn_ack(&mss(1460)), true), mss(1200), "the XDP program's map");
+}

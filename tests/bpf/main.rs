@@ -1,0 +1,10 @@
+//! The BPF programs through BPF_PROG_RUN, and attached to interfaces of private namespaces.
+//!
+//! Needs CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_ADMIN; says SKIPPED without them.
+
+mod attach;
+mod clamp;
+mod frames;
+mod gateway;
+mod parity;
+mod xdp;

@@ -1,0 +1,255 @@
+//! Hand-backs and AF_XDP ports against a real kernel, in private network namespaces. Needs root.
+
+use std::io;
+use std::net::UdpSocket;
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use etherparse::PacketBuilder;
+use libbpf_rs::query::ProgInfoIter;
+use nix::net::if_::{if_nameindex, if_nametoindex};
+use nix::sys::socket::{setsockopt, sockopt};
+use xdpfrag::config::HandbackChoice;
+use xdpfrag::handback::{Handback, HandbackConfig, HandbackError, Inject, OpenError, Veth, choose};
+use xdpfrag::net::private_ns::PrivateNs;
+use xdpfrag::packet::Sink;
+
+/// They count the machine's BPF programs, and measure.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// The turn of this test, or `None` without root.
+fn root(test: &str) -> Option<MutexGuard<'static, ()>> {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED {test}: needs root");
+        return None;
+    }
+    Some(ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn ip(arguments: &str) {
+    let output =
+        Command::new("ip").args(arguments.split_whitespace()).output().expect("iproute2 is installed");
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+const LAN_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
+const HOST_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
+
+/// `lan0` with 198.18.1.1/24 and its peer `host0`, in the namespace of the calling thread.
+fn lan(mtu: u32) -> HandbackConfig {
+    ip(&format!("link add lan0 mtu {mtu} address 02:00:00:00:00:01 type veth peer name host0 mtu {mtu}"));
+    std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
+    ip("addr add 198.18.1.1/24 dev lan0");
+    ip("link set lan0 up");
+    ip("link set host0 up");
+    let ifindex = if_nametoindex("lan0").unwrap();
+    HandbackConfig { interface: "lan0".into(), ifindex, queue: 0, max_frame: mtu as usize + 22 }
+}
+
+fn udp_frame(payload: &[u8]) -> Vec<u8> {
+    let builder = PacketBuilder::ethernet2(HOST_MAC, LAN_MAC)
+        .ipv4([198, 18, 1, 2], [198, 18, 1, 1], 64)
+        .udp(4000, 5000);
+    let mut frame = Vec::with_capacity(builder.size(payload.len()));
+    builder.write(&mut frame, payload).unwrap();
+    frame
+}
+
+fn payload(len: usize, number: usize) -> Vec<u8> {
+    let mut bytes: Vec<u8> = (0..len).map(|at| (at * 7 + number) as u8).collect();
+    for (byte, mark) in bytes.iter_mut().zip((number as u32).to_be_bytes()) {
+        *byte = mark;
+    }
+    bytes
+}
+
+fn receiver() -> UdpSocket {
+    let socket = UdpSocket::bind("198.18.1.1:5000").unwrap();
+    // A whole batch waits here until the flush returns.
+    setsockopt(&socket, sockopt::RcvBufForce, &(4 << 20)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    socket
+}
+
+fn push(handback: &mut impl Sink, frame: &[u8]) {
+    assert!(handback.reserve(1, frame.len()), "no room");
+    handback.push(frame.len()).copy_from_slice(frame);
+}
+
+/// Every payload from 0 to `longest` bytes arrives as it was sent, in order.
+fn every_size_arrives(handback: &mut impl Handback, longest: usize) {
+    let socket = receiver();
+    let mut buffer = vec![0; 65536];
+    let sizes: Vec<usize> = (0..=longest).collect();
+    for batch in sizes.chunks(48) {
+        for size in batch {
+            push(handback, &udp_frame(&payload(*size, *size)));
+        }
+        let flushed = handback.flush().unwrap();
+        assert_eq!((flushed.frames, flushed.lost), (batch.len(), 0));
+        assert_eq!(handback.pending(), 0);
+        for size in batch {
+            let len = socket.recv(&mut buffer).unwrap_or_else(|error| panic!("{size} bytes: {error}"));
+            assert!(buffer[..len] == payload(*size, *size), "{size} bytes came as {len} or changed");
+        }
+    }
+    assert!(handback.ledger().balanced());
+}
+
+/// 10,000 frames in uneven batches are counted exactly. Returns the median time of a flush of 64.
+fn ten_thousand_arrive(handback: &mut impl Handback) -> Duration {
+    let socket = receiver();
+    let mut buffer = [0; 2048];
+    let (mut sent, mut received) = (0, 0);
+    let mut times = Vec::new();
+    for batch in [64, 1, 7, 200].into_iter().cycle() {
+        let batch = batch.min(10_000 - sent);
+        if batch == 0 {
+            break;
+        }
+        for number in sent..sent + batch {
+            push(handback, &udp_frame(&payload(if number % 2 == 0 { 1394 } else { 70 }, number)));
+        }
+        sent += batch;
+        let start = Instant::now();
+        assert_eq!(handback.flush().unwrap().frames, batch);
+        if batch == 64 {
+            times.push(start.elapsed());
+        }
+        for number in received..sent {
+            let len = socket.recv(&mut buffer).unwrap();
+            assert!(buffer[..len] == payload(len, number), "frame {number} of {sent}");
+        }
+        received = sent;
+    }
+    socket.set_nonblocking(true).unwrap();
+    assert_eq!(socket.recv(&mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock, "a frame too many");
+    assert_eq!(received, 10_000);
+    times.sort();
+    times[times.len() / 2]
+}
+
+fn programs(name: &str) -> usize {
+    ProgInfoIter::default().filter(|program| program.name.to_str() == Ok(name)).count()
+}
+
+fn interfaces() -> Vec<String> {
+    let names = if_nameindex().unwrap();
+    names.iter().map(|interface| interface.name().to_string_lossy().into_owned()).collect()
+}
+
+/// The kernel frees what a closed descriptor held a moment later.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn inject_delivers_every_size_and_every_frame() {
+    let Some(_turn) = root("inject") else { return };
+    PrivateNs::new()
+        .unwrap()
+        .run(|| {
+            let before = programs("inject");
+            let config = lan(1500);
+            let mut handback = Inject::open(&config).unwrap();
+            assert_eq!(interfaces(), ["lo", "host0", "lan0"], "the gateway sees nothing new");
+            assert_eq!(programs("inject"), before + 1);
+            every_size_arrives(&mut handback, 1472);
+            let median = ten_thousand_arrive(&mut handback);
+            eprintln!("inject: a flush of 64 frames took {median:?} (median)");
+            // Attached nowhere, a call takes 20 ms and more.
+            assert!(median < Duration::from_millis(2), "{median:?}");
+            drop(handback);
+            eventually("the program is gone", || programs("inject") == before);
+        })
+        .unwrap();
+}
+
+#[test]
+fn inject_delivers_jumbo_frames_up_to_its_limit() {
+    let Some(_turn) = root("inject jumbo") else { return };
+    PrivateNs::new()
+        .unwrap()
+        .run(|| {
+            let mut config = lan(3386);
+            let mut handback = Inject::open(&config).unwrap();
+            every_size_arrives(&mut handback, 3386 - 28);
+            config.max_frame += 1;
+            assert!(matches!(Inject::open(&config), Err(OpenError::TooLong { limit: 3408, .. })));
+        })
+        .unwrap();
+}
+
+#[test]
+fn veth_delivers_every_size_and_every_frame_and_leaves_nothing() {
+    let Some(_turn) = root("veth") else { return };
+    PrivateNs::new()
+        .unwrap()
+        .run(|| {
+            let before = programs("veth");
+            let config = lan(1500);
+            let links = interfaces();
+            let mut handback = Veth::open(&config).unwrap();
+            assert_eq!(interfaces().len(), links.len() + 1);
+            every_size_arrives(&mut handback, 1472);
+            let median = ten_thousand_arrive(&mut handback);
+            eprintln!("veth: a flush of 64 frames took {median:?} (median)");
+            drop(handback);
+            eventually("the pair is gone", || interfaces() == links);
+            eventually("the program is gone", || programs("veth") == before);
+            // At once again: the same name, the same queue.
+            drop(Veth::open(&config).unwrap());
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_lost_device_is_fatal() {
+    let Some(_turn) = root("lost device") else { return };
+    PrivateNs::new()
+        .unwrap()
+        .run(|| {
+            let config = lan(1500);
+            let mut inject = Inject::open(&config).unwrap();
+            let mut veth = Veth::open(&config).unwrap();
+            ip(&format!("link del xdpfrag{}q0", config.ifindex));
+            push(&mut veth, &udp_frame(b"x"));
+            assert!(matches!(veth.flush(), Err(HandbackError::Fatal(_))), "veth");
+            assert_eq!(veth.pending(), 1);
+            veth.discard();
+            assert_eq!(veth.pending(), 0);
+            assert!(veth.ledger().balanced());
+            ip("link del lan0");
+            push(&mut inject, &udp_frame(b"x"));
+            assert!(matches!(inject.flush(), Err(HandbackError::Fatal(_))), "inject");
+            assert_eq!(inject.pending(), 1);
+        })
+        .unwrap();
+}
+
+#[test]
+fn auto_takes_live_frames_here() {
+    let Some(_turn) = root("auto") else { return };
+    PrivateNs::new()
+        .unwrap()
+        .run(|| {
+            let mut config = lan(1500);
+            let chosen = choose(HandbackChoice::Auto, &config).unwrap();
+            assert_eq!(chosen.handback.name(), "inject", "{}", chosen.why);
+            drop(chosen);
+            config.max_frame = 3500;
+            let chosen = choose(HandbackChoice::Auto, &config).unwrap();
+            assert_eq!(chosen.handback.name(), "veth");
+            assert!(chosen.why.contains("3408"), "{}", chosen.why);
+            drop(chosen);
+            config.max_frame = 9022;
+            let error = choose(HandbackChoice::Auto, &config).unwrap_err();
+            assert!(error.to_string().contains("9022"), "{error}");
+        })
+        .unwrap();
+}

@@ -1,0 +1,83 @@
+//! The transform allocates nothing, whatever the frame.
+#![allow(unsafe_code)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::Arc;
+
+use xdpfrag::packet::{Df, Idents, Reason, Rule, Sink, Transform, Verdict};
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The system's allocator, counting the calls of each thread.
+struct Counting;
+
+// SAFETY: every call goes to `System` with the caller's arguments; the counter is a
+// thread-local without destructor or lazy initialisation, so that counting cannot allocate.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's promises about `layout` are those that `System` asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: `pointer` came from `System.alloc` with this `layout`.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+struct Buffer(Box<[u8]>);
+
+impl Sink for Buffer {
+    fn reserve(&mut self, _: usize, len: usize) -> bool {
+        len <= self.0.len()
+    }
+
+    fn push(&mut self, len: usize) -> &mut [u8] {
+        &mut self.0[..len]
+    }
+}
+
+/// Untagged IPv4 with DF, `ihl` words of header, `total` bytes of packet; TCP with a SYN and MSS 1460.
+fn frame(protocol: u8, ihl: u8, total: u16) -> Vec<u8> {
+    let mut frame = vec![0; 14 + usize::from(total)];
+    frame[12] = 8;
+    let [high, low] = total.to_be_bytes();
+    frame[14..24].copy_from_slice(&[0x40 | ihl, 0, high, low, 0, 0, 0x40, 0, 64, protocol]);
+    let payload = &mut frame[14 + usize::from(ihl) * 4..];
+    payload[12..14].copy_from_slice(&[0x60, 2]);
+    payload[20..24].copy_from_slice(&[2, 4, 5, 0xb4]);
+    frame
+}
+
+#[test]
+fn the_transform_does_not_allocate() {
+    let transform = Transform { df: Df::Clear, idents: Arc::new(Idents::default()) };
+    let mut sink = Buffer(vec![0; 2048].into());
+    let cases = [
+        (frame(17, 5, 1500), Verdict::Forward(Reason::Fragmented)),
+        (frame(17, 15, 9000), Verdict::Forward(Reason::Fragmented)),
+        (frame(6, 5, 1500), Verdict::Forward(Reason::Fragmented)),
+        (frame(6, 5, 44), Verdict::Forward(Reason::Fits)),
+        (frame(17, 5, 1422), Verdict::Forward(Reason::Fits)),
+        (vec![0; 60], Verdict::Pass(Reason::NotIpv4)),
+        (vec![0; 4096], Verdict::Drop(Reason::HandbackFull)),
+    ];
+    let before = ALLOCATIONS.get();
+    for (frame, verdict) in &cases {
+        for mss4 in [None, Some(1382)] {
+            let outcome = transform.apply(frame, Rule { mtu: 1422, mss4 }, &mut sink);
+            assert_eq!(outcome.verdict, *verdict);
+        }
+    }
+    assert_eq!(ALLOCATIONS.get(), before);
+
+    drop(std::hint::black_box(vec![1u8]));
+    assert!(ALLOCATIONS.get() > before, "the counter counts");
+}
