@@ -35,7 +35,7 @@ fn an_interface_that_is_down_comes_with_the_command_that_raises_it() {
     lab.gateway.ip("link set eth1 down").unwrap();
     let (code, message) = refuse_run(&lab, LAN);
     assert_eq!(code, Some(3), "{message}");
-    assert!(message.contains("ip link set eth1 up"), "{message}");
+    assert!(message.contains("ip link set dev eth1 up"), "{message}");
 }
 
 #[test]
