@@ -256,7 +256,7 @@ static __always_inline enum xf_reason handle(struct xdp_md *ctx, struct xf_count
 		return XF_DF_KEPT;
 	if (oversize && !fragmentable(ctx, &packet))
 		return XF_MALFORMED;
-	if (oversize && frame_len > cfg.max_frame)
+	if (oversize && frame_len > live.max_frame)
 		return XF_TOO_LONG;
 
 	if (cfg.sticky_ns && !cfg.redirect_all && !live.generic)
