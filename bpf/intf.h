@@ -99,7 +99,9 @@ struct xf_config {
 struct xf_live {
 	__u32 lan_mtu;	 /* of the LAN interface */
 	__u32 generic;	 /* attached in generic mode */
-	__u32 max_frame; /* longest frame a worker can take, Ethernet header included */
+	/* Bytes, Ethernet header included: */
+	__u32 max_frame; /* longest frame a worker can receive */
+	__u32 max_whole; /* longest frame it can hand back as it is */
 };
 
 #define XF_FLOW_SLOTS 65536 /* power of two */

@@ -268,7 +268,7 @@ static __always_inline enum xf_reason handle(struct xdp_md *ctx, struct xf_count
 	else if (stamp && follows(*stamp))
 		reason = XF_STICKY;
 
-	if (reason != XF_FITS && frame_len <= live.max_frame) {
+	if (oversize || (reason != XF_FITS && frame_len <= live.max_whole)) {
 		__u64 now = bpf_ktime_get_ns();
 
 		if (worker_alive(ctx->rx_queue_index, now)) {

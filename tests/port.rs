@@ -17,7 +17,7 @@ use xdpfrag::port::{Port, XskConfig, XskPort};
 use xdpfrag::worker::clock::monotonic_ns;
 use xdpfrag::worker::{Turn, Worker, WorkerConfig, WorkerEnd};
 use xdpfrag::xdp::layout::Route;
-use xdpfrag::xdp::{Attached, LanConfig, LanProgram};
+use xdpfrag::xdp::{Attached, FrameLimits, LanConfig, LanProgram};
 
 const RULE: Rule = Rule { mtu: 1422, mss4: Some(1382) };
 const STALL: Duration = Duration::from_millis(100);
@@ -127,7 +127,7 @@ fn attach(lan_mtu: u32, redirect_all: bool) -> (LanProgram, Attached, XskPort) {
     .unwrap();
     program.set_route("198.18.2.0/24".parse().unwrap(), Route::Tunnel(RULE)).unwrap();
     let attached = program.attach(if_nametoindex("lan0").unwrap(), Mode::Native).unwrap();
-    program.set_max_frame(port.max_frame() as u32).unwrap();
+    program.set_limits(FrameLimits { receive: port.max_frame() as u32, whole: lan_mtu + 22 }).unwrap();
     program.register_socket(0, &port.as_fd()).unwrap();
     (program, attached, port)
 }

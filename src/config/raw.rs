@@ -86,7 +86,7 @@ pub struct RunArgs {
     pub queues: Queues,
 
     /// Cores to pin the workers to, such as 1,3: in the order of queues, used in turn
-    /// [default: one core after the other]
+    /// [default: from the last core down, since interrupts favour the first]
     #[arg(long, value_name = "LIST")]
     pub cores: Option<List>,
 

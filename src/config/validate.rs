@@ -4,17 +4,10 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
-use super::plan::{Plan, Treatment};
+use super::plan::{Mode, Plan, Redirect, Treatment};
 use super::raw::{RunArgs, TreatmentArgs};
 use super::values::{Destination, Mss};
-use crate::packet::Rule;
-
-/// IPv4 and TCP header without options.
-const HEADERS: u16 = 40;
-
-/// RFC 9293 section 3.7.1: the MSS of a host that sends no option. Clamping below it would cost more
-/// than fragments do (and see CVE-2019-11479).
-const MSS_FLOOR: u16 = 536;
+use crate::packet::{Rule, mss};
 
 /// Flags that are right one by one, but not together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +18,12 @@ pub enum ConfigError {
     /// The same prefix twice.
     #[error("--dst {0} is given twice; give each prefix once, with one MTU")]
     DuplicatePrefix(Ipv4Net),
+    /// Frames would go round for ever.
+    #[error(
+        "--redirect all does not go with --mode generic: in generic mode the XDP program would see every frame \
+         that was handed back again; use --redirect oversize"
+    )]
+    RedirectAllGeneric,
 }
 
 /// The plan for `run`.
@@ -33,6 +32,9 @@ pub fn plan(args: &RunArgs) -> Result<Plan, ConfigError> {
         if args.iface[..position].contains(name) {
             return Err(ConfigError::DuplicateInterface(name.clone()));
         }
+    }
+    if args.redirect == Redirect::All && args.mode == Mode::Generic {
+        return Err(ConfigError::RedirectAllGeneric);
     }
     Ok(Plan {
         interfaces: args.iface.clone(),
@@ -66,7 +68,7 @@ pub fn treatment(args: &TreatmentArgs) -> Result<Treatment, ConfigError> {
 }
 
 fn mss_limit(mss: Mss, mtu: u16) -> Option<u16> {
-    let fitting = (mtu - HEADERS).max(MSS_FLOOR);
+    let fitting = mss::mss4_for(mtu);
     match mss {
         Mss::Auto => Some(fitting),
         Mss::Limit(limit) => Some(limit.min(fitting)),
@@ -119,6 +121,13 @@ mod tests {
         );
         let twice = planned("--iface a --mtu 1422 --dst 10.0.0.0/8 --dst 10.0.0.0/8=1400");
         assert_eq!(twice, Err(ConfigError::DuplicatePrefix("10.0.0.0/8".parse().unwrap())));
+    }
+
+    #[test]
+    fn what_would_go_round_for_ever_is_refused() {
+        let flags = "--iface a --mtu 1422 --redirect all --mode";
+        assert_eq!(planned(&format!("{flags} generic")), Err(ConfigError::RedirectAllGeneric));
+        assert!(planned(&format!("{flags} auto")).is_ok());
     }
 
     #[test]

@@ -12,19 +12,17 @@ use ipnet::Ipv4Net;
 use thiserror::Error;
 
 use crate::config::{Plan, Redirect, Treatment};
-use crate::handback::{self, Chosen, HandbackConfig, OpenError};
+use crate::handback::{self, Chosen, Handback, HandbackConfig, OpenError};
 use crate::net::links::Link;
 use crate::net::{addresses, ethtool, links};
 use crate::observe::snapshot::{InterfaceSnapshot, RouteSnapshot};
-use crate::packet::{Edit, Reason, Transform};
+use crate::packet::{Edit, Reason, Transform, ether};
 use crate::port::{Port, XskConfig, XskError, XskPort};
 use crate::worker::{Turn, Worker, WorkerConfig, WorkerEnd};
 use crate::xdp::{
-    AttachError, Attached, ClampLink, ClampProgram, Error as XdpError, LanConfig, LanProgram, Route, XdpMode,
+    AttachError, Attached, ClampLink, ClampProgram, Error as XdpError, FrameLimits, LanConfig, LanProgram,
+    Route, XdpMode,
 };
-
-/// Ethernet header and two VLAN tags, bytes.
-const LINK_HEADER: u32 = 22;
 
 /// A gateway could not be brought up; what had been done is undone.
 #[derive(Debug, Error)]
@@ -170,7 +168,7 @@ impl Gateway {
                     interface: interface.clone(),
                     ifindex: self.link.index,
                     queue,
-                    max_frame: self.longest_output(plan) as usize,
+                    max_frame: self.longest_output(),
                 },
             )?;
             if position == 0 {
@@ -181,9 +179,12 @@ impl Gateway {
                 interface: interface.clone(),
                 queue,
                 zero_copy: plan.zero_copy,
-                max_frame: (self.link.mtu + LINK_HEADER) as usize,
+                max_frame: self.link.mtu as usize + ether::MAX_HEADER_LEN,
             })?;
-            self.program.set_max_frame(port.max_frame() as u32)?;
+            self.program.set_limits(FrameLimits {
+                receive: port.max_frame() as u32,
+                whole: handback.max_frame() as u32,
+            })?;
             // The worker owns the socket; the map needs it once more.
             let socket = port.as_fd().try_clone_to_owned();
             let spawn = |source| GatewayError::Spawn { interface: interface.clone(), queue, source };
@@ -212,17 +213,12 @@ impl Gateway {
         Ok(())
     }
 
-    /// Longest frame that a worker may have to hand back. Fragments are as long as the longest SA MTU, and
-    /// what fits leaves as it came, a trailer included: the LAN's MTU bounds it.
-    fn longest_output(&self, plan: &Plan) -> u32 {
-        let longest_mtu = plan.treatment.scope.iter().map(|(_, rule)| u32::from(rule.mtu)).max().unwrap_or(0);
-        match plan.redirect {
-            Redirect::All => longest_mtu.min(self.link.mtu).max(self.link.mtu.min(1500)) + LINK_HEADER,
-            // Preflight refused an SA MTU that is exceeded by the LAN's and by a live frame's room.
-            Redirect::Oversize => {
-                (longest_mtu.max(self.link.mtu) + LINK_HEADER).min(handback::inject::MAX_FRAME as u32)
-            }
-        }
+    /// Longest frame that a worker may have to hand back: a fragment, or a frame that fits, as it came.
+    /// What is longer than any hand-back can carry stays with the XDP program.
+    fn longest_output(&self) -> usize {
+        let mtus = self.treatment.scope.iter().map(|(_, rule)| u32::from(rule.mtu));
+        let longest = mtus.fold(self.link.mtu, u32::max) as usize + ether::MAX_HEADER_LEN;
+        longest.min(handback::inject::MAX_FRAME)
     }
 
     /// Name of the LAN interface.

@@ -7,6 +7,9 @@ pub const IPV4: u16 = 0x0800;
 const TPIDS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 const MAX_TAGS: usize = 2;
 
+/// Addresses, ethertype and two tags, bytes.
+pub const MAX_HEADER_LEN: usize = 14 + 4 * MAX_TAGS;
+
 /// A frame whose Ethernet header and VLAN tags are wholly there.
 #[derive(Debug, Clone, Copy)]
 pub struct EthernetFrame<'a> {

@@ -177,8 +177,9 @@ pub fn parse(frame: &[u8]) -> Result<(EthernetFrame<'_>, Ipv4Packet<'_>), Reason
     Ok((link, packet))
 }
 
+/// Pushes `frame` unchanged, because of `reason`.
 #[cold]
-fn pass<S: Sink>(frame: &[u8], reason: Reason, sink: &mut S) -> Outcome {
+pub fn pass<S: Sink>(frame: &[u8], reason: Reason, sink: &mut S) -> Outcome {
     if !sink.reserve(1, frame.len()) {
         return FULL;
     }

@@ -28,6 +28,8 @@ const XDP_HEADROOM: u32 = 256;
 const BUFFER: usize = (FRAME_SIZE - XDP_HEADROOM) as usize;
 /// Frames per UMEM: 8 MiB, what RLIMIT_MEMLOCK allows by default without CAP_IPC_LOCK.
 const FRAMES: u32 = 4096;
+/// UMEM of one socket, bytes.
+pub const UMEM_BYTES: u64 = FRAMES as u64 * FRAME_SIZE as u64;
 const RING: u32 = FRAMES / 2;
 
 /// The socket of an earlier process is released asynchronously.
@@ -284,7 +286,7 @@ impl Port for XskPort {
     }
 
     fn umem_bytes(&self) -> u64 {
-        u64::from(FRAMES) * u64::from(FRAME_SIZE)
+        UMEM_BYTES
     }
 
     fn ledger(&self) -> Ledger {

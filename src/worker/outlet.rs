@@ -1,15 +1,13 @@
 //! From a received frame to the kernel: transform, hand-back, and the account of both.
 
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::clock::monotonic_ns;
 use super::counters::Counters;
 use crate::config::Treatment;
 use crate::handback::{Handback, HandbackError};
-use crate::packet::ether::{self, EthernetFrame};
-use crate::packet::{Edits, Outcome, Reason, Sink, Transform, Verdict};
+use crate::packet::{self, Edits, Outcome, Reason, Transform, Verdict};
 use crate::port::Received;
 
 /// Consecutive flushes that may fail for the moment before the pending frames are given up. One is made
@@ -102,12 +100,13 @@ impl<H: Handback> Outlet<H> {
     #[inline]
     fn apply(&mut self, Received { bytes, meta }: Received<'_>) -> Outcome {
         let rule = match meta {
-            Some(meta) => Some(meta.rule),
-            None => destination(bytes).and_then(|address| self.treatment.rule(address)),
+            Some(meta) => Ok(meta.rule),
+            None => packet::parse(bytes)
+                .and_then(|(_, packet)| self.treatment.rule(packet.destination()).ok_or(Reason::OutOfScope)),
         };
         match rule {
-            Some(rule) => self.transform.apply(bytes, rule, &mut self.handback),
-            None => pass(bytes, Reason::OutOfScope, &mut self.handback),
+            Ok(rule) => self.transform.apply(bytes, rule, &mut self.handback),
+            Err(reason) => packet::pass(bytes, reason, &mut self.handback),
         }
     }
 
@@ -172,20 +171,4 @@ impl<H: Handback> Outlet<H> {
             }
         }
     }
-}
-
-/// Hands a frame back as it is.
-fn pass(bytes: &[u8], reason: Reason, sink: &mut impl Sink) -> Outcome {
-    if !sink.reserve(1, bytes.len()) {
-        return Outcome { verdict: Verdict::Drop(Reason::HandbackFull), edits: Edits::NONE, frames: 0 };
-    }
-    sink.push(bytes.len()).copy_from_slice(bytes);
-    Outcome { verdict: Verdict::Pass(reason), edits: Edits::NONE, frames: 1 }
-}
-
-/// Destination of an IPv4 packet; the transform looks at the rest.
-fn destination(frame: &[u8]) -> Option<Ipv4Addr> {
-    let frame = EthernetFrame::new_checked(frame)?;
-    let address: [u8; 4] = frame.payload().get(16..20)?.try_into().ok()?;
-    (frame.ethertype() == ether::IPV4).then(|| address.into())
 }

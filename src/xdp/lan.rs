@@ -3,8 +3,7 @@
 use std::mem::MaybeUninit;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{io, result};
 
@@ -14,7 +13,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use super::error::Error;
 use super::heartbeat::Heartbeats;
-use super::layout::{self, Counters, Live, Route};
+use super::layout::{self, Counters, FrameLimits, Live, Route};
 use super::log;
 use super::skeleton::xdpfrag::{XdpfragSkelBuilder, types};
 use super::sys::{self, Run};
@@ -67,12 +66,11 @@ pub struct LanProgram {
     routes: MapHandle,
     xsks: MapHandle,
     counters: MapHandle,
-    live: MapHandle,
+    live_map: MapHandle,
+    /// What `live_map` holds.
+    live: Mutex<Live>,
     heartbeats: Arc<Heartbeats>,
     redirect_all: bool,
-    lan_mtu: AtomicU32,
-    generic: AtomicBool,
-    max_frame: AtomicU32,
 }
 
 impl LanProgram {
@@ -97,14 +95,16 @@ impl LanProgram {
             routes: MapHandle::try_from(&*skeleton.maps.routes)?,
             xsks: MapHandle::try_from(&*skeleton.maps.xsks)?,
             counters: MapHandle::try_from(&*skeleton.maps.counters)?,
-            live: MapHandle::try_from(&*skeleton.maps.data)?,
+            live_map: MapHandle::try_from(&*skeleton.maps.data)?,
+            live: Mutex::new(Live {
+                lan_mtu: config.lan_mtu,
+                generic: false,
+                limits: FrameLimits::default(),
+            }),
             heartbeats: Heartbeats::map(heartbeats.as_fd(), queues)?,
             redirect_all: config.redirect_all,
-            lan_mtu: AtomicU32::new(config.lan_mtu),
-            generic: AtomicBool::new(false),
-            max_frame: AtomicU32::new(0),
         };
-        program.write_live()?;
+        program.change_live(|_| ())?;
         Ok(program)
     }
 
@@ -176,30 +176,24 @@ impl LanProgram {
 
     /// Tells the program of a new MTU of its interface, bytes.
     pub fn set_lan_mtu(&self, mtu: u32) -> Result<()> {
-        self.lan_mtu.store(mtu, Ordering::Relaxed);
-        self.write_live().map_err(Error::map("live", "set the MTU of the LAN interface"))
+        self.change_live(|live| live.lan_mtu = mtu)
+            .map_err(Error::map("live", "set the MTU of the LAN interface"))
     }
 
-    /// Tells the program the longest frame that a worker can take, bytes, Ethernet header included.
-    /// Until then it redirects none.
-    pub fn set_max_frame(&self, bytes: u32) -> Result<()> {
-        self.max_frame.store(bytes, Ordering::Relaxed);
-        self.write_live().map_err(Error::map("live", "set the longest frame"))
+    /// Tells the program what its workers can take. Until then it redirects nothing.
+    pub fn set_limits(&self, limits: FrameLimits) -> Result<()> {
+        self.change_live(|live| live.limits = limits).map_err(Error::map("live", "set the longest frame"))
     }
 
     /// Tells the program in which mode it is about to be attached.
     pub(super) fn set_generic(&self, generic: bool) -> Result<()> {
-        self.generic.store(generic, Ordering::Relaxed);
-        self.write_live().map_err(Error::map("live", "set the mode"))
+        self.change_live(|live| live.generic = generic).map_err(Error::map("live", "set the mode"))
     }
 
-    fn write_live(&self) -> libbpf_rs::Result<()> {
-        let live = Live {
-            lan_mtu: self.lan_mtu.load(Ordering::Relaxed),
-            generic: self.generic.load(Ordering::Relaxed),
-            max_frame: self.max_frame.load(Ordering::Relaxed),
-        };
-        self.live.update(&0u32.to_ne_bytes(), &live.to_bytes(), MapFlags::ANY)
+    fn change_live(&self, change: impl FnOnce(&mut Live)) -> libbpf_rs::Result<()> {
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut live);
+        self.live_map.update(&0u32.to_ne_bytes(), &live.to_bytes(), MapFlags::ANY)
     }
 
     pub(super) fn redirects_all(&self) -> bool {

@@ -154,6 +154,15 @@ impl AddAssign for Counters {
     }
 }
 
+/// What a worker can take, bytes, Ethernet header included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FrameLimits {
+    /// Longest frame it can receive.
+    pub receive: u32,
+    /// Longest frame it can hand back as it is; longer ones only in fragments.
+    pub whole: u32,
+}
+
 /// `struct xf_live`: what may change while the XDP program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Live {
@@ -161,20 +170,21 @@ pub struct Live {
     pub lan_mtu: u32,
     /// True if the program is attached in generic mode.
     pub generic: bool,
-    /// Longest frame a worker can take, bytes, Ethernet header included.
-    pub max_frame: u32,
+    /// What a worker can take.
+    pub limits: FrameLimits,
 }
 
 impl Live {
     /// Bytes of the program's `.data`.
-    pub const SIZE: usize = 12;
+    pub const SIZE: usize = 16;
 
     /// As the value of the program's `.data`.
     pub fn to_bytes(self) -> [u8; Live::SIZE] {
         let mut bytes = [0; Live::SIZE];
         bytes[..4].copy_from_slice(&self.lan_mtu.to_ne_bytes());
         bytes[4..8].copy_from_slice(&u32::from(self.generic).to_ne_bytes());
-        bytes[8..].copy_from_slice(&self.max_frame.to_ne_bytes());
+        bytes[8..12].copy_from_slice(&self.limits.receive.to_ne_bytes());
+        bytes[12..].copy_from_slice(&self.limits.whole.to_ne_bytes());
         bytes
     }
 }

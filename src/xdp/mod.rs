@@ -14,25 +14,15 @@ pub mod sys;
 
 mod attach;
 mod log;
+mod skeleton;
 
 pub use attach::{AttachError, Attached};
 pub use clamp::{ClampLink, ClampProgram, Method};
 pub use error::Error;
 pub use heartbeat::{Heartbeat, Heartbeats};
 pub use lan::{LanConfig, LanProgram};
-pub use layout::{Counters, Meta, Route};
+pub use layout::{Counters, FrameLimits, Meta, Route};
 pub use sys::XdpMode;
-
-/// What libbpf-cargo generates from `bpf/*.bpf.c`.
-#[allow(unsafe_code, missing_docs, unreachable_pub, clippy::all, clippy::undocumented_unsafe_blocks)]
-mod skeleton {
-    pub mod xdpfrag {
-        include!(concat!(env!("OUT_DIR"), "/xdpfrag.skel.rs"));
-    }
-    pub mod clamp {
-        include!(concat!(env!("OUT_DIR"), "/clamp.skel.rs"));
-    }
-}
 
 // The mirrors in `layout` against what clang made of the header.
 const _: () = {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, unshare};
 use nix::time::{ClockId, clock_gettime};
 use xdpfrag::packet::{Df, Edit, Reason, Rule};
-use xdpfrag::xdp::{Counters, LanConfig, LanProgram, Route};
+use xdpfrag::xdp::{Counters, FrameLimits, LanConfig, LanProgram, Route};
 use xsk_rs::config::{LibxdpFlags, SocketConfig, UmemConfig};
 use xsk_rs::{CompQueue, FillQueue, RxQueue, Socket, TxQueue, Umem};
 
@@ -88,7 +88,7 @@ impl Gateway {
         let rule = Rule { mtu: MTU, mss4: Some(MSS) };
         program.set_route("198.18.0.0/15".parse().unwrap(), Route::Tunnel(rule)).unwrap();
         program.set_local(ROUTER.into()).unwrap();
-        program.set_max_frame(MAX_FRAME).unwrap();
+        program.set_limits(FrameLimits { receive: MAX_FRAME, whole: MAX_FRAME }).unwrap();
         Gateway { program, _socket: None }
     }
 

@@ -5,15 +5,16 @@ use libbpf_rs::query::{LinkInfoIter, LinkTypeInfo, ProgInfoIter};
 use super::Options;
 use crate::config::{Choice, Mode};
 use crate::control::finding::Finding;
+use crate::handback::inject;
 use crate::net::links::Link;
 use crate::net::{ethtool, links, xdp_features};
+use crate::packet::ether;
 
-/// Longest frame that BPF_PROG_RUN takes in live-frames mode: a page less headroom and the kernel's
-/// own bookkeeping (`bpf_prog_test_run_xdp`).
-const MAX_LIVE_FRAME: u32 = 3408;
-
-/// Ethernet header and two VLAN tags.
-const LINK_HEADER: u32 = 22;
+const LINK_HEADER: u32 = ether::MAX_HEADER_LEN as u32;
+/// Longest frame that can be handed back, bytes.
+const MAX_HANDBACK: u32 = inject::MAX_FRAME as u32;
+/// Longest frame that a driver without multi-buffer XDP takes: one page, less headroom and skb_shared_info.
+const MAX_LINEAR: u32 = 3520;
 
 /// Whether frames that arrive on this kind of interface can be redirected to an AF_XDP socket; false
 /// if the rest is not worth a look.
@@ -166,7 +167,7 @@ pub(super) fn driver(link: &Link, options: &Options, findings: &mut Vec<Finding>
         Finding::ok("driver", format!("{driver}: {modes}"))
     });
     // Drivers give a frame one page, less the headroom.
-    if features.native && !features.multi_buffer && link.mtu + LINK_HEADER > MAX_LIVE_FRAME {
+    if features.native && !features.multi_buffer && link.mtu + LINK_HEADER > MAX_LINEAR {
         let why = format!("{driver} has no multi-buffer XDP: it may refuse the program at MTU {}", link.mtu);
         findings
             .push(Finding::warning("driver", why).remedy(format!("ip link set dev {} mtu 1500", link.name)));
@@ -179,16 +180,16 @@ pub(super) fn mtu(link: &Link, options: &Options, findings: &mut Vec<Finding>) {
     if options.mtus.is_empty() {
         return;
     }
-    let too_long = |mtu: u32| mtu < lan && mtu + LINK_HEADER > MAX_LIVE_FRAME;
+    let too_long = |mtu: u32| mtu < lan && mtu + LINK_HEADER > MAX_HANDBACK;
     if let Some(mtu) = options.mtus.iter().find(|mtu| too_long(u32::from(**mtu))) {
         let why = format!(
-            "an SA MTU of {mtu} makes fragments longer than the {MAX_LIVE_FRAME} bytes that can be handed back; \
+            "an SA MTU of {mtu} makes fragments longer than the {MAX_HANDBACK} bytes that can be handed back; \
              give {} or less",
-            MAX_LIVE_FRAME - LINK_HEADER
+            MAX_HANDBACK - LINK_HEADER
         );
         findings.push(
             Finding::fatal("MTU", why)
-                .remedy(format!("xdpfrag run --mtu {} ...", MAX_LIVE_FRAME - LINK_HEADER)),
+                .remedy(format!("xdpfrag run --mtu {} ...", MAX_HANDBACK - LINK_HEADER)),
         );
     } else if options.mtus.iter().all(|mtu| u32::from(*mtu) >= lan) {
         let why = format!(

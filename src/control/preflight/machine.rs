@@ -8,9 +8,7 @@ use nix::unistd::Pid;
 use super::Options;
 use crate::config::HandbackChoice;
 use crate::control::finding::Finding;
-
-/// UMEM of one queue at most, bytes.
-const UMEM_PER_QUEUE: u64 = 8 << 20;
+use crate::port::xsk;
 
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_NET_RAW: u32 = 13;
@@ -111,7 +109,7 @@ pub(super) fn locked_memory(queues: u32, findings: &mut Vec<Finding>) {
     if effective_capabilities().is_none_or(|effective| effective & 1 << CAP_IPC_LOCK != 0) {
         return;
     }
-    let needed = u64::from(queues.max(1)) * UMEM_PER_QUEUE;
+    let needed = u64::from(queues.max(1)) * xsk::UMEM_BYTES;
     match locked_memory_limit() {
         Some(limit) if limit < needed => {
             let why = format!(
