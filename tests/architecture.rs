@@ -27,7 +27,6 @@ const MAY_BE_UNSAFE: &[&str] = &[
     "handback/inject.rs",
     "handback/skeleton.rs",
     "handback/veth.rs",
-    "xdp/layout.rs",
     "xdp/sys.rs",
     "xdp/skeleton.rs",
 ];

@@ -67,8 +67,8 @@ fn a_frame_has_the_rule_of_its_metadata_else_that_of_its_destination() {
     assert_eq!(lengths, [14 + 596, 14 + 452, 1042, 14 + 1420, 14 + 78, 1492, 142, 14]);
     assert_eq!(turn.handback().taken()[6], untouched);
     let counters = turn.counters();
-    let counts = [Reason::Fits, Reason::Fragmented, Reason::OutOfScope].map(|reason| counters.count(reason));
-    assert_eq!(counts, [1, 2, 3]);
+    let reasons = [Reason::Fits, Reason::Fragmented, Reason::OutOfScope, Reason::NotIpv4];
+    assert_eq!(reasons.map(|reason| counters.count(reason)), [1, 2, 2, 1]);
     assert_eq!((counters.edits(Edit::Df), counters.edits(Edit::Id)), (3, 2));
     assert_eq!(counters.snapshot().handed_back, 8);
 }

@@ -7,8 +7,11 @@ pub mod udp;
 /// The byte at `offset` of the stream number `seed`: cheap, and no two neighbouring streams or
 /// offsets that differ by a fragment's length look alike.
 fn byte(seed: u64, offset: u64) -> u8 {
-    let word = (seed ^ (offset >> 3).wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    (word >> 32 ^ word >> (8 * (offset & 7))) as u8
+    // The finaliser of splitmix64.
+    let mut word = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (offset >> 3);
+    word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (word >> (8 * (offset & 7))) as u8
 }
 
 #[cfg(test)]
