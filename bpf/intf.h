@@ -89,7 +89,7 @@ enum xf_df { XF_DF_CLEAR, XF_DF_OVERSIZE, XF_DF_KEEP };
 /* Settled before the programs are loaded (.rodata). */
 struct xf_config {
 	__u64 stall_ns;	   /* a heartbeat older than this: no live worker */
-	__u64 sticky_ns;   /* how long a flow follows its last oversize frame; 0: never */
+	__u64 sticky_ns;   /* silence after which a flow no longer follows an oversize frame; 0: it never does */
 	__u64 flow_seed;   /* keys the flow hash, so that a sender cannot aim at a slot */
 	__u32 df;	   /* enum xf_df */
 	__u32 redirect_all;

@@ -47,7 +47,12 @@ struct {
 	__type(value, struct xf_heartbeat);
 } heartbeats SEC(".maps");
 
-/* When a flow of this hash last sent an oversize frame, CLOCK_MONOTONIC ns. */
+/*
+ * When a flow of this hash last went to the worker, CLOCK_MONOTONIC ns. Its
+ * first oversize frame takes it there; it comes back once it has been silent
+ * for sticky_ns: with no pause a frame on the short way could overtake the one
+ * before it.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, XF_FLOW_SLOTS);
@@ -93,6 +98,13 @@ static __always_inline __u64 *flow_stamp(const struct xf_packet *packet, void *e
 	hash = ((hash ^ hash >> 27) + rest) * 0x94d049bb133111eb;
 	slot = (hash ^ hash >> 31) & (XF_FLOW_SLOTS - 1);
 	return bpf_map_lookup_elem(&flows, &slot);
+}
+
+/* True if a flow with this stamp still follows its oversize frame. */
+static __always_inline bool follows(__u64 stamp)
+{
+	/* Signed: another core may have set it and have read the clock later. */
+	return stamp && (__s64)(bpf_ktime_get_ns() - stamp) < (__s64)cfg.sticky_ns;
 }
 
 static __always_inline bool worker_alive(__u32 queue, __u64 now)
@@ -226,7 +238,7 @@ static __always_inline enum xf_reason handle(struct xdp_md *ctx, struct xf_count
 	struct xf_packet packet;
 	enum xf_reason reason = xf_parse_ipv4(data, end, frame_len, &packet);
 	struct xf_route *route;
-	__u64 *stamp = NULL, now = 0;
+	__u64 *stamp = NULL;
 	bool oversize;
 
 	if (reason != XF_FITS)
@@ -244,22 +256,23 @@ static __always_inline enum xf_reason handle(struct xdp_md *ctx, struct xf_count
 		return XF_DF_KEPT;
 	if (oversize && !fragmentable(ctx, &packet))
 		return XF_MALFORMED;
-	if (cfg.sticky_ns && !live.generic)
+	if (oversize && frame_len > live.max_frame)
+		return XF_TOO_LONG;
+
+	if (cfg.sticky_ns && !cfg.redirect_all && !live.generic)
 		stamp = flow_stamp(&packet, end);
 	if (oversize)
 		reason = XF_OVERSIZE;
-	else if (stamp && *stamp && (now = bpf_ktime_get_ns()) - *stamp < cfg.sticky_ns)
-		reason = XF_STICKY;
 	else if (cfg.redirect_all)
 		reason = XF_ALL;
+	else if (stamp && follows(*stamp))
+		reason = XF_STICKY;
 
-	if (reason != XF_FITS) {
-		if (frame_len > live.max_frame)
-			return XF_TOO_LONG;
-		if (!now)
-			now = bpf_ktime_get_ns();
+	if (reason != XF_FITS && frame_len <= live.max_frame) {
+		__u64 now = bpf_ktime_get_ns();
+
 		if (worker_alive(ctx->rx_queue_index, now)) {
-			if (oversize && stamp)
+			if (stamp)
 				*stamp = now;
 			return redirect(ctx, now, route->mtu, route->mss4, reason);
 		}

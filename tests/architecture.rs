@@ -25,6 +25,7 @@ const MAY_BE_UNSAFE: &[&str] = &[
     "frame/region.rs",
     "port/xsk.rs",
     "handback/inject.rs",
+    "handback/skeleton.rs",
     "handback/veth.rs",
     "xdp/layout.rs",
     "xdp/sys.rs",

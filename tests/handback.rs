@@ -1,8 +1,8 @@
 //! Hand-backs and AF_XDP ports against a real kernel, in private network namespaces. Needs root.
 
-use std::io;
+use std::io::{self, BufRead as _, BufReader};
 use std::net::UdpSocket;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use xdpfrag::config::HandbackChoice;
 use xdpfrag::handback::{Handback, HandbackConfig, HandbackError, Inject, OpenError, Veth, choose};
 use xdpfrag::net::private_ns::PrivateNs;
 use xdpfrag::packet::Sink;
+use xdpfrag::xdp::Method;
 
 /// They count the machine's BPF programs, and measure.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -179,6 +180,9 @@ fn inject_delivers_jumbo_frames_up_to_its_limit() {
             let mut config = lan(3386);
             let mut handback = Inject::open(&config).unwrap();
             every_size_arrives(&mut handback, 3386 - 28);
+            // A queue that the device does not have is no reason to fail.
+            config.queue = 5;
+            every_size_arrives(&mut Inject::open(&config).unwrap(), 100);
             config.max_frame += 1;
             assert!(matches!(Inject::open(&config), Err(OpenError::TooLong { limit: 3408, .. })));
         })
@@ -206,6 +210,23 @@ fn veth_delivers_every_size_and_every_frame_and_leaves_nothing() {
             drop(Veth::open(&config).unwrap());
         })
         .unwrap();
+}
+
+#[test]
+fn veth_delivers_without_tcx_as_well() {
+    let Some(_turn) = root("veth with clsact") else { return };
+    let in_namespace = || {
+        let mut config = lan(3836);
+        config.max_frame = 3836;
+        let links = interfaces();
+        let mut handback = Veth::open_with(&config, Some(Method::Clsact)).unwrap();
+        every_size_arrives(&mut handback, 3836 - 46);
+        drop(handback);
+        eventually("the pair is gone", || interfaces() == links);
+        let too_long = Veth::open(&HandbackConfig { max_frame: 3841, ..config });
+        assert!(matches!(too_long, Err(OpenError::TooLong { limit: 3840, .. })));
+    };
+    PrivateNs::new().unwrap().run(in_namespace).unwrap();
 }
 
 #[test]
@@ -252,4 +273,42 @@ fn auto_takes_live_frames_here() {
             assert!(error.to_string().contains("9022"), "{error}");
         })
         .unwrap();
+}
+
+/// The process that the next test kills: holds both hand-backs on `lan0` until its end.
+#[test]
+fn hold_both_hand_backs() {
+    if std::env::var_os("XDPFRAG_TEST_HOLD").is_none() {
+        return;
+    }
+    let ifindex = if_nametoindex("lan0").unwrap();
+    let config = HandbackConfig { interface: "lan0".into(), ifindex, queue: 0, max_frame: 1522 };
+    let _held = (Inject::open(&config).unwrap(), Veth::open(&config).unwrap());
+    println!("\nholding");
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+#[test]
+fn nothing_is_left_after_sigkill() {
+    let Some(_turn) = root("SIGKILL") else { return };
+    let in_namespace = || {
+        let before = (programs("inject"), programs("veth"));
+        lan(1500);
+        let links = interfaces();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "hold_both_hand_backs", "--nocapture"])
+            .env("XDPFRAG_TEST_HOLD", "1")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        assert!(output.lines().any(|line| line.unwrap() == "holding"), "the child opened both");
+        assert_eq!((programs("inject"), programs("veth")), (before.0 + 1, before.1 + 1));
+        assert_eq!(interfaces().len(), links.len() + 1);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        eventually("the pair is gone", || interfaces() == links);
+        eventually("the programs are gone", || (programs("inject"), programs("veth")) == before);
+    };
+    PrivateNs::new().unwrap().run(in_namespace).unwrap();
 }

@@ -1,11 +1,17 @@
-//! The transform allocates nothing, whatever the frame.
+//! The transform and the worker's turn allocate nothing, whatever the frame.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
 
+use xdpfrag::config::Treatment;
+use xdpfrag::handback::MemHandback;
 use xdpfrag::packet::{Df, Idents, Reason, Rule, Sink, Transform, Verdict};
+use xdpfrag::port::MemPort;
+use xdpfrag::worker::Turn;
+use xdpfrag::worker::clock::monotonic_ns;
+use xdpfrag::xdp::Meta;
 
 thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
@@ -80,4 +86,24 @@ fn the_transform_does_not_allocate() {
 
     drop(std::hint::black_box(vec![1u8]));
     assert!(ALLOCATIONS.get() > before, "the counter counts");
+}
+
+#[test]
+fn a_turn_does_not_allocate() {
+    let transform = Transform { df: Df::Clear, idents: Arc::new(Idents::default()) };
+    let treatment = Arc::new(Treatment { scope: Vec::new(), df: Df::Clear });
+    let port = MemPort::new(128, 1792, 9022);
+    let mut turn = Turn::new(port, MemHandback::new(256, 2048).counting(), transform, treatment);
+    let rule = Rule { mtu: 1422, mss4: Some(1382) };
+    let frames = [frame(17, 5, 1500), frame(6, 5, 44), frame(17, 15, 9000), frame(17, 5, 1422), vec![0; 60]];
+    let before = ALLOCATIONS.get();
+    for number in 0..1000 {
+        for frame in &frames {
+            let meta = (number % 3 != 0).then(|| Meta { rx_ns: monotonic_ns(), rule });
+            assert!(turn.port_mut().deliver(frame, meta));
+        }
+        assert_eq!(turn.turn().unwrap().received, frames.len());
+    }
+    assert_eq!(ALLOCATIONS.get(), before);
+    assert!(turn.counters().count(Reason::Fragmented) > 1000);
 }

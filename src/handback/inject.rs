@@ -35,9 +35,6 @@ pub const MAX_FRAME: usize = 3408;
 const MAX_KERNEL_BATCH: usize = 256;
 /// `BPF_F_TEST_XDP_LIVE_FRAMES`.
 const LIVE_FRAMES: u32 = 2;
-/// A live frame begins as long as this (ETH_HLEN, the least that is allowed) and the program makes it as
-/// long as its slot says.
-const INITIAL_FRAME: [u8; 14] = [0; 14];
 
 /// Live-frames hand-back of one worker, with a program and maps of its own.
 #[derive(Debug)]
@@ -47,6 +44,9 @@ pub struct Inject {
     state: SharedWords,
     max_frame: usize,
     context: libbpf_sys::xdp_md,
+    /// What a live frame is before the program writes it: as long as the longest, because the kernel
+    /// copies this faster than it clears the bytes by which bpf_xdp_adjust_tail() lengthens a frame.
+    initial: Box<[u8]>,
     program: OwnedFd,
     /// Slots that are filled.
     filled: usize,
@@ -89,7 +89,7 @@ impl Inject {
             .and_then(|link| link)
             .map_err(step("attaching the live-frames program"))?;
         let context = libbpf_sys::xdp_md {
-            data_end: INITIAL_FRAME.len() as u32,
+            data_end: max_frame as u32,
             ingress_ifindex: config.ifindex,
             rx_queue_index: config.queue,
             ..libbpf_sys::xdp_md::default()
@@ -99,6 +99,7 @@ impl Inject {
             state,
             max_frame,
             context,
+            initial: vec![0; max_frame].into_boxed_slice(),
             program,
             filled: 0,
             taken: 0,
@@ -114,12 +115,14 @@ impl Inject {
     fn probe(&mut self) -> io::Result<()> {
         self.slots.slot_mut(0)[..HEADER].fill(0);
         self.set_next(0);
-        if self.run(1) == Err(Errno::EINVAL) && self.context.rx_queue_index != 0 {
-            // A queue that only AF_XDP knows: the index is no more than information for the program.
-            self.context.rx_queue_index = 0;
+        match self.run(1) {
+            // The device has no such queue any more; which one it is matters to nobody but RPS.
+            Err(Errno::EINVAL) if self.context.rx_queue_index != 0 => {
+                self.context.rx_queue_index = 0;
+                self.run(1)?;
+            }
+            result => result?,
         }
-        self.set_next(0);
-        self.run(1)?;
         self.failed = self.failures();
         Ok(())
     }
@@ -127,8 +130,8 @@ impl Inject {
     fn run(&mut self, frames: usize) -> Result<(), Errno> {
         let mut options = libbpf_sys::bpf_test_run_opts {
             sz: size_of::<libbpf_sys::bpf_test_run_opts>() as _,
-            data_in: INITIAL_FRAME.as_ptr().cast(),
-            data_size_in: INITIAL_FRAME.len() as u32,
+            data_in: self.initial.as_ptr().cast(),
+            data_size_in: self.initial.len() as u32,
             ctx_in: (&raw const self.context).cast(),
             ctx_size_in: size_of::<libbpf_sys::xdp_md>() as u32,
             repeat: frames as i32,

@@ -23,6 +23,7 @@ use super::{Flushed, Handback, HandbackConfig, HandbackError, OpenError, bpf_err
 use crate::frame::{Frame, Ledger, Lent, Pool, os_error};
 use crate::net::private_ns::PrivateNs;
 use crate::packet::Sink;
+use crate::xdp::Method;
 use crate::xdp::sys::{Link, TcxHook};
 
 /// UMEM frames, and the size of both rings: so everything fits them.
@@ -68,6 +69,15 @@ impl Veth {
     /// # Errors
     /// [`OpenError`] names the step.
     pub fn open(config: &HandbackConfig) -> Result<Veth, OpenError> {
+        Veth::open_with(config, None)
+    }
+
+    /// [`open`](Veth::open) with the redirect attached in the given way; `None` takes tcx, and clsact
+    /// on kernels without it.
+    ///
+    /// # Errors
+    /// [`OpenError`] names the step.
+    pub fn open_with(config: &HandbackConfig, method: Option<Method>) -> Result<Veth, OpenError> {
         let step = |step| {
             move |source: io::Error| OpenError::Step { interface: config.interface.clone(), step, source }
         };
@@ -84,8 +94,8 @@ impl Veth {
         let ns = PrivateNs::new().map_err(step("making a private network namespace"))?;
         let name = format!("xdpfrag{}q{}", config.ifindex, config.queue);
         let pair = VethPair::create(&name, max_frame as u32, &ns).map_err(step("making a veth pair"))?;
-        let redirect =
-            attach_redirect(pair.ifindex, config.ifindex).map_err(step("attaching the redirect program"))?;
+        let redirect = attach_redirect(pair.ifindex, config.ifindex, method)
+            .map_err(step("attaching the redirect program"))?;
         pair.up(&ns).map_err(step("setting the veth pair up"))?;
         let frame_size = if max_frame + HEADROOM > SMALL_FRAME { LARGE_FRAME } else { SMALL_FRAME };
         let (umem, descriptors, rings) = ns
@@ -261,18 +271,20 @@ fn bind(frame_size: u32) -> io::Result<(Umem, Vec<FrameDesc>, Rings)> {
     Ok((umem, descriptors, (tx, rx, fill, completion)))
 }
 
-/// Redirects what `device` receives to the ingress of `lan`: by a tcx link, or on kernels before 6.6 by a
-/// clsact filter, which goes with the device.
-fn attach_redirect(device: u32, lan: u32) -> io::Result<Option<Link>> {
+/// Redirects what `device` receives to the ingress of `lan`: by a tcx link (Linux 6.6), or by a clsact
+/// filter, which goes with the device.
+fn attach_redirect(device: u32, lan: u32, method: Option<Method>) -> io::Result<Option<Link>> {
     let mut object = MaybeUninit::uninit();
     let mut open = VethSkelBuilder::default().open(&mut object).map_err(bpf_error)?;
     let constants = open.maps.rodata_data.as_deref_mut();
     constants.ok_or_else(|| io::Error::other("the program has no constants"))?.lan_ifindex = lan;
     let skel = open.load().map_err(bpf_error)?;
     let program = skel.progs.veth.as_fd();
-    match Link::tcx(program, device, TcxHook::Ingress) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
-        link => return link.map(Some),
+    if method != Some(Method::Clsact) {
+        match Link::tcx(program, device, TcxHook::Ingress) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && method.is_none() => {}
+            link => return link.map(Some),
+        }
     }
     let mut builder = TcHookBuilder::new(program);
     let mut hook = builder.ifindex(device as i32).handle(1).priority(1).hook(TC_INGRESS);

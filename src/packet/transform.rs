@@ -157,9 +157,12 @@ impl Transform {
 
 const FULL: Outcome = Outcome { verdict: Verdict::Drop(Reason::HandbackFull), edits: Edits::NONE, frames: 0 };
 
-/// The packet in `frame`, or why it is passed. The XDP program asks in the same order.
+/// The IPv4 packet in `frame`, or why the frame is passed: `Malformed`, `NotIpv4` or `Group`.
+///
+/// [`Transform::apply`] begins with it, and so does who looks up the rule of a destination.
+/// The XDP program asks in the same order.
 #[inline]
-fn parse(frame: &[u8]) -> Result<(EthernetFrame<'_>, Ipv4Packet<'_>), Reason> {
+pub fn parse(frame: &[u8]) -> Result<(EthernetFrame<'_>, Ipv4Packet<'_>), Reason> {
     let link = EthernetFrame::new_checked(frame).ok_or(Reason::Malformed)?;
     if link.ethertype() != ether::IPV4 {
         return Err(Reason::NotIpv4);

@@ -100,9 +100,15 @@ impl XskPort {
     }
 
     fn open_once(config: &XskConfig) -> Result<XskPort, XskError> {
+        // Asked for only where it is needed: many drivers have no zero-copy with it.
+        if config.max_frame <= BUFFER {
+            return XskPort::bind(config, false);
+        }
         match XskPort::bind(config, true) {
-            // XDP_USE_SG needs 6.6; an older kernel knows no such flag.
-            Err(error) if error.source.raw_os_error() == Some(libc::EINVAL) => XskPort::bind(config, false),
+            // XDP_USE_SG came with 6.6 (EINVAL before), and not to every zero-copy driver.
+            Err(error) if matches!(error.source.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
+                XskPort::bind(config, false)
+            }
             result => result,
         }
     }

@@ -61,6 +61,9 @@ pub enum WorkerError {
     /// The socket is gone.
     #[error("socket: {0}")]
     Port(#[source] io::Error),
+    /// The core is not there, or not this process' to use.
+    #[error("cannot be pinned to core {0}: see `taskset -p` and --cores")]
+    Pin(usize),
     /// The code has a bug.
     #[error("panicked: {0}")]
     Panic(String),
@@ -167,10 +170,10 @@ fn run<P: Port, H: Handback>(
     beat: &impl Fn(u64),
     stop: &AtomicBool,
 ) -> Result<(), WorkerError> {
-    if let Some(id) = config.core {
-        core_affinity::set_for_current(CoreId { id });
-    }
-    let result = serve(config, &mut turn, beat, stop);
+    let result = match config.core {
+        Some(id) if !core_affinity::set_for_current(CoreId { id }) => Err(WorkerError::Pin(id)),
+        _ => serve(config, &mut turn, beat, stop),
+    };
     // From here on the XDP program passes new frames to the kernel.
     beat(0);
     drain(&mut turn);
@@ -245,7 +248,91 @@ fn message(panic: &(dyn Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use crossbeam::channel::unbounded;
+
     use super::*;
+    use crate::config::Treatment;
+    use crate::handback::MemHandback;
+    use crate::packet::{Df, Idents, Transform};
+    use crate::port::MemPort;
+
+    const TIMEOUT: Duration = Duration::from_secs(5);
+
+    fn config(poll: Poll) -> WorkerConfig {
+        WorkerConfig {
+            interface: "eth1".into(),
+            queue: 3,
+            core: None,
+            poll,
+            stall: Duration::from_millis(40),
+        }
+    }
+
+    fn turn(frames: usize) -> Turn<MemPort, MemHandback> {
+        let transform = Transform { df: Df::Clear, idents: Arc::new(Idents::with_seed(1)) };
+        let treatment = Arc::new(Treatment { scope: Vec::new(), df: Df::Clear });
+        let mut port = MemPort::new(512, 1792, 1792);
+        for _ in 0..frames {
+            assert!(port.deliver(&[0; 60], None));
+        }
+        Turn::new(port, MemHandback::new(64, 2048), transform, treatment)
+    }
+
+    #[test]
+    fn a_worker_beats_while_it_waits_and_takes_its_heartbeat_back_at_the_end() {
+        for poll in [Poll::Adaptive, Poll::Busy, Poll::Wait] {
+            let beats = Arc::new(Mutex::new(Vec::new()));
+            let (sender, ended) = unbounded();
+            let worker = {
+                let beats = Arc::clone(&beats);
+                let beat = move |now| beats.lock().unwrap().push(now);
+                Worker::spawn(config(poll), turn(10), beat, sender).unwrap()
+            };
+            std::thread::sleep(Duration::from_millis(200));
+            assert!(worker.alive());
+            worker.stop();
+            let end = ended.recv_timeout(TIMEOUT).unwrap();
+            assert!(end.result.is_ok() && end.queue == 3, "{end:?}");
+            assert_eq!((worker.snapshot().received, worker.snapshot().handed_back), (10, 10));
+            let beats = beats.lock().unwrap();
+            assert!(beats.len() >= 10, "{poll:?}: {} beats in five times the stall time", beats.len());
+            assert_eq!(beats.last(), Some(&0));
+        }
+    }
+
+    #[test]
+    fn a_worker_told_to_stop_empties_its_ring_first() {
+        let (sender, ended) = unbounded();
+        let worker = {
+            let turn = turn(500);
+            let worker = Worker::spawn(config(Poll::Wait), turn, |_| (), sender).unwrap();
+            worker.stop();
+            worker
+        };
+        ended.recv_timeout(TIMEOUT).unwrap().result.unwrap();
+        assert_eq!(worker.snapshot().handed_back, 500);
+    }
+
+    #[test]
+    fn a_panic_is_reported_as_the_end_of_the_worker() {
+        let (sender, ended) = unbounded();
+        let beat = |now| assert!(now == 0, "the heart stopped");
+        let worker = Worker::spawn(config(Poll::Busy), turn(0), beat, sender).unwrap();
+        let error = ended.recv_timeout(TIMEOUT).unwrap().result.unwrap_err();
+        assert!(matches!(&error, WorkerError::Panic(message) if message == "the heart stopped"), "{error}");
+        drop(worker);
+    }
+
+    #[test]
+    fn a_core_that_is_not_there_is_named() {
+        let (sender, ended) = unbounded();
+        let config = WorkerConfig { core: Some(1000), ..config(Poll::Wait) };
+        let _worker = Worker::spawn(config, turn(0), |_| (), sender).unwrap();
+        let error = ended.recv_timeout(TIMEOUT).unwrap().result.unwrap_err();
+        assert!(matches!(error, WorkerError::Pin(1000)), "{error}");
+    }
 
     #[test]
     fn thread_names_fit_the_kernel() {

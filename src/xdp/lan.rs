@@ -29,7 +29,8 @@ pub struct LanConfig {
     pub df: Df,
     /// `--redirect all`.
     pub redirect_all: bool,
-    /// How long a flow follows its last oversize frame; zero: not at all.
+    /// A flow follows its oversize frame through the worker until it has been silent for this long;
+    /// zero: it does not.
     pub sticky: Duration,
     /// Age of a heartbeat at which its worker counts as dead.
     pub stall: Duration,
@@ -43,7 +44,8 @@ pub struct LanConfig {
 
 impl LanConfig {
     fn to_rodata(self) -> types::xf_config {
-        let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        // Signed on the other side.
+        let ns = |time: Duration| time.as_nanos().min(i64::MAX as u128) as u64;
         types::xf_config {
             stall_ns: ns(self.stall),
             sticky_ns: ns(self.sticky),

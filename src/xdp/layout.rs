@@ -6,7 +6,7 @@ use std::ops::AddAssign;
 
 use ipnet::Ipv4Net;
 
-use crate::packet::{Edit, Reason, Rule};
+use crate::packet::{Edit, MIN_MTU, Reason, Rule};
 
 /// `XF_META_MAGIC`.
 pub const META_MAGIC: u32 = 0x7866_7261;
@@ -56,10 +56,10 @@ impl Route {
     /// Bytes in the `routes` map.
     pub const SIZE: usize = 8;
 
-    /// As a value of the `routes` map.
+    /// As a value of the `routes` map; an MTU below [`MIN_MTU`] becomes that.
     pub fn to_bytes(self) -> [u8; Route::SIZE] {
         let (mtu, mss4, flags) = match self {
-            Route::Tunnel(rule) => (rule.mtu, rule.mss4.unwrap_or(0), 0),
+            Route::Tunnel(rule) => (rule.mtu.max(MIN_MTU), rule.mss4.unwrap_or(0), 0),
             Route::Local => (0, 0, ROUTE_LOCAL),
         };
         let mut bytes = [0; Route::SIZE];

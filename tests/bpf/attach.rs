@@ -81,6 +81,12 @@ fn generic_mode_only_where_native_is_not_to_be_had() {
     assert!(attached.fallback.as_deref().is_some_and(|why| why.contains("native")), "{attached:?}");
     drop(attached);
 
+    ip("link add eth2 numtxqueues 1 numrxqueues 1 type veth peer name host2 numtxqueues 2 numrxqueues 1");
+    ip("link set eth2 up");
+    ip("link set host2 up");
+    let error = program.attach(if_nametoindex("eth2").unwrap(), Mode::Native).unwrap_err().to_string();
+    assert!(error.contains("eth2") && error.contains("ethtool -L"), "{error}");
+
     let all = LanProgram::load(&LanConfig { redirect_all: true, ..CONFIG }).unwrap();
     let error = all.attach(lo, Mode::Auto).unwrap_err().to_string();
     assert!(error.contains("--redirect all needs native XDP"), "{error}");

@@ -1,5 +1,14 @@
 //! The egress program: MSS of what comes out of the tunnel.
 
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{getsockopt, sockopt};
 use xdpfrag::packet::{Edit, Rule};
 use xdpfrag::xdp::{ClampProgram, Route};
 
@@ -56,4 +65,47 @@ fn syns_out_of_the_tunnel_are_clamped() {
     let rule = Rule { mtu: MTU, mss4: Some(1200) };
     gateway.program.set_route("198.18.0.0/15".parse().unwrap(), Route::Tunnel(rule)).unwrap();
     assert_eq!(run(&syn_ack(&mss(1460)), true), mss(1200), "the XDP program's map");
+}
+
+/// A kernel's own SYN-ACK leaves with CHECKSUM_PARTIAL: clamped, it must still be taken.
+#[test]
+fn a_real_connection_gets_the_lower_mss() {
+    if skipped("a_real_connection_gets_the_lower_mss") {
+        return;
+    }
+    private_netns();
+    ip("link add eth1 type veth peer name host");
+    let (ready, lan_netns) = mpsc::channel();
+    let (go, linked) = mpsc::channel();
+    let lan_host = thread::spawn(move || {
+        private_netns();
+        let task = fs::read_link("/proc/thread-self").unwrap();
+        ready.send(format!("/proc/{}/ns/net", task.display())).unwrap();
+        linked.recv_timeout(Duration::from_secs(10)).unwrap();
+        ip("addr add 198.51.100.2/24 dev host");
+        ip("link set host up");
+        ip("route add default via 198.51.100.1");
+        let far: SocketAddr = (FAR_HOST, 80).into();
+        let mut stream = TcpStream::connect_timeout(&far, Duration::from_secs(10)).unwrap();
+        stream.write_all(&[7; 20_000]).unwrap();
+        getsockopt(&stream, sockopt::TcpMaxSeg).unwrap()
+    });
+    let netns = lan_netns.recv_timeout(Duration::from_secs(10)).unwrap();
+    ip(&format!("link set host netns {netns}"));
+    ip("addr add 198.51.100.1/24 dev eth1");
+    ip("addr add 198.18.0.2/32 dev lo");
+    ip("link set eth1 up");
+    let gateway = Gateway::without_worker(CONFIG);
+    let clamp = ClampProgram::load(gateway.program.routes_fd()).unwrap();
+    let _link = clamp.attach(if_nametoindex("eth1").unwrap()).unwrap();
+    let listener = TcpListener::bind(SocketAddr::from((FAR_HOST, 80))).unwrap();
+    go.send(()).unwrap();
+    // It has connected and sent all by then, or failed in time.
+    let used = lan_host.join().unwrap();
+    let mut received = Vec::new();
+    listener.accept().unwrap().0.read_to_end(&mut received).unwrap();
+    assert_eq!(received.len(), 20_000);
+    // Less 12 bytes of time stamps in every segment.
+    assert!(used <= u32::from(MSS) && used >= u32::from(MSS) - 40, "{used}");
+    assert!(clamp.counters().unwrap().edit(Edit::Mss) >= 1);
 }

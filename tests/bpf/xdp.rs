@@ -1,9 +1,12 @@
 //! Every reason and edit of the XDP program.
 
+use std::thread::sleep;
 use std::time::Duration;
 
+use nix::net::if_::if_nametoindex;
+use xdpfrag::config::Mode;
 use xdpfrag::packet::{Df, Edit, Reason, Rule, checksum};
-use xdpfrag::xdp::{LanConfig, Meta, Route};
+use xdpfrag::xdp::{LanConfig, LanProgram, Meta, Route};
 
 use crate::frames::{DF, Frame, MF, ROUTER, mss, with};
 use crate::gateway::*;
@@ -241,10 +244,14 @@ fn a_flow_follows_its_oversize_frame() {
     assert_eq!(reason(&last), Reason::Sticky, "fragments are told apart by addresses only");
     assert_eq!(reason(&Frame::udp(60)), Reason::Sticky, "and so are datagrams");
 
+    for _ in 0..3 {
+        sleep(CONFIG.sticky * 2 / 3);
+        assert_eq!(reason(&small), Reason::Sticky, "as long as it is not silent");
+    }
     gateway.beat(0);
     let seen = gateway.send(&small.bytes());
     assert_eq!((seen.action, seen.reason, &seen.edits[..]), (XDP_PASS, Reason::Fits, &[Edit::Df][..]));
-    std::thread::sleep(CONFIG.sticky);
+    sleep(CONFIG.sticky);
     assert_eq!(reason(&small), Reason::Fits);
 }
 
@@ -261,14 +268,51 @@ fn an_oversize_frame_that_found_no_worker_marks_no_flow() {
 }
 
 #[test]
+fn in_generic_mode_no_flow_follows() {
+    if skipped("in_generic_mode_no_flow_follows") {
+        return;
+    }
+    // There the program sees what was handed back: a sticky frame would come again and again.
+    let gateway = Gateway::with_worker(CONFIG);
+    let _attached = gateway.program.attach(if_nametoindex("lo").unwrap(), Mode::Generic).unwrap();
+    gateway.beat(now_ns());
+    assert_eq!(gateway.send(&Frame::udp(1500).bytes()).reason, Reason::Oversize);
+    gateway.beat(now_ns());
+    assert_eq!(gateway.send(&Frame::udp(60).bytes()).reason, Reason::Fits);
+}
+
+#[test]
+fn every_queue_has_its_heartbeat() {
+    if skipped("every_queue_has_its_heartbeat") {
+        return;
+    }
+    let program = LanProgram::load(&LanConfig { queues: 3, ..CONFIG }).unwrap();
+    let heartbeats = program.heartbeats();
+    let beats: Vec<_> = (0..3).map(|queue| heartbeats.of(queue).unwrap()).collect();
+    assert!(heartbeats.of(3).is_none() && heartbeats.of(u32::MAX).is_none());
+    // They outlive the program, for a worker that ends after it.
+    drop(program);
+    for (beat, ns) in beats.iter().zip(1..) {
+        beat.beat(ns);
+    }
+    assert_eq!(beats.iter().map(|beat| beat.last()).collect::<Vec<_>>(), [1, 2, 3]);
+}
+
+#[test]
 fn redirect_all_sends_everything_in_scope() {
     if skipped("redirect_all_sends_everything_in_scope") {
         return;
     }
-    let gateway = Gateway::with_worker(LanConfig { redirect_all: true, ..CONFIG });
+    let gateway = Gateway::with_worker(LanConfig { redirect_all: true, lan_mtu: 9100, ..CONFIG });
     let seen = gateway.send(&Frame::udp(60).bytes());
     assert_eq!((seen.action, seen.reason, &seen.edits[..]), (XDP_REDIRECT, Reason::All, &[][..]));
     gateway.passes_untouched(&with(Frame::udp(60), |f| f.destination = ROUTER).bytes(), Reason::Local);
+    assert_eq!(gateway.send(&Frame::udp(1500).bytes()).reason, Reason::Oversize);
+    assert_eq!(gateway.send(&Frame::udp(60).bytes()).reason, Reason::All);
+    let rule = Rule { mtu: 9000, mss4: None };
+    gateway.program.set_route("198.18.0.3/32".parse().unwrap(), Route::Tunnel(rule)).unwrap();
+    let long = with(Frame::udp(8987), |f| f.destination = [198, 18, 0, 3]);
+    assert_eq!(gateway.send(&long.bytes()).reason, Reason::Fits, "too long for a worker, but it needs none");
     gateway.beat(0);
     assert_eq!(gateway.send(&Frame::udp(60).bytes()).reason, Reason::Fits, "edited by the program itself");
 }

@@ -26,6 +26,9 @@ pub(super) fn check(link: &Link, findings: &mut Vec<Finding>) {
                  add rule ip early pre iifname \"{name}\" ip frag-off & 0x3fff != 0 notrack'"
             )));
         }
-        _ => findings.push(Finding::ok("conntrack", "tracks nothing: fragments stay fragments")),
+        _ => findings.push(Finding::ok(
+            "conntrack",
+            "no connection is tracked at the moment: fragments stay fragments",
+        )),
     }
 }
