@@ -3,6 +3,7 @@
 mod support;
 
 mod before;
+mod demo;
 mod fail_open;
 mod order;
 mod refusals;
