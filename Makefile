@@ -19,8 +19,9 @@ demo: build
 # Tests that need root or a kernel feature say so when they skip; the list is repeated at the end.
 test: deps
 	@mkdir -p $(dir $(SKIPPED)) && rm -f $(SKIPPED)
-	XDPFRAG_SKIPPED=$(SKIPPED) cargo test --locked
-	@if [ -s $(SKIPPED) ]; then echo "Skipped, and why:"; sort -u $(SKIPPED); else echo "No test was skipped."; fi
+	@XDPFRAG_SKIPPED=$(SKIPPED) cargo test --locked --no-fail-fast; status=$$?; \
+	if [ -s $(SKIPPED) ]; then echo "Skipped, and why:"; sort -u $(SKIPPED); else echo "No test was skipped."; fi; \
+	exit $$status
 
 bench: deps
 	cargo bench --locked

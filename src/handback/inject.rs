@@ -165,7 +165,11 @@ impl Inject {
 impl Sink for Inject {
     #[inline]
     fn reserve(&mut self, frames: usize, len: usize) -> bool {
-        len <= self.max_frame && frames <= SLOTS - self.filled
+        // The kernel receives a batch as a whole. Fragments of one datagram in two batches might end up
+        // further apart than a receiver tolerates (net.ipv4.ipfrag_max_dist, 64), with another worker's
+        // in between.
+        let room = if self.filled == 0 { SLOTS } else { MAX_KERNEL_BATCH.saturating_sub(self.filled) };
+        len <= self.max_frame && frames <= room
     }
 
     #[inline]
