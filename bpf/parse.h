@@ -89,7 +89,7 @@ static __always_inline enum xf_reason xf_parse_ipv4(void *data, void *end, __u32
 		l3 += sizeof(*tag);
 	}
 	if (proto != bpf_htons(ETH_P_IP))
-		return XF_NOT_IPV4;
+		return XF_NOT_IP;
 	if (eth->h_dest[0] & 1)
 		return XF_GROUP;
 

@@ -123,7 +123,7 @@ static __always_inline bool worker_alive(__u32 queue, __u64 now)
  * XF_NO_WORKER for a frame that is as it was, to be passed. A driver without
  * metadata makes the worker do without: it looks for the magic.
  */
-static __always_inline enum xf_reason redirect(struct xdp_md *ctx, __u64 now, __u16 mtu, __u16 mss4,
+static __always_inline enum xf_reason redirect(struct xdp_md *ctx, __u64 now, const struct xf_route *route,
 					       enum xf_reason reason)
 {
 	__u32 queue = ctx->rx_queue_index;
@@ -134,8 +134,9 @@ static __always_inline enum xf_reason redirect(struct xdp_md *ctx, __u64 now, __
 
 		if ((void *)(meta + 1) <= (void *)(long)ctx->data) {
 			meta->rx_ns = now;
-			meta->mtu = mtu;
-			meta->mss4 = mss4;
+			meta->mtu = route->mtu;
+			meta->mss4 = route->mss4;
+			meta->mss6 = route->mss6;
 			meta->magic = XF_META_MAGIC;
 		}
 	}
@@ -176,7 +177,7 @@ static __always_inline enum xf_reason edit(struct xdp_md *ctx, const struct xf_p
 					   struct xf_counters *count)
 {
 	struct xf_syn syn = {};
-	__u16 mtu = route->mtu, mss4 = route->mss4;
+	__u16 mss4 = route->mss4;
 	__u32 delta = 0;
 
 	if (mss4) {
@@ -191,7 +192,7 @@ static __always_inline enum xf_reason edit(struct xdp_md *ctx, const struct xf_p
 
 		if (!worker_alive(ctx->rx_queue_index, now))
 			return XF_NO_WORKER;
-		return redirect(ctx, now, mtu, mss4, XF_UNFINISHED);
+		return redirect(ctx, now, route, XF_UNFINISHED);
 	}
 	if (cfg.df == XF_DF_CLEAR && packet->frag_off & XF_IP_DF) {
 		clear_df(packet->ip);
@@ -274,7 +275,7 @@ static __always_inline enum xf_reason handle(struct xdp_md *ctx, struct xf_count
 		if (worker_alive(ctx->rx_queue_index, now)) {
 			if (stamp)
 				*stamp = now;
-			return redirect(ctx, now, route->mtu, route->mss4, reason);
+			return redirect(ctx, now, route, reason);
 		}
 		if (oversize)
 			return XF_NO_WORKER;

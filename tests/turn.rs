@@ -9,13 +9,13 @@ use proptest::prelude::*;
 use xdpfrag::config::Treatment;
 use xdpfrag::handback::mem::FlushFault;
 use xdpfrag::handback::{Handback, HandbackError, MemHandback};
-use xdpfrag::packet::{Df, Edit, Idents, Reason, Rule, Transform};
+use xdpfrag::packet::{Df, Edit, Idents, Reason, Rule, Tcp, Transform};
 use xdpfrag::port::{Fault, FaultPort, MemPort, Port};
 use xdpfrag::worker::clock::monotonic_ns;
 use xdpfrag::worker::{FLUSH_ATTEMPTS, Turn};
 use xdpfrag::xdp::Meta;
 
-const RULE: Rule = Rule { mtu: 1422, mss4: Some(1382) };
+const RULE: Rule = Rule { mtu: 1422, mss4: Some(1382), mss6: None };
 
 /// A DF datagram with `payload` bytes whose first four are `number`.
 fn frame(destination: Ipv4Addr, number: u32, payload: usize) -> Vec<u8> {
@@ -33,8 +33,12 @@ const IN_SCOPE: Ipv4Addr = Ipv4Addr::new(198, 18, 2, 2);
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 
 fn turn<P: Port>(port: P, handback: MemHandback) -> Turn<P, MemHandback> {
-    let treatment = Treatment { scope: vec![("198.18.2.0/24".parse().unwrap(), RULE)], df: Df::Clear };
-    let transform = Transform { df: Df::Clear, idents: Arc::new(Idents::with_seed(1)) };
+    let treatment = Treatment {
+        scope: vec![("198.18.2.0/24".parse().unwrap(), RULE)],
+        df: Df::Clear,
+        tcp: Tcp::Fragment,
+    };
+    let transform = Transform { df: Df::Clear, tcp: Tcp::Fragment, idents: Arc::new(Idents::with_seed(1)) };
     Turn::new(port, handback, transform, Arc::new(treatment))
 }
 
@@ -52,7 +56,7 @@ fn numbers(handback: &MemHandback) -> Vec<u32> {
 #[test]
 fn a_frame_has_the_rule_of_its_metadata_else_that_of_its_destination() {
     let (mut port, handback) = memory();
-    let narrow = Rule { mtu: 600, mss4: None };
+    let narrow = Rule { mtu: 600, mss4: None, mss6: None };
     port.deliver(&frame(IN_SCOPE, 0, 1000), Some(Meta { rx_ns: 1, rule: narrow }));
     port.deliver(&frame(IN_SCOPE, 1, 1000), None);
     port.deliver(&frame(IN_SCOPE, 2, 1450), None);
@@ -67,7 +71,7 @@ fn a_frame_has_the_rule_of_its_metadata_else_that_of_its_destination() {
     assert_eq!(lengths, [14 + 596, 14 + 452, 1042, 14 + 1420, 14 + 78, 1492, 142, 14]);
     assert_eq!(turn.handback().taken()[6], untouched);
     let counters = turn.counters();
-    let reasons = [Reason::Fits, Reason::Fragmented, Reason::OutOfScope, Reason::NotIpv4];
+    let reasons = [Reason::Fits, Reason::Fragmented, Reason::OutOfScope, Reason::NotIp];
     assert_eq!(reasons.map(|reason| counters.count(reason)), [1, 2, 2, 1]);
     assert_eq!((counters.edits(Edit::Df), counters.edits(Edit::Id)), (3, 2));
     assert_eq!(counters.snapshot().handed_back, 8);

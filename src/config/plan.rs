@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use ipnet::Ipv4Net;
 
-use crate::packet::{Df, Rule};
+use crate::packet::{Df, Rule, Tcp};
 
 /// Everything `run` needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub struct Treatment {
     pub scope: Vec<(Ipv4Net, Rule)>,
     /// Don't Fragment.
     pub df: Df,
+    /// Oversize TCP segments.
+    pub tcp: Tcp,
 }
 
 impl Treatment {

@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 
 use super::plan::{Choice, HandbackChoice, Mode, Poll, Redirect};
 use super::values::{self, Destination, List, Mss, Queues};
-use crate::packet::Df;
+use crate::packet::{Df, Tcp};
 
 /// What happens to which packets: the flags that `run` and `replay` share.
 #[derive(Debug, Clone, Args)]
@@ -29,7 +29,7 @@ pub struct TreatmentArgs {
 
     /// How oversize TCP segments are made to fit
     #[arg(long, value_enum, default_value_t)]
-    pub tcp: Tcp,
+    pub tcp: TcpPolicy,
 }
 
 /// `--df`.
@@ -56,10 +56,18 @@ impl From<DfPolicy> for Df {
 
 /// `--tcp`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum Tcp {
+pub enum TcpPolicy {
     /// As IP fragments, like any other packet.
     #[default]
     Fragment,
+}
+
+impl From<TcpPolicy> for Tcp {
+    fn from(policy: TcpPolicy) -> Tcp {
+        match policy {
+            TcpPolicy::Fragment => Tcp::Fragment,
+        }
+    }
 }
 
 /// The flags of `run`.

@@ -61,14 +61,18 @@ pub fn treatment(args: &TreatmentArgs) -> Result<Treatment, ConfigError> {
             return Err(ConfigError::DuplicatePrefix(*prefix));
         }
         let mtu = mtu.unwrap_or(args.mtu);
-        scope.push((*prefix, Rule { mtu, mss4: mss_limit(args.mss, mtu) }));
+        let rule = Rule {
+            mtu,
+            mss4: mss_limit(args.mss, mss::mss4_for(mtu)),
+            mss6: mss_limit(args.mss, mss::mss6_for(mtu)),
+        };
+        scope.push((*prefix, rule));
     }
     scope.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.prefix_len()));
-    Ok(Treatment { scope, df: args.df.into() })
+    Ok(Treatment { scope, df: args.df.into(), tcp: args.tcp.into() })
 }
 
-fn mss_limit(mss: Mss, mtu: u16) -> Option<u16> {
-    let fitting = mss::mss4_for(mtu);
+fn mss_limit(mss: Mss, fitting: u16) -> Option<u16> {
     match mss {
         Mss::Auto => Some(fitting),
         Mss::Limit(limit) => Some(limit.min(fitting)),

@@ -92,7 +92,8 @@ impl Running {
         }
         // Before the addresses are read, so that no change is missed.
         let changes = monitor().map_err(|source| RunError::System { step: "watching interfaces", source })?;
-        let transform = Transform { df: plan.treatment.df, idents: Arc::new(Idents::default()) };
+        let transform =
+            Transform { df: plan.treatment.df, tcp: plan.treatment.tcp, idents: Arc::new(Idents::default()) };
         let (end, ended) = unbounded();
         let gateways = plan
             .interfaces

@@ -43,7 +43,7 @@ mod transport;
 
 pub use ident::Idents;
 pub use reason::{Edit, Edits, Reason, Verdict};
-pub use transform::{Df, Outcome, Rule, Sink, Transform, parse, pass};
+pub use transform::{Df, Outcome, Rule, Sink, Tcp, Transform, parse, pass};
 
 /// Smallest SA MTU: every IPv4 module must be able to forward a datagram of 68 octets
 /// without further fragmentation (RFC 791 section 3.2).

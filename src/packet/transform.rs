@@ -22,6 +22,16 @@ pub enum Df {
     Keep,
 }
 
+/// How oversize TCP segments are made to fit (`--tcp`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Tcp {
+    /// As IP fragments, like any other packet.
+    #[default]
+    Fragment,
+    /// As several TCP segments, DF kept.
+    Resegment,
+}
+
 /// What holds for the packets to one destination prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
@@ -30,6 +40,8 @@ pub struct Rule {
     /// Largest MSS for TCP over IPv4, see [`mss4_for`](super::mss::mss4_for); `None` or 0 leaves
     /// the option alone.
     pub mss4: Option<u16>,
+    /// The same for TCP over IPv6, see [`mss6_for`](super::mss::mss6_for).
+    pub mss6: Option<u16>,
 }
 
 /// Where output frames go. The caller owns the memory.
@@ -59,6 +71,8 @@ pub struct Outcome {
 pub struct Transform {
     /// `--df`.
     pub df: Df,
+    /// `--tcp`.
+    pub tcp: Tcp,
     /// Fresh identifications, unique across workers.
     pub idents: Arc<Idents>,
 }
@@ -157,7 +171,7 @@ impl Transform {
 
 const FULL: Outcome = Outcome { verdict: Verdict::Drop(Reason::HandbackFull), edits: Edits::NONE, frames: 0 };
 
-/// The IPv4 packet in `frame`, or why the frame is passed: `Malformed`, `NotIpv4` or `Group`.
+/// The IPv4 packet in `frame`, or why the frame is passed: `Malformed`, `NotIp` or `Group`.
 ///
 /// [`Transform::apply`] begins with it, and so does who looks up the rule of a destination.
 /// The XDP program asks in the same order.
@@ -165,7 +179,7 @@ const FULL: Outcome = Outcome { verdict: Verdict::Drop(Reason::HandbackFull), ed
 pub fn parse(frame: &[u8]) -> Result<(EthernetFrame<'_>, Ipv4Packet<'_>), Reason> {
     let link = EthernetFrame::new_checked(frame).ok_or(Reason::Malformed)?;
     if link.ethertype() != ether::IPV4 {
-        return Err(Reason::NotIpv4);
+        return Err(Reason::NotIp);
     }
     if link.is_group() {
         return Err(Reason::Group);

@@ -85,7 +85,7 @@ impl Gateway {
     /// 198.18.0.0/15 goes into the tunnel, 198.18.0.1 is the router; no worker.
     pub(crate) fn without_worker(config: LanConfig) -> Gateway {
         let program = LanProgram::load(&config).unwrap();
-        let rule = Rule { mtu: MTU, mss4: Some(MSS) };
+        let rule = Rule { mtu: MTU, mss4: Some(MSS), mss6: None };
         program.set_route("198.18.0.0/15".parse().unwrap(), Route::Tunnel(rule)).unwrap();
         program.set_local(ROUTER.into()).unwrap();
         program.set_limits(FrameLimits { receive: MAX_FRAME, whole: MAX_FRAME }).unwrap();

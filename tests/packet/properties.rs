@@ -220,7 +220,7 @@ proptest! {
     #[test]
     fn without_room_nothing_is_pushed(packet in packets(), mtu in 68u16..1600, df in policies()) {
         let frame = packet.frame();
-        let rule = Rule { mtu, mss4: None };
+        let rule = Rule { mtu, mss4: None, mss6: None };
         let (outcome, frames) = apply(df, mtu, None, &frame);
         let transform = transform(df);
         let mut sink = Catch::new(frames.len() - 1, 0);
@@ -257,14 +257,10 @@ fn passes() {
     for (what, frame, reason) in [
         ("nothing", vec![], Reason::Malformed),
         ("half a MAC header", frame[..13].to_vec(), Reason::Malformed),
-        ("ARP", with(12, &[8, 6]), Reason::NotIpv4),
-        ("IPv6", with(12, &[0x86, 0xdd]), Reason::NotIpv4),
-        (
-            "ARP by broadcast",
-            with(0, &[0xff; 6]).into_iter().take(12).chain([8, 6]).collect(),
-            Reason::NotIpv4,
-        ),
-        ("three tags", Packet { tpids: vec![0x8100; 3], ..Packet::udp(9) }.frame(), Reason::NotIpv4),
+        ("ARP", with(12, &[8, 6]), Reason::NotIp),
+        ("IPv6", with(12, &[0x86, 0xdd]), Reason::NotIp),
+        ("ARP by broadcast", with(0, &[0xff; 6]).into_iter().take(12).chain([8, 6]).collect(), Reason::NotIp),
+        ("three tags", Packet { tpids: vec![0x8100; 3], ..Packet::udp(9) }.frame(), Reason::NotIp),
         ("broadcast MAC", with(0, &[0xff; 6]), Reason::Group),
         ("multicast MAC", with(0, &[0x01, 0, 0x5e]), Reason::Group),
         ("multicast MAC, no IPv4 header", with(0, &[1])[..20].to_vec(), Reason::Group),

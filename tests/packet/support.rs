@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use etherparse::Ipv4HeaderSlice;
-use xdpfrag::packet::{Df, Idents, Outcome, Rule, Sink, Transform};
+use xdpfrag::packet::{Df, Idents, Outcome, Rule, Sink, Tcp, Transform};
 
 pub(crate) const DF: u16 = 0x4000;
 pub(crate) const MF: u16 = 0x2000;
@@ -166,12 +166,12 @@ impl Sink for Catch {
 }
 
 pub(crate) fn transform(df: Df) -> Transform {
-    Transform { df, idents: Arc::new(Idents::with_seed(1)) }
+    Transform { df, tcp: Tcp::Fragment, idents: Arc::new(Idents::with_seed(1)) }
 }
 
 /// Applies with room to spare. Twice, with other rubbish in the buffers: all of it is overwritten.
 pub(crate) fn apply(df: Df, mtu: u16, mss4: Option<u16>, frame: &[u8]) -> (Outcome, Vec<Vec<u8>>) {
-    let rule = Rule { mtu, mss4 };
+    let rule = Rule { mtu, mss4, mss6: None };
     let [(outcome, frames), again] = [0x55, 0xaa].map(|fill| {
         let mut sink = Catch::new(usize::MAX, fill);
         let outcome = transform(df).apply(frame, rule, &mut sink);

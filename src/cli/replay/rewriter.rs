@@ -17,7 +17,7 @@ use crate::packet::{Edit, Idents, Reason, Rule, Sink, Transform, Verdict};
 const SEED: u64 = 0;
 
 /// For frames without a destination to look up: the transform passes them before it looks at the rule.
-const NO_RULE: Rule = Rule { mtu: u16::MAX, mss4: None };
+const NO_RULE: Rule = Rule { mtu: u16::MAX, mss4: None, mss6: None };
 
 /// Applies a treatment frame by frame, and counts.
 pub(super) struct Rewriter {
@@ -29,7 +29,8 @@ pub(super) struct Rewriter {
 
 impl Rewriter {
     pub(super) fn new(treatment: Treatment) -> Rewriter {
-        let transform = Transform { df: treatment.df, idents: Arc::new(Idents::with_seed(SEED)) };
+        let transform =
+            Transform { df: treatment.df, tcp: treatment.tcp, idents: Arc::new(Idents::with_seed(SEED)) };
         Rewriter { treatment, transform, frames: Frames::default(), counts: Counts::default() }
     }
 
