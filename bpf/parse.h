@@ -114,8 +114,12 @@ static __always_inline enum xf_reason xf_parse_ipv4(void *data, void *end, __u32
 /* The TCP header of a packet: NULL if it has none (non-first fragment, cut short). */
 static __always_inline struct tcphdr *xf_tcp(const struct xf_packet *packet, void *end)
 {
-	struct tcphdr *tcp = (void *)packet->ip + packet->ihl;
+	__u32 ihl = packet->ihl;
+	struct tcphdr *tcp;
 
+	/* Masked anew: where it was compared with 20 before, the verifier of 6.12 lost its bounds. */
+	barrier_var(ihl);
+	tcp = (void *)packet->ip + (ihl & 0x3c);
 	if (packet->ip->protocol != IPPROTO_TCP || packet->frag_off & XF_IP_OFFSET)
 		return NULL;
 	if (packet->total < packet->ihl + sizeof(*tcp) || (void *)(tcp + 1) > end)
