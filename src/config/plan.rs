@@ -52,8 +52,7 @@ pub struct Treatment {
 
 impl Treatment {
     /// The rule of the longest prefix that holds `destination`.
-    pub fn rule(&self, destination: impl Into<IpAddr>) -> Option<Rule> {
-        let destination = destination.into();
+    pub fn rule(&self, destination: IpAddr) -> Option<Rule> {
         // fe80::/10 never leaves its link (RFC 4291 section 2.5.6), hence is in no tunnel.
         if matches!(destination, IpAddr::V6(address) if address.is_unicast_link_local()) {
             return None;
