@@ -48,7 +48,7 @@ fn what_is_not_in_scope_passes_untouched() {
     let gateway = Gateway::without_worker(CONFIG);
     let change = |change: fn(&mut Frame)| with(Frame::udp(100), change).bytes();
     for (frame, reason) in [
-        (change(|f| f.ethertype = 0x86dd), Reason::NotIp),
+        (change(|f| f.ethertype = 0x8864), Reason::NotIp),
         (change(|f| f.ethertype = 0x0806), Reason::NotIp),
         (change(|f| f.tags = vec![(0x8100, 1), (0x8100, 2), (0x8100, 3)]), Reason::NotIp),
         (change(|f| f.mac = 1), Reason::Group),
@@ -81,6 +81,7 @@ fn malformed_headers_pass_untouched() {
     };
     for (what, frame) in [
         ("version 6", poke(0, 0x65)),
+        ("no IPv6 in spite of its ethertype", with(Frame::udp(60), |f| f.ethertype = 0x86dd).bytes()),
         ("header of 16 bytes", poke(0, 0x44)),
         ("total length below the header's", poke(3, 19)),
         ("total length beyond the frame", poke(3, 61)),
@@ -331,6 +332,13 @@ fn df_modes() {
     keep.passes_untouched(&Frame::udp(1500).bytes(), Reason::DfKept);
     let plain = with(Frame::udp(1500), |f| f.frag_off = 0);
     assert_eq!(keep.send(&plain.bytes()).reason, Reason::Oversize);
+
+    let cut = Gateway::with_worker(LanConfig { df: Df::Keep, resegment: true, ..CONFIG });
+    let segment = Frame::tcp(0x10, &[], 1460);
+    assert_eq!(cut.send(&segment.bytes()).reason, Reason::Oversize, "several segments, DF kept");
+    cut.passes_untouched(&Frame::udp(1500).bytes(), Reason::DfKept);
+    let part = with(segment, |f| f.frag_off = DF | 185);
+    cut.passes_untouched(&part.bytes(), Reason::DfKept);
 }
 
 #[test]
@@ -379,6 +387,7 @@ fn routes_can_be_listed_and_removed() {
     let gateway = Gateway::without_worker(CONFIG);
     let scope = "198.18.0.0/15".parse().unwrap();
     let mut routes = gateway.program.routes().unwrap();
+    routes.retain(|(prefix, _)| prefix.addr().is_ipv4());
     routes.sort_by_key(|(prefix, _)| *prefix);
     let rule = Rule { mtu: MTU, mss4: Some(MSS), mss6: None };
     assert_eq!(routes, [(scope, Route::Tunnel(rule)), ("198.18.0.1/32".parse().unwrap(), Route::Local)]);
