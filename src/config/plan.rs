@@ -1,9 +1,10 @@
 //! The validated plan of a run: what the rest of the program trusts.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::packet::{Df, Rule, Tcp};
 
@@ -47,8 +48,9 @@ pub struct Treatment {
 
 impl Treatment {
     /// The rule of the longest prefix that holds `destination`.
-    pub fn rule(&self, destination: std::net::Ipv4Addr) -> Option<Rule> {
-        self.scope.iter().find(|(prefix, _)| prefix.contains(&destination)).map(|(_, rule)| *rule)
+    pub fn rule(&self, destination: IpAddr) -> Option<Rule> {
+        let holds = |prefix: Ipv4Net| IpNet::from(prefix).contains(&destination);
+        self.scope.iter().find(|(prefix, _)| holds(*prefix)).map(|(_, rule)| *rule)
     }
 }
 

@@ -258,7 +258,7 @@ fn passes() {
         ("nothing", vec![], Reason::Malformed),
         ("half a MAC header", frame[..13].to_vec(), Reason::Malformed),
         ("ARP", with(12, &[8, 6]), Reason::NotIp),
-        ("IPv6", with(12, &[0x86, 0xdd]), Reason::NotIp),
+        ("IPv6 that is not", with(12, &[0x86, 0xdd]), Reason::Malformed),
         ("ARP by broadcast", with(0, &[0xff; 6]).into_iter().take(12).chain([8, 6]).collect(), Reason::NotIp),
         ("three tags", Packet { tpids: vec![0x8100; 3], ..Packet::udp(9) }.frame(), Reason::NotIp),
         ("broadcast MAC", with(0, &[0xff; 6]), Reason::Group),
