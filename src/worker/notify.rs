@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use super::rate::RateLimit;
-use crate::packet::{self, too_big};
+use crate::packet::{self, Packet, too_big};
 
 /// BPF_RET | BPF_K: keep this many bytes of what arrives.
 const RETURN: u16 = 0x06;
@@ -48,13 +48,16 @@ impl Notifier {
     /// sender's next oversize packet is as good a reason.
     pub(super) fn tell(&self, frame: &[u8], mtu: u16, now_ns: u64) -> Option<io::Result<()>> {
         let (_, packet) = packet::parse(frame).ok()?;
-        if !too_big::may_notify(&packet) || !self.limit.allow(packet.source(), now_ns) {
+        let (socket, source) = match &packet {
+            Packet::V4(packet) => (&self.icmp, IpAddr::from(packet.source())),
+            Packet::V6(packet) => (self.icmp6.as_ref()?, IpAddr::from(packet.source())),
+        };
+        if !too_big::may_notify(&packet) || !self.limit.allow(source, now_ns) {
             return None;
         }
-        let socket = if packet.source().is_ipv4() { &self.icmp } else { self.icmp6.as_ref()? };
         let mut message = [0; too_big::MAX_LEN];
         let len = too_big::write(&packet, mtu, &mut message);
-        Some(send(socket, &message[..len], packet.source()))
+        Some(socket.send_to(&message[..len], &SocketAddr::new(source, 0).into()).map(drop))
     }
 }
 
@@ -63,8 +66,4 @@ fn send_only(domain: Domain, protocol: Protocol) -> io::Result<Socket> {
     let socket = Socket::new(domain, Type::RAW.nonblocking().cloexec(), Some(protocol))?;
     socket.attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])?;
     Ok(socket)
-}
-
-fn send(socket: &Socket, message: &[u8], to: IpAddr) -> io::Result<()> {
-    socket.send_to(message, &SocketAddr::new(to, 0).into()).map(drop)
 }

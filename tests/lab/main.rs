@@ -5,6 +5,7 @@ mod support;
 mod before;
 mod demo;
 mod fail_open;
+mod notify;
 mod order;
 mod refusals;
 mod residue;

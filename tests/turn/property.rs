@@ -128,6 +128,6 @@ pub(crate) fn check(steps: &[Step], slots: usize) {
     assert!(handed_back.is_sorted_by(|a, b| a < b), "order: {handed_back:?}");
     if !broken && snapshot.handback_errors == 0 && snapshot.reasons["handback_error"] == 0 {
         let forwarded = ["fits", "fragmented", "out_of_scope"].map(|reason| snapshot.reasons[reason]);
-        assert_eq!(handed_back.len() as u64, forwarded.iter().sum());
+        assert_eq!(handed_back.len() as u64, forwarded.iter().sum::<u64>());
     }
 }
