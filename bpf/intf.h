@@ -100,6 +100,24 @@ struct xf_heartbeat {
 	__u64 pad[7];
 };
 
+/* Key of the `deaf` map: an IPv6 address, or an IPv4 address mapped to one (RFC 4291 section 2.5.5.2). */
+struct xf_address {
+	__u8 byte[16];
+};
+
+/* Key of the `warned` map, whose value is when the kernel last answered, CLOCK_MONOTONIC ns. */
+struct xf_pair {
+	struct xf_address source;
+	struct xf_address destination;
+};
+
+/* Value of the `deaf` map: a host that went on sending oversize packets after the kernel's answer. */
+struct xf_deaf {
+	__u64 since_ns; /* CLOCK_MONOTONIC */
+	__u64 last_ns;	/* of its last oversize packet */
+	__u64 frames;	/* oversize packets since */
+};
+
 enum xf_df { XF_DF_CLEAR, XF_DF_OVERSIZE, XF_DF_KEEP };
 
 /* Settled before the programs are loaded (.rodata). */
@@ -107,8 +125,13 @@ struct xf_config {
 	__u64 stall_ns;	   /* a heartbeat older than this: no live worker */
 	__u64 sticky_ns;   /* silence after which a flow no longer follows an oversize frame; 0: it never does */
 	__u64 flow_seed;   /* keys the flow hash, so that a sender cannot aim at a slot */
+	/* --force deaf: an oversize packet this long after the kernel's answer shows that its host is deaf */
+	__u64 grace_ns;	   /* at least: the answer has arrived, and so has what was in flight */
+	__u64 window_ns;   /* at most: a path MTU expires; 0: --force always */
 	__u32 df;	   /* enum xf_df */
 	__u32 redirect_all;
+	__u32 resegment;   /* --tcp resegment */
+	__u32 pad;
 };
 
 /* What user space may change while the XDP program runs (.data). */
@@ -121,5 +144,6 @@ struct xf_live {
 };
 
 #define XF_FLOW_SLOTS 65536 /* power of two */
+#define XF_DEAF_HOSTS 4096  /* entries of `deaf` and of `warned` */
 
 #endif

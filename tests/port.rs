@@ -118,6 +118,8 @@ fn attach(lan_mtu: u32, redirect_all: bool) -> (LanProgram, Attached, XskPort) {
     let program = LanProgram::load(&LanConfig {
         df: Df::Clear,
         redirect_all,
+        resegment: false,
+        deaf_only: None,
         sticky: Duration::ZERO,
         stall: STALL,
         flow_seed: 1,

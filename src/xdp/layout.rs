@@ -2,9 +2,10 @@
 //!
 //! `tests/interface.rs` holds them against the header.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::ops::AddAssign;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::packet::{Edit, MIN_MTU, Reason, Rule};
 
@@ -77,10 +78,10 @@ pub enum Route {
 }
 
 impl Route {
-    /// Bytes in the `routes` map.
+    /// Bytes in the `routes` and `routes6` maps.
     pub const SIZE: usize = 8;
 
-    /// As a value of the `routes` map; an MTU below [`MIN_MTU`] becomes that.
+    /// As a value of these maps; an MTU below [`MIN_MTU`] becomes that.
     pub fn to_bytes(self) -> [u8; Route::SIZE] {
         let mut bytes = [0; Route::SIZE];
         match self {
@@ -92,7 +93,7 @@ impl Route {
         bytes
     }
 
-    /// From a value of the `routes` map.
+    /// From a value of these maps.
     pub fn from_bytes(bytes: [u8; Route::SIZE]) -> Route {
         let [rule @ .., flags0, flags1] = bytes;
         if u16::from_ne_bytes([flags0, flags1]) & ROUTE_LOCAL != 0 {
@@ -103,21 +104,66 @@ impl Route {
 }
 
 /// Bytes of `struct xf_prefix4`.
-pub const PREFIX_SIZE: usize = 8;
+pub const PREFIX4_SIZE: usize = 8;
+/// Bytes of `struct xf_prefix6`.
+pub const PREFIX6_SIZE: usize = 20;
 
 /// `prefix` as a key of the `routes` map.
-pub fn prefix_to_bytes(prefix: Ipv4Net) -> [u8; PREFIX_SIZE] {
-    let mut bytes = [0; PREFIX_SIZE];
+pub fn prefix4_to_bytes(prefix: Ipv4Net) -> [u8; PREFIX4_SIZE] {
+    let mut bytes = [0; PREFIX4_SIZE];
+    bytes[..4].copy_from_slice(&u32::from(prefix.prefix_len()).to_ne_bytes());
+    bytes[4..].copy_from_slice(&prefix.network().octets());
+    bytes
+}
+
+/// `prefix` as a key of the `routes6` map.
+pub fn prefix6_to_bytes(prefix: Ipv6Net) -> [u8; PREFIX6_SIZE] {
+    let mut bytes = [0; PREFIX6_SIZE];
     bytes[..4].copy_from_slice(&u32::from(prefix.prefix_len()).to_ne_bytes());
     bytes[4..].copy_from_slice(&prefix.network().octets());
     bytes
 }
 
 /// The prefix of a key of the `routes` map; `None` if its length is above 32.
-pub fn prefix_from_bytes(bytes: [u8; PREFIX_SIZE]) -> Option<Ipv4Net> {
+pub fn prefix4_from_bytes(bytes: [u8; PREFIX4_SIZE]) -> Option<Ipv4Net> {
     let [l0, l1, l2, l3, address @ ..] = bytes;
     let len = u8::try_from(u32::from_ne_bytes([l0, l1, l2, l3])).ok()?;
     Ipv4Net::new(address.into(), len).ok()
+}
+
+/// The prefix of a key of the `routes6` map; `None` if its length is above 128.
+pub fn prefix6_from_bytes(bytes: [u8; PREFIX6_SIZE]) -> Option<Ipv6Net> {
+    let [l0, l1, l2, l3, address @ ..] = bytes;
+    let len = u8::try_from(u32::from_ne_bytes([l0, l1, l2, l3])).ok()?;
+    Ipv6Net::new(address.into(), len).ok()
+}
+
+/// An entry of the `deaf` map (`struct xf_address`, `struct xf_deaf`): a host that went on sending
+/// oversize packets after the kernel had answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeafHost {
+    /// Source address.
+    pub address: IpAddr,
+    /// When it showed, CLOCK_MONOTONIC ns.
+    pub since_ns: u64,
+    /// When its last oversize packet came, CLOCK_MONOTONIC ns.
+    pub last_ns: u64,
+    /// Its oversize packets since.
+    pub frames: u64,
+}
+
+impl DeafHost {
+    /// Bytes of the key.
+    pub const KEY_SIZE: usize = 16;
+    /// Bytes of the value.
+    pub const SIZE: usize = 24;
+
+    /// From key and value.
+    pub fn from_bytes(key: [u8; DeafHost::KEY_SIZE], value: [u8; DeafHost::SIZE]) -> DeafHost {
+        let (words, _) = value.as_chunks();
+        let [since_ns, last_ns, frames] = std::array::from_fn(|n| u64::from_ne_bytes(words[n]));
+        DeafHost { address: Ipv6Addr::from(key).to_canonical(), since_ns, last_ns, frames }
+    }
 }
 
 /// `struct xf_counters`, summed over the CPUs.
@@ -226,9 +272,29 @@ mod tests {
         }
         for prefix in ["0.0.0.0/0", "198.18.0.0/15", "198.51.100.7/32"] {
             let prefix = prefix.parse().unwrap();
-            assert_eq!(prefix_from_bytes(prefix_to_bytes(prefix)), Some(prefix));
+            assert_eq!(prefix4_from_bytes(prefix4_to_bytes(prefix)), Some(prefix));
         }
-        assert_eq!(prefix_from_bytes([33, 0, 0, 0, 1, 2, 3, 4]), None);
+        for prefix in ["::/0", "2001:db8::/32", "fe80::1/128"] {
+            let prefix = prefix.parse().unwrap();
+            assert_eq!(prefix6_from_bytes(prefix6_to_bytes(prefix)), Some(prefix));
+        }
+        assert_eq!(prefix4_from_bytes([33, 0, 0, 0, 1, 2, 3, 4]), None);
+        let mut key = [0; PREFIX6_SIZE];
+        key[..4].copy_from_slice(&129u32.to_ne_bytes());
+        assert_eq!(prefix6_from_bytes(key), None);
+    }
+
+    #[test]
+    fn deaf_hosts_of_both_families_are_told_apart() {
+        let mut value = [0; DeafHost::SIZE];
+        for (to, word) in value.chunks_exact_mut(8).zip([5u64, 6, 7]) {
+            to.copy_from_slice(&word.to_ne_bytes());
+        }
+        for (key, address) in [("::ffff:198.51.100.2", "198.51.100.2"), ("2001:db8::2", "2001:db8::2")] {
+            let key: Ipv6Addr = key.parse().unwrap();
+            let host = DeafHost { address: address.parse().unwrap(), since_ns: 5, last_ns: 6, frames: 7 };
+            assert_eq!(DeafHost::from_bytes(key.octets(), value), host);
+        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ fn syns_out_of_the_tunnel_are_clamped() {
         return;
     }
     let gateway = Gateway::without_worker(CONFIG);
-    let clamp = ClampProgram::load(gateway.program.routes_fd()).unwrap();
+    let clamp = ClampProgram::load(gateway.program.route_maps()).unwrap();
     let mut clamped = 0;
     let mut run = |frame: &Frame, expect: bool| {
         let seen = clamp.run_once(&frame.bytes()).unwrap();
@@ -96,7 +96,7 @@ fn a_real_connection_gets_the_lower_mss() {
     ip("addr add 198.18.0.2/32 dev lo");
     ip("link set eth1 up");
     let gateway = Gateway::without_worker(CONFIG);
-    let clamp = ClampProgram::load(gateway.program.routes_fd()).unwrap();
+    let clamp = ClampProgram::load(gateway.program.route_maps()).unwrap();
     let _link = clamp.attach(if_nametoindex("eth1").unwrap()).unwrap();
     let listener = TcpListener::bind(SocketAddr::from((FAR_HOST, 80))).unwrap();
     go.send(()).unwrap();

@@ -24,6 +24,8 @@ pub(crate) const XDP_REDIRECT: u32 = 4;
 pub(crate) const CONFIG: LanConfig = LanConfig {
     df: Df::Clear,
     redirect_all: false,
+    resegment: false,
+    deaf_only: None,
     sticky: Duration::from_millis(200),
     stall: Duration::from_millis(100),
     flow_seed: 0x1234_5678_9abc_def0,

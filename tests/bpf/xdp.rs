@@ -48,7 +48,7 @@ fn what_is_not_in_scope_passes_untouched() {
     let gateway = Gateway::without_worker(CONFIG);
     let change = |change: fn(&mut Frame)| with(Frame::udp(100), change).bytes();
     for (frame, reason) in [
-        (change(|f| f.ethertype = 0x86dd), Reason::NotIp),
+        (change(|f| f.ethertype = 0x8864), Reason::NotIp),
         (change(|f| f.ethertype = 0x0806), Reason::NotIp),
         (change(|f| f.tags = vec![(0x8100, 1), (0x8100, 2), (0x8100, 3)]), Reason::NotIp),
         (change(|f| f.mac = 1), Reason::Group),
@@ -81,6 +81,7 @@ fn malformed_headers_pass_untouched() {
     };
     for (what, frame) in [
         ("version 6", poke(0, 0x65)),
+        ("no IPv6 in spite of its ethertype", with(Frame::udp(60), |f| f.ethertype = 0x86dd).bytes()),
         ("header of 16 bytes", poke(0, 0x44)),
         ("total length below the header's", poke(3, 19)),
         ("total length beyond the frame", poke(3, 61)),
