@@ -93,6 +93,7 @@ pub struct WorkerSnapshot {
     pub handback_errors: u64,
     /// ICMP messages of `--notify` that the kernel did not take (no route back, or filtered); the packets they
     /// were about are forwarded all the same.
+    #[serde(default)]
     pub notify_errors: u64,
     /// UMEM size, bytes.
     pub umem_bytes: u64,
