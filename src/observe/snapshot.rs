@@ -91,6 +91,10 @@ pub struct WorkerSnapshot {
     pub socket_drops: u64,
     /// Hand-back calls that failed, and were repeated or counted as drops.
     pub handback_errors: u64,
+    /// ICMP messages of `--notify` that the kernel did not take (no route back, or filtered); the packets they
+    /// were about are forwarded all the same.
+    #[serde(default)]
+    pub notify_errors: u64,
     /// UMEM size, bytes.
     pub umem_bytes: u64,
     /// From the XDP program's time stamp to the end of the hand-back; absent before the first frame.

@@ -52,7 +52,9 @@ impl MemPort {
             self.drops += 1;
             return false;
         }
-        for (place, bytes) in (1..).zip(frame.chunks(buffer)) {
+        for place in 1..=buffers {
+            // An empty frame, too, takes a buffer.
+            let bytes = &frame[(place - 1) * buffer..frame.len().min(place * buffer)];
             let Some(index) = self.fill.pop_front() else { break };
             let slot = self.region.slot_mut(index as usize);
             slot[..Meta::SIZE].copy_from_slice(&meta.map_or([0; Meta::SIZE], Meta::to_bytes));
