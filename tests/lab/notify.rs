@@ -5,6 +5,7 @@ use std::sync::Arc;
 use etherparse::PacketBuilder;
 use xdpfrag::config::Treatment;
 use xdpfrag::handback::MemHandback;
+use xdpfrag::lab::traffic::udp::Flow;
 use xdpfrag::lab::{APPLIANCE, FAR, LabConfig};
 use xdpfrag::packet::{Df, Edit, Idents, Reason, Rule, Tcp, Transform};
 use xdpfrag::port::MemPort;
@@ -12,7 +13,7 @@ use xdpfrag::worker::clock::monotonic_ns;
 use xdpfrag::worker::{Notifier, Turn};
 use xdpfrag::xdp::Meta;
 
-use crate::support::lab;
+use crate::support::{PORT, forward, lab, stop};
 
 const RULE: Rule = Rule { mtu: 1422, mss4: None, mss6: None };
 
@@ -54,4 +55,18 @@ fn one_message_per_second_reaches_the_sender_and_every_packet_its_destination() 
     assert_eq!((seen.too_big, seen.packets), (3, 3), "{seen:?}");
     // RFC 1812 section 4.3.2.3: as much of the packet as fits 576 bytes.
     assert_eq!(seen.largest(), 576);
+}
+
+#[test]
+fn the_flag_tells_senders_and_serves_them_all_the_same() {
+    let Some(lab) = lab(LabConfig::default()) else { return };
+    lab.lan_wire.reset().unwrap();
+    let daemon = forward(&lab, &["--notify", "--id-partition", "2/2"]);
+    let flow = Flow { rate: 500, ..Flow::new((FAR, PORT), (1390..=1399).collect()) };
+    let tally = flow.run(&lab.appliance, &lab.far).unwrap();
+    assert!(tally.missing.is_empty(), "{:?}", tally.missing);
+    let interface = stop(daemon);
+    let told: u64 = interface.workers.iter().map(|worker| worker.edits["notified"]).sum();
+    // One per second, and the flow is over within that.
+    assert_eq!((told, lab.lan_wire.seen().unwrap().too_big), (1, 1), "{interface:?}");
 }
