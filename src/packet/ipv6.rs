@@ -49,6 +49,12 @@ impl<'a> Ipv6Packet<'a> {
         (header[0] >> 4 == 6 && !payload.is_empty()).then_some(Ipv6Packet { header, payload })
     }
 
+    /// The header without extensions.
+    #[inline]
+    pub fn header(&self) -> &'a [u8; HEADER_LEN] {
+        self.header
+    }
+
     /// Extension headers and data, by the header's length.
     #[inline]
     pub fn payload(&self) -> &'a [u8] {

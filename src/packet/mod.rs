@@ -19,7 +19,7 @@
 //! Sink           buffers lent by the hand-back          Outcome  verdict, Reason, Edits
 //! ```
 //!
-//! `checksum` (RFC 1071, RFC 1624) and `options` (the list that IPv4 and TCP headers end
+//! `too_big` writes what a sender may be told besides. `checksum` (RFC 1071, RFC 1624) and `options` (the list that IPv4 and TCP headers end
 //! with) serve all of them; `parse` is the way from the frame to the packet.
 //!
 //! **Views** ([`ether`], [`ipv4`], [`ipv6`], [`tcp`]) borrow the frame. `new_checked` verifies every
@@ -42,10 +42,11 @@ mod parse;
 pub mod reason;
 mod resegment;
 pub mod tcp;
+pub mod too_big;
 pub mod transform;
 mod transport;
 
-pub use ident::Idents;
+pub use ident::{Idents, Partition};
 pub use parse::{Packet, parse};
 pub use reason::{Edit, Edits, Reason, Verdict};
 pub use transform::{Df, Outcome, Rule, Sink, Tcp, Transform, pass};

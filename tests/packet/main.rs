@@ -7,5 +7,6 @@ mod laws;
 mod properties;
 mod resegment;
 mod support;
+mod too_big;
 mod traps;
 mod unfinished;
