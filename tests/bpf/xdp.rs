@@ -332,6 +332,13 @@ fn df_modes() {
     keep.passes_untouched(&Frame::udp(1500).bytes(), Reason::DfKept);
     let plain = with(Frame::udp(1500), |f| f.frag_off = 0);
     assert_eq!(keep.send(&plain.bytes()).reason, Reason::Oversize);
+
+    let cut = Gateway::with_worker(LanConfig { df: Df::Keep, resegment: true, ..CONFIG });
+    let segment = Frame::tcp(0x10, &[], 1460);
+    assert_eq!(cut.send(&segment.bytes()).reason, Reason::Oversize, "several segments, DF kept");
+    cut.passes_untouched(&Frame::udp(1500).bytes(), Reason::DfKept);
+    let part = with(segment, |f| f.frag_off = DF | 185);
+    cut.passes_untouched(&part.bytes(), Reason::DfKept);
 }
 
 #[test]
@@ -380,6 +387,7 @@ fn routes_can_be_listed_and_removed() {
     let gateway = Gateway::without_worker(CONFIG);
     let scope = "198.18.0.0/15".parse().unwrap();
     let mut routes = gateway.program.routes().unwrap();
+    routes.retain(|(prefix, _)| prefix.addr().is_ipv4());
     routes.sort_by_key(|(prefix, _)| *prefix);
     let rule = Rule { mtu: MTU, mss4: Some(MSS), mss6: None };
     assert_eq!(routes, [(scope, Route::Tunnel(rule)), ("198.18.0.1/32".parse().unwrap(), Route::Local)]);
