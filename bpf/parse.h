@@ -223,8 +223,12 @@ static __always_inline void xf_find_tcp(XF_CTX *ctx, void *end, struct xf_packet
 	__u32 l4 = packet->l3 + packet->ihl, len = packet->total - packet->ihl;
 
 	if (!packet->v6) {
-		struct tcphdr *header = (void *)packet->ip + packet->ihl;
+		__u32 ihl = packet->ihl;
+		struct tcphdr *header;
 
+		/* Masked anew: where it was compared with 20 before, the verifier of 6.12 lost its bounds. */
+		barrier_var(ihl);
+		header = (void *)packet->ip + (ihl & 0x3c);
 		if (packet->ip->protocol == IPPROTO_TCP && !(packet->frag_off & XF_IP_OFFSET) &&
 		    len >= sizeof(*header) && (void *)(header + 1) <= end)
 			xf_note_tcp(header, l4, len, tcp);
