@@ -41,7 +41,7 @@ fuzz: deps
 	done
 
 # The code that needs no kernel, unsafe memory of frames included, under an interpreter that knows undefined
-# behaviour when it sees it. Its two long tests are cut short by fewer cases.
+# behaviour when it sees it.
 miri: deps
 	@rustup run nightly cargo miri --version >/dev/null 2>&1 || \
 		rustup component add --toolchain nightly miri rust-src || \
