@@ -1,5 +1,5 @@
-# One command each for a newcomer: demo, test, vm-test, build, bench, lint. Every one
-# installs what a bare Debian 12 lacks, and only that.
+# One command each for a newcomer: demo, test, vm-test, build, bench, lint, and for the doubtful fuzz, miri and loom.
+# Every one installs what a bare Debian 12 lacks, and only that.
 
 PACKAGES := gcc libc6-dev make pkg-config libelf-dev zlib1g-dev clang m4 iproute2 nftables ethtool util-linux
 # Under sudo, root's PATH does not have rustup's cargo.
@@ -12,7 +12,7 @@ SKIPPED := $(CURDIR)/target/skipped-tests.txt
 KERNELS ?= 6.1 6.12 7
 VM_ARGUMENTS = --test-threads=1 $(if $(FULL),--include-ignored) $(TEST)
 
-.PHONY: build demo test vm-test bench lint deps
+.PHONY: build demo test vm-test bench lint fuzz miri loom deps
 
 build: deps
 	cargo build --release --locked
@@ -40,6 +40,34 @@ vm-test: deps
 
 bench: deps
 	cargo bench --locked
+
+# Seconds per fuzz target.
+FUZZ_SECONDS ?= 60
+
+# libFuzzer is C++. Instrumenting needs unstable flags, which RUSTC_BOOTSTRAP allows any compiler.
+fuzz: PACKAGES += g++
+fuzz: deps
+	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz || \
+		{ echo "SKIPPED fuzz: cargo-fuzz cannot be installed (see above)"; exit 0; }; \
+	for target in $$(cargo fuzz list); do \
+		echo "fuzz $$target: $(FUZZ_SECONDS) s"; \
+		RUSTC_BOOTSTRAP=1 cargo fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096 \
+			-print_final_stats=1 || exit 1; \
+	done
+
+# The code that needs no kernel, unsafe memory of frames included, under an interpreter that knows undefined
+# behaviour when it sees it. Its two long tests are cut short by fewer cases.
+miri: deps
+	@rustup run nightly cargo miri --version >/dev/null 2>&1 || \
+		rustup component add --toolchain nightly miri rust-src || \
+		{ echo "SKIPPED miri: it comes with rustup's nightly toolchain only, which is not to be had (see above)"; exit 0; }; \
+	export MIRIFLAGS=-Zmiri-disable-isolation PROPTEST_CASES=2 CARGO_TARGET_DIR=target/miri; \
+	rustup run nightly cargo miri test --locked --lib -- frame:: handback::mem port::mem worker::rate && \
+	rustup run nightly cargo miri test --locked --test turn
+
+# Every order in which threads can execute what they share without a lock.
+loom: deps
+	cd loom && RUSTFLAGS="--cfg loom" cargo test --release --lib --target-dir ../target/loom
 
 lint: deps
 	cargo fmt --check

@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use xdpfrag::packet::{Df, Idents, Reason, Rule, Sink, Transform, Verdict};
+use xdpfrag::packet::{Df, Idents, Reason, Rule, Sink, Tcp, Transform, Verdict};
 
 const SLOT: usize = 2048;
 const SLOTS: usize = 128;
@@ -65,8 +65,8 @@ fn syn() -> Vec<u8> {
 }
 
 fn transform(c: &mut Criterion) {
-    let rule = Rule { mtu: 1422, mss4: Some(1382) };
-    let transform = Transform { df: Df::Clear, idents: Arc::new(Idents::default()) };
+    let rule = Rule { mtu: 1422, mss4: Some(1382), mss6: None };
+    let transform = Transform { df: Df::Clear, tcp: Tcp::Fragment, idents: Arc::new(Idents::default()) };
     let mut slab = Slab::new();
     let mut group = c.benchmark_group("transform");
     group.throughput(Throughput::Elements(1));

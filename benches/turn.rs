@@ -9,13 +9,13 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use etherparse::PacketBuilder;
 use xdpfrag::config::Treatment;
 use xdpfrag::handback::MemHandback;
-use xdpfrag::packet::{Df, Idents, Rule, Transform};
+use xdpfrag::packet::{Df, Idents, Rule, Tcp, Transform};
 use xdpfrag::port::{BATCH, MemPort, Port};
 use xdpfrag::worker::Turn;
 use xdpfrag::worker::clock::monotonic_ns;
 use xdpfrag::xdp::Meta;
 
-const RULE: Rule = Rule { mtu: 1422, mss4: Some(1382) };
+const RULE: Rule = Rule { mtu: 1422, mss4: Some(1382), mss6: None };
 
 fn datagram(packet: usize) -> Vec<u8> {
     let builder =
@@ -50,8 +50,8 @@ fn turns(criterion: &mut Criterion) {
     });
     for (name, packet) in [("fits 84", 84), ("fits 1422", 1422), ("fragment 1500 to 1422", 1500)] {
         let frame = datagram(packet);
-        let transform = Transform { df: Df::Clear, idents: Arc::new(Idents::default()) };
-        let treatment = Arc::new(Treatment { scope: Vec::new(), df: Df::Clear });
+        let transform = Transform { df: Df::Clear, tcp: Tcp::Fragment, idents: Arc::new(Idents::default()) };
+        let treatment = Arc::new(Treatment { scope: Vec::new(), df: Df::Clear, tcp: Tcp::Fragment });
         let mut turn = Turn::new(port(), MemHandback::new(512, 2048).counting(), transform, treatment);
         group.bench_function(name, |bencher| {
             bencher.iter(|| {

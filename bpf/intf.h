@@ -12,13 +12,18 @@ enum xf_reason {
 	/* forwarded */
 	XF_FITS,	  /* fits the SA MTU; DF and MSS edited where the policy says so */
 	XF_FRAGMENTED,	  /* oversize: handed back as fragments (worker) */
+	XF_RESEGMENTED,	  /* oversize TCP: handed back as several segments (worker) */
+	/* oversize TCP that is not to be resegmented (worker): IPv4 is fragmented, IPv6 passed */
+	XF_KEPT_FLAGS,	  /* SYN, RST or URG */
+	XF_KEPT_SIGNED,	  /* TCP-MD5 or TCP-AO: a new segment would need a new signature */
+	XF_KEPT_CHECKSUM, /* wrong TCP checksum: resegmenting would launder it */
 	/* redirected to the worker of the queue (XDP program) */
 	XF_OVERSIZE,	  /* longer than the SA MTU */
 	XF_STICKY,	  /* its flow sent an oversize frame a moment ago: keeps its order */
 	XF_ALL,		  /* --redirect all */
 	XF_UNFINISHED,	  /* SYN to clamp whose TCP checksum was left to hardware (CHECKSUM_PARTIAL) */
 	/* passed to the kernel untouched */
-	XF_NOT_IPV4,	  /* ARP, IPv6, LLDP, more than two VLAN tags ... */
+	XF_NOT_IP,	  /* ARP, LLDP, more than two VLAN tags ... */
 	XF_GROUP,	  /* destination MAC or address is multicast or broadcast */
 	XF_MALFORMED,	  /* header cut short or inconsistent */
 	XF_OUT_OF_SCOPE,  /* no --dst prefix holds the destination */
@@ -26,6 +31,8 @@ enum xf_reason {
 	XF_SUPER_PACKET,  /* longer than the LAN interface's MTU: merged by LRO or GRO */
 	XF_TOO_LONG,	  /* longer than a worker can take */
 	XF_DF_KEPT,	  /* oversize with DF under --df keep: the kernel answers with ICMP 3/4 */
+	XF_IPV6_TOO_BIG,  /* oversize IPv6 that is not resegmented: the kernel answers with ICMPv6 2 */
+	XF_WARNED,	  /* oversize under --force deaf, from a host not known to be deaf: the kernel answers */
 	XF_NO_WORKER,	  /* no live worker serves the queue */
 	/* dropped (worker) */
 	XF_HANDBACK_FULL, /* the hand-back has no buffer left */
@@ -40,6 +47,7 @@ enum xf_edit {
 	XF_EDIT_MSS,	  /* MSS option lowered */
 	XF_EDIT_ID,	  /* fresh identification for a datagram that had DF */
 	XF_EDIT_CHECKSUM, /* CHECKSUM_PARTIAL finished in software */
+	XF_EDIT_NOTIFIED, /* ICMP 3/4 sent to the source (worker, --notify) */
 	XF_EDIT_MAX,
 };
 
@@ -57,12 +65,18 @@ struct xf_prefix4 {
 
 #define XF_ROUTE_LOCAL 1 /* an address of this machine: pass */
 
-/* Value of the `routes` map: what holds for packets to this prefix. */
+/* Key of the `routes6` longest-prefix map. */
+struct xf_prefix6 {
+	__u32 prefixlen;
+	__u8 addr[16];
+};
+
+/* Value of the `routes` and `routes6` maps: what holds for packets to this prefix. */
 struct xf_route {
 	__u16 mtu;   /* SA MTU in bytes, IP header included */
 	__u16 mss4;  /* largest MSS for TCP over IPv4; 0: leave it alone */
+	__u16 mss6;  /* largest MSS for TCP over IPv6; 0: leave it alone */
 	__u16 flags; /* XF_ROUTE_* */
-	__u16 pad;
 };
 
 #define XF_META_MAGIC 0x78667261u
@@ -75,6 +89,8 @@ struct xf_meta {
 	__u64 rx_ns; /* bpf_ktime_get_ns(), CLOCK_MONOTONIC */
 	__u16 mtu;   /* of the route that matched */
 	__u16 mss4;
+	__u16 mss6;
+	__u16 pad[3];
 	__u32 magic; /* XF_META_MAGIC */
 };
 
@@ -84,6 +100,24 @@ struct xf_heartbeat {
 	__u64 pad[7];
 };
 
+/* Key of the `deaf` map: an IPv6 address, or an IPv4 address mapped to one (RFC 4291 section 2.5.5.2). */
+struct xf_address {
+	__u8 byte[16];
+};
+
+/* Key of the `warned` map, whose value is when the kernel last answered, CLOCK_MONOTONIC ns. */
+struct xf_pair {
+	struct xf_address source;
+	struct xf_address destination;
+};
+
+/* Value of the `deaf` map: a host that went on sending oversize packets after the kernel's answer. */
+struct xf_deaf {
+	__u64 since_ns; /* CLOCK_MONOTONIC */
+	__u64 last_ns;	/* of its last oversize packet */
+	__u64 frames;	/* oversize packets since */
+};
+
 enum xf_df { XF_DF_CLEAR, XF_DF_OVERSIZE, XF_DF_KEEP };
 
 /* Settled before the programs are loaded (.rodata). */
@@ -91,8 +125,13 @@ struct xf_config {
 	__u64 stall_ns;	   /* a heartbeat older than this: no live worker */
 	__u64 sticky_ns;   /* silence after which a flow no longer follows an oversize frame; 0: it never does */
 	__u64 flow_seed;   /* keys the flow hash, so that a sender cannot aim at a slot */
+	/* --force deaf: an oversize packet this long after the kernel's answer shows that its host is deaf */
+	__u64 grace_ns;	   /* at least: the answer has arrived, and so has what was in flight */
+	__u64 window_ns;   /* at most: a path MTU expires; 0: --force always */
 	__u32 df;	   /* enum xf_df */
 	__u32 redirect_all;
+	__u32 resegment;   /* --tcp resegment */
+	__u32 pad;
 };
 
 /* What user space may change while the XDP program runs (.data). */
@@ -105,5 +144,6 @@ struct xf_live {
 };
 
 #define XF_FLOW_SLOTS 65536 /* power of two */
+#define XF_DEAF_HOSTS 4096  /* entries of `deaf` and of `warned` */
 
 #endif

@@ -11,6 +11,7 @@
 #include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/ip.h>
+#include <linux/ipv6.h>
 #include <linux/pkt_cls.h>
 #include <linux/tcp.h>
 #include <stddef.h>
@@ -23,8 +24,10 @@
 #define IP_OFFSET 0x1fff
 #define ICMP_DEST_UNREACH 3 /* linux/icmp.h pulls in libc headers */
 #define ICMP_FRAG_NEEDED 4
+#define ICMPV6_PKT_TOOBIG 2
 #define LENGTHS 9217 /* IP total length 0..9216 */
 #define DEAF_MSS 1460
+#define DEAF_MSS6 1440
 
 struct lab_rules {
 	__u32 lose_fragment; /* every n-th fragment is lost; 0: none */
@@ -38,7 +41,7 @@ struct lab_seen {
 	__u64 fragments;
 	__u64 df;
 	__u64 lost;	 /* fragments, on purpose */
-	__u64 too_big;	 /* ICMP 3/4 */
+	__u64 too_big;	 /* ICMP 3/4 and ICMPv6 2 */
 	__u64 syn;
 	__u64 syn_mss;	 /* largest MSS in a SYN or SYN-ACK, as it arrived */
 };
@@ -72,12 +75,11 @@ struct mss_option {
 
 /* Linux puts the MSS first among the options, hence at an even offset. */
 static __always_inline void deafen_syn(struct __sk_buff *skb, const struct lab_rules *rule, struct lab_seen *sum,
-				       __u32 offset)
+				       __u32 offset, __be16 deaf)
 {
 	struct tcphdr tcp;
 	struct mss_option mss;
 	__u32 option = offset + sizeof(tcp);
-	__be16 deaf = bpf_htons(DEAF_MSS);
 
 	if (bpf_skb_load_bytes(skb, offset, &tcp, sizeof(tcp)) || !tcp.syn)
 		return;
@@ -92,28 +94,59 @@ static __always_inline void deafen_syn(struct __sk_buff *skb, const struct lab_r
 	bpf_skb_store_bytes(skb, option + offsetof(struct mss_option, value), &deaf, sizeof(deaf), 0);
 }
 
-SEC("tc")
-int lab_ingress(struct __sk_buff *skb)
+static __always_inline void count(struct lab_seen *sum, __u32 length)
 {
-	__u32 zero = 0, length, l4;
 	__u64 *histogram;
-	struct iphdr ip;
-	__u8 icmp[2];
-	__u16 frag;
-	struct lab_rules *rule = bpf_map_lookup_elem(&rules, &zero);
-	struct lab_seen *sum = bpf_map_lookup_elem(&seen, &zero);
 
-	if (!rule || !sum || skb->protocol != bpf_htons(ETH_P_IP) ||
-	    bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)))
-		return TC_ACT_OK;
-	frag = bpf_ntohs(ip.frag_off);
-	length = bpf_ntohs(ip.tot_len);
 	if (length >= LENGTHS)
 		length = LENGTHS - 1;
 	histogram = bpf_map_lookup_elem(&lengths, &length);
 	if (histogram)
 		__sync_fetch_and_add(histogram, 1);
 	__sync_fetch_and_add(&sum->packets, 1);
+}
+
+/* The lab's IPv6 has no extension headers: a fragment would be one, and is counted as such. */
+static __always_inline int ingress6(struct __sk_buff *skb, const struct lab_rules *rule, struct lab_seen *sum)
+{
+	__u32 l4 = ETH_HLEN + sizeof(struct ipv6hdr);
+	struct ipv6hdr ip;
+	__u8 type;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)))
+		return TC_ACT_OK;
+	count(sum, sizeof(ip) + bpf_ntohs(ip.payload_len));
+	if (ip.nexthdr == IPPROTO_FRAGMENT)
+		__sync_fetch_and_add(&sum->fragments, 1);
+	if (ip.nexthdr == IPPROTO_TCP)
+		deafen_syn(skb, rule, sum, l4, bpf_htons(DEAF_MSS6));
+	if (ip.nexthdr == IPPROTO_ICMPV6 && !bpf_skb_load_bytes(skb, l4, &type, sizeof(type)) &&
+	    type == ICMPV6_PKT_TOOBIG) {
+		__sync_fetch_and_add(&sum->too_big, 1);
+		if (rule->deaf)
+			return TC_ACT_SHOT;
+	}
+	return TC_ACT_OK;
+}
+
+SEC("tc")
+int lab_ingress(struct __sk_buff *skb)
+{
+	__u32 zero = 0, l4;
+	struct iphdr ip;
+	__u8 icmp[2];
+	__u16 frag;
+	struct lab_rules *rule = bpf_map_lookup_elem(&rules, &zero);
+	struct lab_seen *sum = bpf_map_lookup_elem(&seen, &zero);
+
+	if (!rule || !sum)
+		return TC_ACT_OK;
+	if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		return ingress6(skb, rule, sum);
+	if (skb->protocol != bpf_htons(ETH_P_IP) || bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)))
+		return TC_ACT_OK;
+	frag = bpf_ntohs(ip.frag_off);
+	count(sum, bpf_ntohs(ip.tot_len));
 	if (frag & IP_DF)
 		__sync_fetch_and_add(&sum->df, 1);
 
@@ -131,7 +164,7 @@ int lab_ingress(struct __sk_buff *skb)
 
 	l4 = ETH_HLEN + ip.ihl * 4;
 	if (ip.protocol == IPPROTO_TCP)
-		deafen_syn(skb, rule, sum, l4);
+		deafen_syn(skb, rule, sum, l4, bpf_htons(DEAF_MSS));
 	if (ip.protocol == IPPROTO_ICMP && !bpf_skb_load_bytes(skb, l4, icmp, sizeof(icmp)) &&
 	    icmp[0] == ICMP_DEST_UNREACH && icmp[1] == ICMP_FRAG_NEEDED) {
 		__sync_fetch_and_add(&sum->too_big, 1);

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * Bounds-checked parsing and checksum arithmetic shared by the XDP and the tc
- * program. Included after linux/bpf.h, bpf_helpers.h and bpf_endian.h.
+ * program. Included after linux/bpf.h, bpf_helpers.h and bpf_endian.h, and
+ * after these two are defined:
+ *
+ *   XF_CTX   the type of the program's context
+ *   xf_load  the helper that copies bytes out of its frame
  */
 #ifndef XDPFRAG_PARSE_H
 #define XDPFRAG_PARSE_H
@@ -9,10 +13,13 @@
 #include <stdbool.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
+#include <linux/in6.h>
 #include <linux/ip.h>
+#include <linux/ipv6.h>
 #include <linux/tcp.h>
 
 #include "intf.h"
+#include "options.h"
 
 #define XF_IP_DF     0x4000
 #define XF_IP_MF     0x2000
@@ -20,39 +27,56 @@
 
 #define XF_VLAN_TAGS 2
 
-#define XF_TCP_OPT_MSS	   2
-#define XF_TCP_OPT_MSS_LEN 4
-
-/* The option lists of IPv4 and TCP have one syntax (RFC 791 section 3.1, RFC 9293 section 3.1). */
-#define XF_OPT_END 0
-#define XF_OPT_NOP 1
-#define XF_OPT_MAX 40 /* 60-byte header less its fixed part */
+/*
+ * More extension headers than any sender has reason to use (each kind once,
+ * destination options twice: RFC 8200 section 4.1).
+ */
+#define XF_EXTENSIONS 6
+/* Offset in an IPv6 fragment header's second word, above two reserved bits and M. */
+#define XF_IP6_OFFSET 0xfff8
 
 struct xf_vlan {
 	__be16 tci;
 	__be16 proto;
 };
 
-/* An IPv4 packet whose header lies in the linear part and agrees with the frame. */
+/* An IP packet whose fixed header lies in the linear part and agrees with the frame. */
 struct xf_packet {
-	struct iphdr *ip;
-	__u32 l3;	/* offset of the IPv4 header in the frame */
-	__u32 ihl;	/* IPv4 header, bytes */
-	__u32 total;	/* IPv4 total length, bytes */
-	__u16 frag_off; /* flags and offset, host order */
+	union {
+		struct iphdr *ip;
+		struct ipv6hdr *ip6;
+	};
+	bool v6;
+	bool fragment;	/* part of a datagram; for IPv6 known after xf_find_tcp() */
+	__u32 l3;	/* offset of the IP header in the frame */
+	__u32 ihl;	/* IPv4 header, or IPv6 header without extensions, bytes */
+	__u32 total;	/* whole packet, bytes */
+	__u16 frag_off; /* IPv4 flags and offset, host order */
 };
 
-/* An option list, copied out of the packet. */
-struct xf_options {
-	__u8 byte[XF_OPT_MAX + 4]; /* the length byte of an option at the very end is read */
-	__u32 len;		   /* bytes in use: 4..40 */
-};
-
-/* What matters of a TCP SYN. */
-struct xf_syn {
-	struct xf_options options;
-	__u32 l4; /* offset of the TCP header in the frame */
+/* What matters of a TCP header. */
+struct xf_tcp {
+	__u32 l4;	   /* offset in the frame; 0: the packet has none */
+	__u32 len;	   /* of header and data, bytes */
+	__u32 options_len; /* of a SYN or SYN-ACK that has room for an MSS option; else 0 */
+	__be16 source;
+	__be16 dest;
 	__sum16 check;
+};
+
+/* An IPv6 extension header, as far as its length goes. */
+struct xf_extension {
+	__u8 next;
+	__u8 len;
+	__be16 offset; /* fragment header */
+};
+
+/* The way through the extension headers. */
+struct xf_chain {
+	__u32 at;   /* offset of the next header in the frame */
+	__u32 left; /* bytes of the packet from there on */
+	__u8 next;  /* its kind */
+	__u8 fragment;
 };
 
 static __always_inline bool xf_is_vlan(__be16 proto)
@@ -61,14 +85,46 @@ static __always_inline bool xf_is_vlan(__be16 proto)
 	       proto == bpf_htons(ETH_P_QINQ1);
 }
 
+static __always_inline enum xf_reason xf_parse_ipv4(void *end, __u32 frame_len, struct xf_packet *packet)
+{
+	struct iphdr *ip = packet->ip;
+
+	if ((void *)(ip + 1) > end)
+		return XF_MALFORMED;
+	packet->ihl = ip->ihl * 4;
+	packet->total = bpf_ntohs(ip->tot_len);
+	packet->frag_off = bpf_ntohs(ip->frag_off);
+	packet->fragment = packet->frag_off & (XF_IP_MF | XF_IP_OFFSET);
+	if (ip->version != 4 || packet->ihl < sizeof(*ip) || packet->total < packet->ihl ||
+	    packet->total > frame_len - packet->l3)
+		return XF_MALFORMED;
+	if ((ip->daddr & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000) ||
+	    ip->daddr == bpf_htonl(0xffffffff))
+		return XF_GROUP;
+	return XF_FITS;
+}
+
+/* A payload length of 0 is that of a jumbogram (RFC 2675): malformed to us. */
+static __always_inline enum xf_reason xf_parse_ipv6(void *end, __u32 frame_len, struct xf_packet *packet)
+{
+	struct ipv6hdr *ip = packet->ip6;
+
+	if ((void *)(ip + 1) > end)
+		return XF_MALFORMED;
+	packet->ihl = sizeof(*ip);
+	packet->total = sizeof(*ip) + bpf_ntohs(ip->payload_len);
+	if (ip->version != 6 || !ip->payload_len || packet->total > frame_len - packet->l3)
+		return XF_MALFORMED;
+	return ip->daddr.s6_addr[0] == 0xff ? XF_GROUP : XF_FITS;
+}
+
 /*
- * Finds the IPv4 packet in a frame of `frame_len` bytes, of which [data, end)
- * can be read. Returns XF_FITS, or why the packet is not one to handle. A
+ * Finds the IP packet in a frame of `frame_len` bytes, of which [data, end) can
+ * be read. Returns XF_FITS, or why the packet is not one to handle. A fixed
  * header that is not wholly in the linear part counts as malformed: drivers
  * put at least the first 128 bytes there.
  */
-static __always_inline enum xf_reason xf_parse_ipv4(void *data, void *end, __u32 frame_len,
-						    struct xf_packet *packet)
+static __always_inline enum xf_reason xf_parse(void *data, void *end, __u32 frame_len, struct xf_packet *packet)
 {
 	struct ethhdr *eth = data;
 	__u32 l3 = sizeof(*eth);
@@ -88,68 +144,95 @@ static __always_inline enum xf_reason xf_parse_ipv4(void *data, void *end, __u32
 		proto = tag->proto;
 		l3 += sizeof(*tag);
 	}
-	if (proto != bpf_htons(ETH_P_IP))
-		return XF_NOT_IPV4;
+	if (proto != bpf_htons(ETH_P_IP) && proto != bpf_htons(ETH_P_IPV6))
+		return XF_NOT_IP;
 	if (eth->h_dest[0] & 1)
 		return XF_GROUP;
-
-	struct iphdr *ip = data + l3;
-
-	if ((void *)(ip + 1) > end)
-		return XF_MALFORMED;
-	packet->ip = ip;
-	packet->l3 = l3;
-	packet->ihl = ip->ihl * 4;
-	packet->total = bpf_ntohs(ip->tot_len);
-	packet->frag_off = bpf_ntohs(ip->frag_off);
-	if (ip->version != 4 || packet->ihl < sizeof(*ip) || packet->total < packet->ihl ||
-	    packet->total > frame_len - l3)
-		return XF_MALFORMED;
-	if ((ip->daddr & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000) ||
-	    ip->daddr == bpf_htonl(0xffffffff))
-		return XF_GROUP;
-	return XF_FITS;
+	*packet = (struct xf_packet){ .ip = data + l3, .l3 = l3 };
+	if (proto == bpf_htons(ETH_P_IP))
+		return xf_parse_ipv4(end, frame_len, packet);
+	packet->v6 = true;
+	return xf_parse_ipv6(end, frame_len, packet);
 }
 
-/* The TCP header of a packet: NULL if it has none (non-first fragment, cut short). */
-static __always_inline struct tcphdr *xf_tcp(const struct xf_packet *packet, void *end)
+static __always_inline bool xf_is_extension(__u8 next)
 {
-	__u32 ihl = packet->ihl;
-	struct tcphdr *tcp;
-
-	/* Masked anew: where it was compared with 20 before, the verifier of 6.12 lost its bounds. */
-	barrier_var(ihl);
-	tcp = (void *)packet->ip + (ihl & 0x3c);
-	if (packet->ip->protocol != IPPROTO_TCP || packet->frag_off & XF_IP_OFFSET)
-		return NULL;
-	if (packet->total < packet->ihl + sizeof(*tcp) || (void *)(tcp + 1) > end)
-		return NULL;
-	return tcp;
+	return next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_FRAGMENT ||
+	       next == IPPROTO_DSTOPTS;
 }
 
-/* Notes where the options of a SYN or SYN-ACK are; false if it can carry no MSS option. */
-static __always_inline bool xf_syn_at(const struct xf_packet *packet, const struct tcphdr *tcp,
-				      struct xf_syn *syn)
+/*
+ * Follows the extension headers, the fragment header of a first fragment
+ * included; 1 if something else is reached, 0 for a chain that is cut short,
+ * too long, or of a later fragment. What is no option or routing header ends
+ * it: nothing may be edited behind an authentication header, which covers it.
+ * src/packet/ipv6.rs does the same. Global: the verifier goes through it once.
+ */
+__noinline int xf_skip_extensions(XF_CTX *ctx, struct xf_chain *chain)
 {
-	__u32 len = tcp->doff * 4;
+	struct xf_extension header;
+	__u32 len;
 
-	if (!tcp->syn || len < sizeof(*tcp) + XF_TCP_OPT_MSS_LEN || len > packet->total - packet->ihl)
-		return false;
-	syn->l4 = packet->l3 + packet->ihl;
-	syn->options.len = len - sizeof(*tcp);
-	syn->check = tcp->check;
-	return true;
+	if (!chain)
+		return 0;
+	for (int i = 0; i < XF_EXTENSIONS; i++) {
+		if (chain->left < sizeof(header) || xf_load(ctx, chain->at, &header, sizeof(header)))
+			return 0;
+		len = header.len * 8 + 8;
+		if (chain->next == IPPROTO_FRAGMENT) {
+			if (header.offset & bpf_htons(XF_IP6_OFFSET))
+				return 0;
+			chain->fragment = 1;
+			len = 8;
+		}
+		if (len > chain->left)
+			return 0;
+		chain->at += len;
+		chain->left -= len;
+		chain->next = header.next;
+		if (!xf_is_extension(chain->next))
+			return 1;
+	}
+	return 0;
 }
 
-/* The length of a list as a helper's size argument, with bounds that the verifier sees. */
-static __always_inline __u32 xf_options_len(const struct xf_options *options)
+/* Keeps of a TCP header of `len` bytes, data included, what matters. */
+static __always_inline void xf_note_tcp(const struct tcphdr *header, __u32 l4, __u32 len, struct xf_tcp *tcp)
 {
-	__u32 len = options->len;
+	__u32 header_len = header->doff * 4;
 
-	barrier_var(len);
-	if (len < 4)
-		return 4;
-	return len > XF_OPT_MAX ? XF_OPT_MAX : len;
+	tcp->l4 = l4;
+	tcp->len = len;
+	tcp->source = header->source;
+	tcp->dest = header->dest;
+	tcp->check = header->check;
+	if (header->syn && header_len >= sizeof(*header) + XF_TCP_OPT_MSS_LEN && header_len <= len)
+		tcp->options_len = header_len - sizeof(*header);
+}
+
+/* Finds the TCP header of a packet, which a fragment but the first has not. `tcp` is all zero before. */
+static __always_inline void xf_find_tcp(XF_CTX *ctx, void *end, struct xf_packet *packet, struct xf_tcp *tcp)
+{
+	__u32 l4 = packet->l3 + packet->ihl, len = packet->total - packet->ihl;
+
+	if (!packet->v6) {
+		struct tcphdr *header = (void *)packet->ip + packet->ihl;
+
+		if (packet->ip->protocol == IPPROTO_TCP && !(packet->frag_off & XF_IP_OFFSET) &&
+		    len >= sizeof(*header) && (void *)(header + 1) <= end)
+			xf_note_tcp(header, l4, len, tcp);
+		return;
+	}
+
+	struct xf_chain chain = { .at = l4, .left = len, .next = packet->ip6->nexthdr };
+	struct tcphdr header;
+
+	if (xf_is_extension(chain.next) && !xf_skip_extensions(ctx, &chain))
+		return;
+	packet->fragment = chain.fragment;
+	if (chain.next == IPPROTO_TCP && chain.left >= sizeof(header) &&
+	    !xf_load(ctx, chain.at, &header, sizeof(header)))
+		xf_note_tcp(&header, chain.at, chain.left, tcp);
 }
 
 static __always_inline __u16 xf_csum_fold(__u32 sum)
@@ -166,82 +249,6 @@ static __always_inline __u16 xf_csum_fold(__u32 sum)
 static __always_inline __sum16 xf_csum_update(__sum16 check, __u32 delta)
 {
 	return ~xf_csum_fold((__u16)~check + delta);
-}
-
-/*
- * The walks below are global functions, which the verifier goes through once and
- * by themselves (hence the check for NULL), with one iteration per byte at a
- * constant index: inlined, one walk cost it 100,000 instructions.
- */
-
-/*
- * Lowers every MSS option above `limit` and returns the checksum delta in
- * network order, 0 if nothing was lowered. As in tcp_parse_options() the walk
- * ends at a malformed option, and an MSS option of another length than 4 is
- * none. src/packet/mss.rs does the same.
- */
-__noinline __u32 xf_clamp_mss(struct xf_options *options, __u16 limit)
-{
-	__u32 next = 0, delta = 0;
-
-	if (!options)
-		return 0;
-#pragma unroll
-	for (__u32 i = 0; i <= XF_OPT_MAX - XF_TCP_OPT_MSS_LEN; i++) {
-		__u8 *option = &options->byte[i];
-
-		if (i != next)
-			continue;
-		if (i + XF_TCP_OPT_MSS_LEN > options->len || option[0] == XF_OPT_END)
-			break;
-		if (option[0] == XF_OPT_NOP) {
-			next = i + 1;
-			continue;
-		}
-		if (option[1] < 2)
-			break;
-		if (option[0] == XF_TCP_OPT_MSS && option[1] == XF_TCP_OPT_MSS_LEN) {
-			__u16 mss = option[2] << 8 | option[3];
-
-			if (mss > limit) {
-				/* At an odd offset its bytes straddle two words: swapped. */
-				__u16 old = i & 1 ? mss : bpf_htons(mss);
-				__u16 new = i & 1 ? limit : bpf_htons(limit);
-
-				option[2] = limit >> 8;
-				option[3] = limit;
-				delta += (__u16)~old + new;
-			}
-		}
-		next = i + option[1];
-	}
-	return delta;
-}
-
-/* 1 if the list can be walked to its end: no length below 2 or beyond the list. */
-__noinline int xf_options_valid(struct xf_options *options)
-{
-	__u32 next = 0;
-
-	if (!options)
-		return 0;
-#pragma unroll
-	for (__u32 i = 0; i < XF_OPT_MAX; i++) {
-		__u8 *option = &options->byte[i];
-
-		if (i != next)
-			continue;
-		if (i >= options->len || option[0] == XF_OPT_END)
-			return 1;
-		if (option[0] == XF_OPT_NOP) {
-			next = i + 1;
-			continue;
-		}
-		if (i + 1 >= options->len || option[1] < 2 || i + option[1] > options->len)
-			return 0;
-		next = i + option[1];
-	}
-	return 1;
 }
 
 #endif

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * LAN ingress. Per IPv4 packet to a prefix in scope: one that fits the SA MTU
- * is edited in place (DF, MSS) and passed; an oversize one, and the flow it
- * belongs to for a while, goes to the AF_XDP socket of its RX queue. All else
- * is passed untouched. Every frame is counted under one reason.
+ * LAN ingress. Per IP packet to a prefix in scope: one that fits the SA MTU is
+ * edited in place (DF, MSS) and passed; an oversize one that a worker can make
+ * fit, and the flow it belongs to for a while, goes to the AF_XDP socket of its
+ * RX queue. All else is passed untouched. Every frame is counted under one
+ * reason.
  *
  * Needs Linux 5.18 (xdp.frags, bpf_xdp_load_bytes).
  *
@@ -15,10 +16,16 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#define XF_CTX struct xdp_md
+#define xf_load bpf_xdp_load_bytes
+
 #include "intf.h"
 #include "parse.h"
 
 const volatile struct xf_config cfg;
+
+#include "deaf.h"
+#include "flow.h"
 
 volatile struct xf_live live = { .lan_mtu = ETH_DATA_LEN };
 
@@ -29,6 +36,14 @@ struct {
 	__type(key, struct xf_prefix4);
 	__type(value, struct xf_route);
 } routes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, struct xf_prefix6);
+	__type(value, struct xf_route);
+} routes6 SEC(".maps");
 
 /* Sockets by RX queue; the number of entries is set before loading. */
 struct {
@@ -47,19 +62,6 @@ struct {
 	__type(value, struct xf_heartbeat);
 } heartbeats SEC(".maps");
 
-/*
- * When a flow of this hash last went to the worker, CLOCK_MONOTONIC ns. Its
- * first oversize frame takes it there; it comes back once it has been silent
- * for sticky_ns: with no pause a frame on the short way could overtake the one
- * before it.
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, XF_FLOW_SLOTS);
-	__type(key, __u32);
-	__type(value, __u64);
-} flows SEC(".maps");
-
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
@@ -67,44 +69,24 @@ struct {
 	__type(value, struct xf_counters);
 } counters SEC(".maps");
 
-static __always_inline struct xf_route *route_to(__be32 daddr)
+static __always_inline struct xf_route *route_to(const struct xf_packet *packet)
 {
+	if (packet->v6) {
+		struct xf_prefix6 key = { .prefixlen = 128 };
+
+		__builtin_memcpy(key.addr, &packet->ip6->daddr, sizeof(key.addr));
+		return bpf_map_lookup_elem(&routes6, &key);
+	}
 	struct xf_prefix4 key = { .prefixlen = 32 };
 
-	__builtin_memcpy(key.addr, &daddr, sizeof(daddr));
+	__builtin_memcpy(key.addr, &packet->ip->daddr, sizeof(key.addr));
 	return bpf_map_lookup_elem(&routes, &key);
 }
 
-/*
- * The stamp of a packet's flow. Fragments carry no ports and must keep their
- * order with the rest of their flow, so that only whole TCP segments are told
- * apart by port. A collision makes another flow ride along: harmless.
- */
-static __always_inline __u64 *flow_stamp(const struct xf_packet *packet, void *end)
+/* fe80::/10 never leaves its link (RFC 4291 section 2.5.6), hence is in no tunnel. */
+static __always_inline bool link_local(const struct xf_packet *packet)
 {
-	const struct iphdr *ip = packet->ip;
-	__u64 hash = cfg.flow_seed ^ ((__u64)ip->saddr << 32 | ip->daddr);
-	__u64 rest = ip->protocol;
-	__u32 slot;
-
-	if (!(packet->frag_off & (XF_IP_MF | XF_IP_OFFSET))) {
-		struct tcphdr *tcp = xf_tcp(packet, end);
-
-		if (tcp)
-			rest |= (__u64)tcp->source << 16 | (__u64)tcp->dest << 32;
-	}
-	/* Odd constants of splitmix64. */
-	hash = (hash ^ hash >> 30) * 0xbf58476d1ce4e5b9;
-	hash = ((hash ^ hash >> 27) + rest) * 0x94d049bb133111eb;
-	slot = (hash ^ hash >> 31) & (XF_FLOW_SLOTS - 1);
-	return bpf_map_lookup_elem(&flows, &slot);
-}
-
-/* True if a flow with this stamp still follows its oversize frame. */
-static __always_inline bool follows(__u64 stamp)
-{
-	/* Signed: another core may have set it and have read the clock later. */
-	return stamp && (__s64)(bpf_ktime_get_ns() - stamp) < (__s64)cfg.sticky_ns;
+	return packet->v6 && (packet->ip6->daddr.s6_addr16[0] & bpf_htons(0xffc0)) == bpf_htons(0xfe80);
 }
 
 static __always_inline bool worker_alive(__u32 queue, __u64 now)
@@ -123,7 +105,7 @@ static __always_inline bool worker_alive(__u32 queue, __u64 now)
  * XF_NO_WORKER for a frame that is as it was, to be passed. A driver without
  * metadata makes the worker do without: it looks for the magic.
  */
-static __always_inline enum xf_reason redirect(struct xdp_md *ctx, __u64 now, __u16 mtu, __u16 mss4,
+static __always_inline enum xf_reason redirect(struct xdp_md *ctx, __u64 now, const struct xf_route *route,
 					       enum xf_reason reason)
 {
 	__u32 queue = ctx->rx_queue_index;
@@ -134,8 +116,9 @@ static __always_inline enum xf_reason redirect(struct xdp_md *ctx, __u64 now, __
 
 		if ((void *)(meta + 1) <= (void *)(long)ctx->data) {
 			meta->rx_ns = now;
-			meta->mtu = mtu;
-			meta->mss4 = mss4;
+			meta->mtu = route->mtu;
+			meta->mss4 = route->mss4;
+			meta->mss6 = route->mss6;
 			meta->magic = XF_META_MAGIC;
 		}
 	}
@@ -151,15 +134,26 @@ static __always_inline enum xf_reason redirect(struct xdp_md *ctx, __u64 now, __
  * True if the TCP checksum field holds the bare pseudo-header sum: the sender
  * is a local virtual link that left the rest to hardware (CHECKSUM_PARTIAL).
  */
-static __always_inline bool unfinished(const struct xf_packet *packet, __sum16 check)
+static __always_inline bool unfinished(const struct xf_packet *packet, const struct xf_tcp *tcp)
 {
-	const struct iphdr *ip = packet->ip;
-	__u32 sum = bpf_htons(IPPROTO_TCP) + bpf_htons(packet->total - packet->ihl);
+	__u32 sum = bpf_htons(IPPROTO_TCP) + bpf_htons(tcp->len);
+	const __u16 *word;
 
-	if (packet->frag_off & (XF_IP_MF | XF_IP_OFFSET))
+	if (packet->fragment)
 		return false;
-	sum += (ip->saddr & 0xffff) + (ip->saddr >> 16) + (ip->daddr & 0xffff) + (ip->daddr >> 16);
-	return check == xf_csum_fold(sum);
+	/* Both addresses, which stand in a row. */
+	if (packet->v6) {
+		word = packet->ip6->saddr.s6_addr16;
+#pragma unroll
+		for (int i = 0; i < 16; i++)
+			sum += word[i];
+	} else {
+		word = (void *)&packet->ip->saddr;
+#pragma unroll
+		for (int i = 0; i < 4; i++)
+			sum += word[i];
+	}
+	return tcp->check == xf_csum_fold(sum);
 }
 
 static __always_inline void clear_df(struct iphdr *ip)
@@ -172,36 +166,31 @@ static __always_inline void clear_df(struct iphdr *ip)
 
 /* Edits a packet that fits: all that can fail happens before the first byte is changed. */
 static __always_inline enum xf_reason edit(struct xdp_md *ctx, const struct xf_packet *packet,
-					   const struct xf_route *route, void *end,
+					   const struct xf_tcp *tcp, const struct xf_route *route,
 					   struct xf_counters *count)
 {
-	struct xf_syn syn = {};
-	__u16 mtu = route->mtu, mss4 = route->mss4;
-	__u32 delta = 0;
+	__u16 mss = packet->v6 ? route->mss6 : route->mss4;
+	struct xf_options options = { .len = tcp->options_len };
+	__u32 at = tcp->l4 + sizeof(struct tcphdr), delta = 0;
 
-	if (mss4) {
-		struct tcphdr *tcp = xf_tcp(packet, end);
-
-		if (tcp && xf_syn_at(packet, tcp, &syn) &&
-		    !bpf_xdp_load_bytes(ctx, syn.l4 + sizeof(*tcp), syn.options.byte, xf_options_len(&syn.options)))
-			delta = xf_clamp_mss(&syn.options, mss4);
-	}
-	if (delta && unfinished(packet, syn.check)) {
+	if (mss && options.len && !bpf_xdp_load_bytes(ctx, at, options.byte, xf_options_len(&options)))
+		delta = xf_clamp_mss(&options, mss);
+	if (delta && unfinished(packet, tcp)) {
 		__u64 now = bpf_ktime_get_ns();
 
 		if (!worker_alive(ctx->rx_queue_index, now))
 			return XF_NO_WORKER;
-		return redirect(ctx, now, mtu, mss4, XF_UNFINISHED);
+		return redirect(ctx, now, route, XF_UNFINISHED);
 	}
-	if (cfg.df == XF_DF_CLEAR && packet->frag_off & XF_IP_DF) {
+	if (!packet->v6 && cfg.df == XF_DF_CLEAR && packet->frag_off & XF_IP_DF) {
 		clear_df(packet->ip);
 		count->edit[XF_EDIT_DF]++;
 	}
 	if (delta) {
-		__sum16 check = xf_csum_update(syn.check, delta);
+		__sum16 check = xf_csum_update(tcp->check, delta);
 
-		bpf_xdp_store_bytes(ctx, syn.l4 + sizeof(struct tcphdr), syn.options.byte, xf_options_len(&syn.options));
-		bpf_xdp_store_bytes(ctx, syn.l4 + offsetof(struct tcphdr, check), &check, sizeof(check));
+		bpf_xdp_store_bytes(ctx, at, options.byte, xf_options_len(&options));
+		bpf_xdp_store_bytes(ctx, tcp->l4 + offsetof(struct tcphdr, check), &check, sizeof(check));
 		count->edit[XF_EDIT_MSS]++;
 	}
 	return XF_FITS;
@@ -230,57 +219,82 @@ static __always_inline bool fragmentable(struct xdp_md *ctx, const struct xf_pac
 	       xf_options_valid(&options);
 }
 
+/* XF_OVERSIZE for an oversize packet that is the worker's, else why it is not. */
+static __always_inline enum xf_reason oversize(struct xdp_md *ctx, const struct xf_packet *packet,
+					       const struct xf_tcp *tcp, __u32 frame_len)
+{
+	bool df = packet->v6 || packet->frag_off & XF_IP_DF;
+	/* Not to be fragmented: a segment that cannot be resegmented either comes back as it is. */
+	bool whole = packet->v6 || (df && cfg.df == XF_DF_KEEP);
+
+	if (whole) {
+		/* In generic mode what comes back is seen again, without end. */
+		if (!cfg.resegment || !tcp->l4 || packet->fragment || live.generic)
+			return packet->v6 ? XF_IPV6_TOO_BIG : XF_DF_KEPT;
+	} else if (!fragmentable(ctx, packet)) {
+		return XF_MALFORMED;
+	}
+	if (frame_len > live.max_frame || (whole && frame_len > live.max_whole))
+		return XF_TOO_LONG;
+	if (df && cfg.window_ns) {
+		struct xf_pair pair;
+
+		endpoints(packet, &pair);
+		if (!from_deaf_host(&pair))
+			return XF_WARNED;
+	}
+	return XF_OVERSIZE;
+}
+
 /* Decides on one frame, and does it. */
 static __always_inline enum xf_reason handle(struct xdp_md *ctx, struct xf_counters *count)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u32 frame_len = bpf_xdp_get_buff_len(ctx);
 	struct xf_packet packet;
-	enum xf_reason reason = xf_parse_ipv4(data, end, frame_len, &packet);
+	struct xf_tcp tcp = {};
+	enum xf_reason reason = xf_parse(data, end, frame_len, &packet);
 	struct xf_route *route;
 	__u64 *stamp = NULL;
-	bool oversize;
 
 	if (reason != XF_FITS)
 		return reason;
-	route = route_to(packet.ip->daddr);
+	route = route_to(&packet);
 	if (!route)
 		return XF_OUT_OF_SCOPE;
 	if (route->flags & XF_ROUTE_LOCAL)
 		return XF_LOCAL;
+	if (link_local(&packet))
+		return XF_OUT_OF_SCOPE;
 	if (packet.total > live.lan_mtu)
 		return XF_SUPER_PACKET;
 
-	oversize = packet.total > route->mtu;
-	if (oversize && cfg.df == XF_DF_KEEP && packet.frag_off & XF_IP_DF)
-		return XF_DF_KEPT;
-	if (oversize && !fragmentable(ctx, &packet))
-		return XF_MALFORMED;
-	if (oversize && frame_len > live.max_frame)
-		return XF_TOO_LONG;
-
+	xf_find_tcp(ctx, end, &packet, &tcp);
+	if (packet.total > route->mtu) {
+		reason = oversize(ctx, &packet, &tcp, frame_len);
+		if (reason != XF_OVERSIZE)
+			return reason;
+	}
 	if (cfg.sticky_ns && !cfg.redirect_all && !live.generic)
-		stamp = flow_stamp(&packet, end);
-	if (oversize)
-		reason = XF_OVERSIZE;
-	else if (cfg.redirect_all)
+		stamp = flow_stamp(&packet, &tcp);
+	if (reason == XF_FITS && cfg.redirect_all)
 		reason = XF_ALL;
-	else if (stamp && follows(*stamp))
+	else if (reason == XF_FITS && stamp && follows(*stamp))
 		reason = XF_STICKY;
 
-	if (oversize || (reason != XF_FITS && frame_len <= live.max_whole)) {
+	if (reason == XF_OVERSIZE || (reason != XF_FITS && frame_len <= live.max_whole)) {
 		__u64 now = bpf_ktime_get_ns();
 
 		if (worker_alive(ctx->rx_queue_index, now)) {
 			if (stamp)
 				*stamp = now;
-			return redirect(ctx, now, route->mtu, route->mss4, reason);
+			return redirect(ctx, now, route, reason);
 		}
-		if (oversize)
+		if (reason == XF_OVERSIZE)
 			return XF_NO_WORKER;
 		/* Fail open: what fits does not need the worker. */
 	}
-	return edit(ctx, &packet, route, end, count);
+	return edit(ctx, &packet, &tcp, route, count);
 }
 
 SEC("xdp.frags")

@@ -149,7 +149,7 @@ fn the_scope_decides_and_df_goes_with_a_fresh_id_that_is_the_same_each_time() {
         let result = dir.replay("in.pcap", name, "--mtu 1422 --dst 198.51.100.0/24");
         assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stderr));
         let table = String::from_utf8(result.stdout).unwrap();
-        for part in ["3 frames read, 4 written", "fragmented", "out_of_scope", "not_ipv4", "DF cleared"] {
+        for part in ["3 frames read, 4 written", "fragmented", "out_of_scope", "not_ip", "DF cleared"] {
             assert!(table.contains(part), "'{part}' is missing in: {table}");
         }
     }

@@ -1,7 +1,7 @@
 //! `bpf/intf.h` and its Rust mirrors agree: names, values, sizes.
 
 use xdpfrag::packet::{Edit, Reason};
-use xdpfrag::xdp::{Counters, Heartbeats, Meta, Route, layout};
+use xdpfrag::xdp::{Counters, DeafHost, Heartbeats, Meta, Route, layout};
 
 const HEADER: &str = include_str!("../bpf/intf.h");
 
@@ -87,7 +87,10 @@ fn sizes_are_those_of_the_header() {
     assert_eq!(Counters::SIZE, size("struct xf_counters"));
     assert_eq!(Route::SIZE, size("struct xf_route"));
     assert_eq!(Meta::SIZE, size("struct xf_meta"));
-    assert_eq!(layout::PREFIX_SIZE, size("struct xf_prefix4"));
+    assert_eq!(layout::PREFIX4_SIZE, size("struct xf_prefix4"));
+    assert_eq!(layout::PREFIX6_SIZE, size("struct xf_prefix6"));
+    assert_eq!(DeafHost::KEY_SIZE, size("struct xf_address"));
+    assert_eq!(DeafHost::SIZE, size("struct xf_deaf"));
     assert_eq!(layout::Live::SIZE, size("struct xf_live"));
     assert_eq!(Heartbeats::ENTRY, size("struct xf_heartbeat"));
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use xdpfrag::config::Treatment;
 use xdpfrag::handback::MemHandback;
-use xdpfrag::packet::{Df, Idents, Reason, Rule, Sink, Transform, Verdict};
+use xdpfrag::packet::{Df, Idents, Reason, Rule, Sink, Tcp, Transform, Verdict};
 use xdpfrag::port::MemPort;
 use xdpfrag::worker::Turn;
 use xdpfrag::worker::clock::monotonic_ns;
@@ -64,7 +64,7 @@ fn frame(protocol: u8, ihl: u8, total: u16) -> Vec<u8> {
 
 #[test]
 fn the_transform_does_not_allocate() {
-    let transform = Transform { df: Df::Clear, idents: Arc::new(Idents::default()) };
+    let transform = Transform { df: Df::Clear, tcp: Tcp::Fragment, idents: Arc::new(Idents::default()) };
     let mut sink = Buffer(vec![0; 2048].into());
     let cases = [
         (frame(17, 5, 1500), Verdict::Forward(Reason::Fragmented)),
@@ -72,13 +72,13 @@ fn the_transform_does_not_allocate() {
         (frame(6, 5, 1500), Verdict::Forward(Reason::Fragmented)),
         (frame(6, 5, 44), Verdict::Forward(Reason::Fits)),
         (frame(17, 5, 1422), Verdict::Forward(Reason::Fits)),
-        (vec![0; 60], Verdict::Pass(Reason::NotIpv4)),
+        (vec![0; 60], Verdict::Pass(Reason::NotIp)),
         (vec![0; 4096], Verdict::Drop(Reason::HandbackFull)),
     ];
     let before = ALLOCATIONS.get();
     for (frame, verdict) in &cases {
         for mss4 in [None, Some(1382)] {
-            let outcome = transform.apply(frame, Rule { mtu: 1422, mss4 }, &mut sink);
+            let outcome = transform.apply(frame, Rule { mtu: 1422, mss4, mss6: None }, &mut sink);
             assert_eq!(outcome.verdict, *verdict);
         }
     }
@@ -90,11 +90,11 @@ fn the_transform_does_not_allocate() {
 
 #[test]
 fn a_turn_does_not_allocate() {
-    let transform = Transform { df: Df::Clear, idents: Arc::new(Idents::default()) };
-    let treatment = Arc::new(Treatment { scope: Vec::new(), df: Df::Clear });
+    let transform = Transform { df: Df::Clear, tcp: Tcp::Fragment, idents: Arc::new(Idents::default()) };
+    let treatment = Arc::new(Treatment { scope: Vec::new(), df: Df::Clear, tcp: Tcp::Fragment });
     let port = MemPort::new(128, 1792, 9022);
     let mut turn = Turn::new(port, MemHandback::new(256, 2048).counting(), transform, treatment);
-    let rule = Rule { mtu: 1422, mss4: Some(1382) };
+    let rule = Rule { mtu: 1422, mss4: Some(1382), mss6: None };
     let frames = [frame(17, 5, 1500), frame(6, 5, 44), frame(17, 15, 9000), frame(17, 5, 1422), vec![0; 60]];
     let before = ALLOCATIONS.get();
     for number in 0..1000 {

@@ -12,14 +12,14 @@ use nix::sys::socket::{setsockopt, sockopt};
 use xdpfrag::config::{Choice, HandbackChoice, Mode, Poll, Treatment};
 use xdpfrag::handback::{HandbackConfig, choose};
 use xdpfrag::net::private_ns::PrivateNs;
-use xdpfrag::packet::{Df, Idents, Reason, Rule, Transform};
+use xdpfrag::packet::{Df, Idents, Reason, Rule, Tcp, Transform};
 use xdpfrag::port::{Port, XskConfig, XskPort};
 use xdpfrag::worker::clock::monotonic_ns;
 use xdpfrag::worker::{Turn, Worker, WorkerConfig, WorkerEnd};
 use xdpfrag::xdp::layout::Route;
 use xdpfrag::xdp::{Attached, FrameLimits, LanConfig, LanProgram};
 
-const RULE: Rule = Rule { mtu: 1422, mss4: Some(1382) };
+const RULE: Rule = Rule { mtu: 1422, mss4: Some(1382), mss6: None };
 const STALL: Duration = Duration::from_millis(100);
 
 fn root(test: &str) -> bool {
@@ -118,6 +118,8 @@ fn attach(lan_mtu: u32, redirect_all: bool) -> (LanProgram, Attached, XskPort) {
     let program = LanProgram::load(&LanConfig {
         df: Df::Clear,
         redirect_all,
+        resegment: false,
+        deaf_only: None,
         sticky: Duration::ZERO,
         stall: STALL,
         flow_seed: 1,
@@ -235,9 +237,12 @@ fn worker(
     let ifindex = if_nametoindex("lan0").unwrap();
     let config = HandbackConfig { interface: "lan0".into(), ifindex, queue: 0, max_frame: 1444 };
     let handback = choose(handback, &config).unwrap().handback;
-    let transform = Transform { df: Df::Clear, idents: Arc::new(Idents::default()) };
-    let treatment =
-        Arc::new(Treatment { scope: vec![("198.18.2.0/24".parse().unwrap(), RULE)], df: Df::Clear });
+    let transform = Transform { df: Df::Clear, tcp: Tcp::Fragment, idents: Arc::new(Idents::default()) };
+    let treatment = Arc::new(Treatment {
+        scope: vec![("198.18.2.0/24".parse().unwrap(), RULE)],
+        df: Df::Clear,
+        tcp: Tcp::Fragment,
+    });
     let turn = Turn::new(port, handback, transform, treatment);
     let heartbeat = program.heartbeats().of(0).unwrap();
     let config = WorkerConfig { interface: "lan0".into(), queue: 0, core: Some(0), poll, stall: STALL };

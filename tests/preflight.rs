@@ -106,6 +106,8 @@ fn a_busy_xdp_slot_names_the_program() {
         let config = LanConfig {
             df: Df::Clear,
             redirect_all: false,
+            resegment: false,
+            deaf_only: None,
             sticky: Duration::ZERO,
             stall: Duration::from_millis(100),
             flow_seed: 1,
@@ -189,7 +191,14 @@ fn the_monitor_reports_addresses_and_links() {
         let mut ready = [PollFd::new(monitor.as_fd(), PollFlags::POLLIN)];
         assert_eq!(poll(&mut ready, PollTimeout::from(1000u16)), Ok(1));
         assert!(monitor.changes().unwrap().addresses);
-        let own: Vec<_> = addresses::local_ipv4().unwrap().iter().map(ToString::to_string).collect();
-        assert_eq!(own, ["198.18.0.1", "198.18.0.2", "198.18.0.255"]);
+        let own = || -> Vec<_> { addresses::local().unwrap().iter().map(ToString::to_string).collect() };
+        assert_eq!(own()[..3], ["198.18.0.1", "198.18.0.2", "198.18.0.255"]);
+        assert!(own()[3..].iter().all(|address| address.starts_with("fe80:")), "{:?}", own());
+        ip("address add 2001:db8:5::1/64 dev eth1 nodad");
+        assert!(monitor.changes().unwrap().addresses);
+        assert!(own().contains(&"2001:db8:5::1".to_owned()), "{:?}", own());
+        ip("address del 2001:db8:5::1/64 dev eth1");
+        assert!(monitor.changes().unwrap().addresses);
+        assert!(!own().contains(&"2001:db8:5::1".to_owned()), "{:?}", own());
     });
 }

@@ -1,11 +1,12 @@
 //! The validated plan of a run: what the rest of the program trusts.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
-use crate::packet::{Df, Rule};
+use crate::packet::{Df, Rule, Tcp};
 
 /// Everything `run` needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub struct Plan {
     pub interfaces: Vec<String>,
     /// Scope and SA MTU, and what happens to the packets in it.
     pub treatment: Treatment,
+    /// Whose oversize packets are served.
+    pub force: Force,
     /// Which frames go through the workers.
     pub redirect: Redirect,
     /// How frames return to the kernel.
@@ -32,22 +35,40 @@ pub struct Plan {
     pub sticky: Duration,
     /// Age of a worker's heartbeat at which the XDP program passes frames to the kernel.
     pub stall: Duration,
+    /// What the user should know about these settings, a line each.
+    pub warnings: Vec<String>,
 }
 
 /// What happens to which packets: shared by `run` and `replay`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Treatment {
     /// Destination prefixes in scope, longest prefix first, each with its rule.
-    pub scope: Vec<(Ipv4Net, Rule)>,
+    pub scope: Vec<(IpNet, Rule)>,
     /// Don't Fragment.
     pub df: Df,
+    /// Oversize TCP segments.
+    pub tcp: Tcp,
 }
 
 impl Treatment {
     /// The rule of the longest prefix that holds `destination`.
-    pub fn rule(&self, destination: std::net::Ipv4Addr) -> Option<Rule> {
+    pub fn rule(&self, destination: IpAddr) -> Option<Rule> {
+        // fe80::/10 never leaves its link (RFC 4291 section 2.5.6), hence is in no tunnel.
+        if matches!(destination, IpAddr::V6(address) if address.is_unicast_link_local()) {
+            return None;
+        }
         self.scope.iter().find(|(prefix, _)| prefix.contains(&destination)).map(|(_, rule)| *rule)
     }
+}
+
+/// `--force`: whose packets are made to fit although they forbid it (IPv4 with DF, IPv6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Force {
+    /// Everybody's.
+    #[default]
+    Always,
+    /// Those of hosts that go on after the kernel has told them the MTU; until then the kernel refuses them.
+    Deaf,
 }
 
 /// `--redirect`.

@@ -2,9 +2,9 @@
 
 use clap::{Args, ValueEnum};
 
-use super::plan::{Choice, HandbackChoice, Mode, Poll, Redirect};
+use super::plan::{Choice, Force, HandbackChoice, Mode, Poll, Redirect};
 use super::values::{self, Destination, List, Mss, Queues};
-use crate::packet::Df;
+use crate::packet::{Df, Tcp};
 
 /// What happens to which packets: the flags that `run` and `replay` share.
 #[derive(Debug, Clone, Args)]
@@ -13,8 +13,8 @@ pub struct TreatmentArgs {
     #[arg(long, value_name = "BYTES", value_parser = values::mtu, allow_negative_numbers = true)]
     pub mtu: u16,
 
-    /// Destination prefix in scope, with its own SA MTU if it has one; may be repeated, the longest
-    /// prefix wins, and what no prefix holds passes untouched [default: 0.0.0.0/0]
+    /// Destination prefix in scope, IPv4 or IPv6, with its own SA MTU if it has one; may be repeated, the
+    /// longest prefix wins, and what no prefix holds passes untouched [default: 0.0.0.0/0 and ::/0]
     #[arg(long, value_name = "CIDR[=BYTES]")]
     pub dst: Vec<Destination>,
 
@@ -22,14 +22,14 @@ pub struct TreatmentArgs {
     #[arg(long, value_enum, default_value_t)]
     pub df: DfPolicy,
 
-    /// Limit of the TCP MSS option in bytes, never raised: auto (SA MTU less 40, not below 536), off,
-    /// or a number that is used where the SA MTU does not ask for less
+    /// Limit of the TCP MSS option in bytes, never raised: auto (SA MTU less 40, not below 536; for IPv6
+    /// less 60, not below 1220), off, or a number that is used where the SA MTU does not ask for less
     #[arg(long, value_name = "auto|off|BYTES", default_value = "auto", allow_negative_numbers = true)]
     pub mss: Mss,
 
     /// How oversize TCP segments are made to fit
     #[arg(long, value_enum, default_value_t)]
-    pub tcp: Tcp,
+    pub tcp: TcpPolicy,
 }
 
 /// `--df`.
@@ -56,10 +56,23 @@ impl From<DfPolicy> for Df {
 
 /// `--tcp`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum Tcp {
-    /// As IP fragments, like any other packet.
+pub enum TcpPolicy {
+    /// As IP fragments, like any other packet; IPv6, which may not be fragmented on its way, is left to
+    /// the kernel, which answers with ICMPv6 "packet too big".
     #[default]
     Fragment,
+    /// As several TCP segments, DF kept, IPv4 and IPv6; what cannot be (SYN, RST, URG, TCP-MD5, TCP-AO,
+    /// wrong checksum) as above.
+    Resegment,
+}
+
+impl From<TcpPolicy> for Tcp {
+    fn from(policy: TcpPolicy) -> Tcp {
+        match policy {
+            TcpPolicy::Fragment => Tcp::Fragment,
+            TcpPolicy::Resegment => Tcp::Resegment,
+        }
+    }
 }
 
 /// The flags of `run`.
@@ -72,6 +85,10 @@ pub struct RunArgs {
     /// Scope, SA MTU and policies.
     #[command(flatten)]
     pub treatment: TreatmentArgs,
+
+    /// Whose oversize packets are made to fit although they forbid it (IPv4 with DF, IPv6)
+    #[arg(long, value_enum, default_value_t)]
+    pub force: Force,
 
     /// Which frames in scope go through the workers
     #[arg(long, value_enum, default_value_t)]

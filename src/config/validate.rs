@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::plan::{Mode, Plan, Redirect, Treatment};
 use super::raw::{RunArgs, TreatmentArgs};
 use super::values::{Destination, Mss};
 use crate::packet::{Rule, mss};
+
+/// Hosts take no smaller path MTU (RFC 8200 section 5), and neither does the kernel in front of an
+/// ESP tunnel (`xfrm6_tunnel_check_size()`).
+pub const IPV6_MIN_MTU: u16 = 1280;
 
 /// Flags that are right one by one, but not together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,7 +21,7 @@ pub enum ConfigError {
     DuplicateInterface(String),
     /// The same prefix twice.
     #[error("--dst {0} is given twice; give each prefix once, with one MTU")]
-    DuplicatePrefix(Ipv4Net),
+    DuplicatePrefix(IpNet),
     /// Frames would go round for ever.
     #[error(
         "--redirect all does not go with --mode generic: in generic mode the XDP program would see every frame \
@@ -36,9 +40,13 @@ pub fn plan(args: &RunArgs) -> Result<Plan, ConfigError> {
     if args.redirect == Redirect::All && args.mode == Mode::Generic {
         return Err(ConfigError::RedirectAllGeneric);
     }
+    let treatment = treatment(&args.treatment)?;
+    let raised = destinations(&args.treatment).into_iter().filter(|(prefix, mtu)| raised(*prefix, *mtu));
     Ok(Plan {
+        warnings: raised.map(|(prefix, mtu)| too_narrow(prefix, mtu)).collect(),
         interfaces: args.iface.clone(),
-        treatment: treatment(&args.treatment)?,
+        treatment,
+        force: args.force,
         redirect: args.redirect,
         handback: args.handback,
         queues: args.queues.listed(),
@@ -51,24 +59,45 @@ pub fn plan(args: &RunArgs) -> Result<Plan, ConfigError> {
     })
 }
 
-/// The treatment for `run` and `replay`.
+/// The treatment for `run` and `replay`. For IPv6 an SA MTU below [`IPV6_MIN_MTU`] becomes that.
 pub fn treatment(args: &TreatmentArgs) -> Result<Treatment, ConfigError> {
-    let everything = [Destination { prefix: Ipv4Net::default(), mtu: None }];
-    let destinations = if args.dst.is_empty() { &everything[..] } else { &args.dst };
-    let mut scope: Vec<(Ipv4Net, Rule)> = Vec::with_capacity(destinations.len());
-    for Destination { prefix, mtu } in destinations {
-        if scope.iter().any(|(other, _)| other == prefix) {
-            return Err(ConfigError::DuplicatePrefix(*prefix));
+    let mut scope: Vec<(IpNet, Rule)> = Vec::new();
+    for (prefix, mtu) in destinations(args) {
+        if scope.iter().any(|(other, _)| *other == prefix) {
+            return Err(ConfigError::DuplicatePrefix(prefix));
         }
-        let mtu = mtu.unwrap_or(args.mtu);
-        scope.push((*prefix, Rule { mtu, mss4: mss_limit(args.mss, mtu) }));
+        let mtu = if raised(prefix, mtu) { IPV6_MIN_MTU } else { mtu };
+        let rule = Rule {
+            mtu,
+            mss4: mss_limit(args.mss, mss::mss4_for(mtu)),
+            mss6: mss_limit(args.mss, mss::mss6_for(mtu)),
+        };
+        scope.push((prefix, rule));
     }
     scope.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.prefix_len()));
-    Ok(Treatment { scope, df: args.df.into() })
+    Ok(Treatment { scope, df: args.df.into(), tcp: args.tcp.into() })
 }
 
-fn mss_limit(mss: Mss, mtu: u16) -> Option<u16> {
-    let fitting = mss::mss4_for(mtu);
+/// The prefixes in scope, each with the SA MTU that was written for it.
+fn destinations(args: &TreatmentArgs) -> Vec<(IpNet, u16)> {
+    if args.dst.is_empty() {
+        return vec![(Ipv4Net::default().into(), args.mtu), (Ipv6Net::default().into(), args.mtu)];
+    }
+    args.dst.iter().map(|Destination { prefix, mtu }| (*prefix, mtu.unwrap_or(args.mtu))).collect()
+}
+
+fn raised(prefix: IpNet, mtu: u16) -> bool {
+    matches!(prefix, IpNet::V6(_)) && mtu < IPV6_MIN_MTU
+}
+
+fn too_narrow(prefix: IpNet, mtu: u16) -> String {
+    format!(
+        "IPv6 to {prefix}: SA MTU {mtu} is below {IPV6_MIN_MTU}, which every IPv6 link must carry (RFC 8200 section 5); \
+         {IPV6_MIN_MTU} is used, and the kernel fragments the longer ESP packets"
+    )
+}
+
+fn mss_limit(mss: Mss, fitting: u16) -> Option<u16> {
     match mss {
         Mss::Auto => Some(fitting),
         Mss::Limit(limit) => Some(limit.min(fitting)),
@@ -78,9 +107,13 @@ fn mss_limit(mss: Mss, mtu: u16) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use clap::Parser;
 
     use super::*;
+    use crate::config::Force;
+    use crate::packet::Tcp;
 
     #[derive(Parser)]
     struct Run {
@@ -98,7 +131,7 @@ mod tests {
             planned("--iface a --mtu 1422 --dst 10.0.0.0/8 --dst 10.1.0.0/16=1400 --dst 0.0.0.0/0=1300")
                 .unwrap()
                 .treatment;
-        let mtu = |address: &str| scope.rule(address.parse().unwrap()).unwrap().mtu;
+        let mtu = |address: &str| scope.rule(address.parse::<IpAddr>().unwrap()).unwrap().mtu;
         assert_eq!([mtu("10.1.2.3"), mtu("10.2.0.1"), mtu("192.0.2.1")], [1400, 1422, 1300]);
     }
 
@@ -111,6 +144,27 @@ mod tests {
         assert_eq!(mss4("--mtu 1422 --dst 10.0.0.0/8=1300"), Some(1260));
         assert_eq!(mss4("--mtu 68"), Some(536));
         assert_eq!(mss4("--mtu 1422 --mss off"), None);
+    }
+
+    #[test]
+    fn ipv6_keeps_to_its_least_mtu() {
+        let narrow = planned("--iface a --mtu 1200").unwrap();
+        let rule = |address: &str| narrow.treatment.rule(address.parse::<IpAddr>().unwrap());
+        assert_eq!(rule("198.18.0.2").unwrap().mtu, 1200);
+        let six = rule("2001:db8::2").unwrap();
+        assert_eq!((six.mtu, six.mss6), (1280, Some(1220)));
+        assert_eq!(rule("fe80::2"), None, "link-local is in no tunnel");
+        assert_eq!(narrow.warnings.len(), 1);
+        assert!(narrow.warnings[0].contains("::/0") && narrow.warnings[0].contains("1200"));
+        let apart = planned("--iface a --mtu 1200 --dst 10.0.0.0/8 --dst 2001:db8::/32=1400").unwrap();
+        assert_eq!(apart.treatment.scope[0].1.mss6, Some(1340));
+        assert!(apart.warnings.is_empty());
+    }
+
+    #[test]
+    fn policies() {
+        let plan = planned("--iface a --mtu 1422 --force deaf --tcp resegment").unwrap();
+        assert_eq!((plan.force, plan.treatment.tcp), (Force::Deaf, Tcp::Resegment));
     }
 
     #[test]
@@ -133,7 +187,10 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_help() {
         let plan = planned("--iface a --mtu 1422").unwrap();
-        assert_eq!(plan.treatment.scope.len(), 1);
+        let scope: Vec<_> = plan.treatment.scope.iter().map(|(prefix, _)| prefix.to_string()).collect();
+        assert_eq!(scope, ["0.0.0.0/0", "::/0"]);
+        assert_eq!((plan.force, plan.treatment.tcp), (Force::Always, Tcp::Fragment));
+        assert!(plan.warnings.is_empty());
         assert_eq!((plan.queues, plan.cores), (None, None));
         assert_eq!((plan.sticky, plan.stall), (Duration::from_millis(200), Duration::from_millis(100)));
     }

@@ -2,11 +2,17 @@
 //!
 //! clap puts the flag's name and the value in front of each message.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::packet::MIN_MTU;
+
+/// Prefixes of which the data path knows without a route.
+const MULTICAST4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4);
+const MULTICAST6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8);
+const LINK_LOCAL6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
 
 /// Highest queue or core number accepted in a list; the kernel's own limit for queues is lower.
 const MAX_INDEX: u32 = 4095;
@@ -46,7 +52,7 @@ pub fn mtu(text: &str) -> Result<u16, String> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Destination {
     /// The prefix, host bits zero.
-    pub prefix: Ipv4Net,
+    pub prefix: IpNet,
     /// SA MTU in bytes; `None` for that of `--mtu`.
     pub mtu: Option<u16>,
 }
@@ -59,14 +65,24 @@ impl FromStr for Destination {
             Some((cidr, size)) => (cidr, Some(mtu(size).map_err(|error| format!("MTU '{size}': {error}"))?)),
             None => (text, None),
         };
-        let prefix: Ipv4Net = if cidr.contains('/') { cidr.parse() } else { format!("{cidr}/32").parse() }
-            .map_err(|_| "not an IPv4 prefix; write it as 10.1.0.0/16 or 10.1.0.0/16=1400".to_owned())?;
+        let prefix: IpNet = match cidr.contains('/') {
+            true => cidr.parse().ok(),
+            false => cidr.parse().ok().map(|host: IpAddr| host.into()),
+        }
+        .ok_or("not an IP prefix; write it as 10.1.0.0/16, 10.1.0.0/16=1400 or 2001:db8::/32")?;
         if prefix.addr() != prefix.network() {
             return Err(format!(
-                "{prefix} has bits set behind its prefix length; the network is {}, the single host {}/32",
+                "{prefix} has bits set behind its prefix length; the network is {}, the single host {}",
                 prefix.trunc(),
-                prefix.addr()
+                IpNet::from(prefix.addr())
             ));
+        }
+        let nowhere = match prefix {
+            IpNet::V4(prefix) => MULTICAST4.contains(&prefix),
+            IpNet::V6(prefix) => MULTICAST6.contains(&prefix) || LINK_LOCAL6.contains(&prefix),
+        };
+        if nowhere {
+            return Err(format!("{prefix} is multicast or link-local, which no tunnel carries"));
         }
         Ok(Destination { prefix, mtu: size })
     }
@@ -75,7 +91,7 @@ impl FromStr for Destination {
 /// `--mss`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mss {
-    /// SA MTU less 40, not below 536.
+    /// SA MTU less 40, not below 536; for IPv6 less 60, not below 1220.
     Auto,
     /// TCP options are left alone.
     Off,
@@ -190,7 +206,15 @@ mod tests {
         assert_eq!("10.1.2.3".parse::<Destination>().unwrap().prefix.prefix_len(), 32);
         let host_bits = "10.1.2.3/16".parse::<Destination>().unwrap_err();
         assert!(host_bits.contains("10.1.0.0/16"), "{host_bits}");
-        for bad in ["10.1.0.0/33", "10.1/16", "::/0", "10.0.0.0/8=", "10.0.0.0/8=60", ""] {
+        let ipv6: Destination = "2001:db8::/32=1400".parse().unwrap();
+        assert_eq!((ipv6.prefix.to_string(), ipv6.mtu), ("2001:db8::/32".into(), Some(1400)));
+        assert_eq!("2001:db8::1".parse::<Destination>().unwrap().prefix.prefix_len(), 128);
+        for nowhere in ["224.0.0.0/4", "239.1.2.3", "ff02::1", "fe80::/10", "fe80::1"] {
+            let why = nowhere.parse::<Destination>().unwrap_err();
+            assert!(why.contains("no tunnel"), "{nowhere}: {why}");
+        }
+        for bad in ["10.1.0.0/33", "10.1/16", "::/129", "2001:db8::1/64", "10.0.0.0/8=", "10.0.0.0/8=60", ""]
+        {
             assert!(bad.parse::<Destination>().is_err(), "{bad:?}");
         }
     }

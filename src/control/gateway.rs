@@ -3,25 +3,26 @@
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use crossbeam::channel::Sender;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use thiserror::Error;
 
-use crate::config::{Plan, Redirect, Treatment};
+use crate::config::{Force, Plan, Redirect, Treatment};
 use crate::handback::{self, Chosen, Handback, HandbackConfig, OpenError};
 use crate::net::links::Link;
 use crate::net::{addresses, ethtool, links};
-use crate::observe::snapshot::{InterfaceSnapshot, RouteSnapshot};
-use crate::packet::{Edit, Reason, Transform, ether};
+use crate::observe::snapshot::{DeafSnapshot, InterfaceSnapshot, RouteSnapshot};
+use crate::packet::{Edit, Reason, Tcp, Transform, ether};
 use crate::port::{Port, XskConfig, XskError, XskPort};
+use crate::worker::clock::monotonic_ns;
 use crate::worker::{Turn, Worker, WorkerConfig, WorkerEnd};
 use crate::xdp::{
-    AttachError, Attached, ClampLink, ClampProgram, Error as XdpError, FrameLimits, LanConfig, LanProgram,
-    Route, XdpMode,
+    AttachError, Attached, ClampLink, ClampProgram, DeafHost, Error as XdpError, FrameLimits, LanConfig,
+    LanProgram, Patience, Route, XdpMode,
 };
 
 /// A gateway could not be brought up; what had been done is undone.
@@ -85,7 +86,7 @@ pub struct Gateway {
     mode: XdpMode,
     handback: &'static str,
     treatment: Arc<Treatment>,
-    local: BTreeSet<Ipv4Addr>,
+    local: BTreeSet<IpAddr>,
 }
 
 impl Gateway {
@@ -106,6 +107,8 @@ impl Gateway {
         let program = LanProgram::load(&LanConfig {
             df: plan.treatment.df,
             redirect_all: plan.redirect == Redirect::All,
+            resegment: plan.treatment.tcp == Tcp::Resegment,
+            deaf_only: (plan.force == Force::Deaf).then(Patience::default),
             sticky: plan.sticky,
             stall: plan.stall,
             flow_seed: RandomState::new().build_hasher().finish(),
@@ -115,12 +118,18 @@ impl Gateway {
         for (prefix, rule) in &treatment.scope {
             program.set_route(*prefix, Route::Tunnel(*rule))?;
         }
-        let clamp = ClampProgram::load(program.routes_fd())?;
+        let clamp = ClampProgram::load(program.route_maps())?;
         // Attached while its map of sockets is empty, it passes everything. Some drivers change their
         // number of queues now (virtio-net), so that they are counted afterwards.
         let attached = program.attach(link.index, plan.mode)?;
         if let Some(why) = &attached.fallback {
             say(&format!("{interface}: generic XDP, because the driver cannot do it natively ({why})"));
+        }
+        if attached.mode == XdpMode::Generic && plan.treatment.tcp == Tcp::Resegment {
+            say(&format!(
+                "{interface}: with generic XDP what may not be fragmented (IPv6, --df keep) is not resegmented \
+                 either: a segment given back as it is would be seen again"
+            ));
         }
         let mut gateway = Gateway {
             mode: attached.mode,
@@ -136,7 +145,7 @@ impl Gateway {
         };
         gateway.follow_addresses()?;
         gateway.start_workers(plan, transform, ended, say)?;
-        if plan.treatment.scope.iter().any(|(_, rule)| rule.mss4.is_some()) {
+        if plan.treatment.scope.iter().any(|(_, rule)| rule.mss4.or(rule.mss6).is_some()) {
             let link = gateway.clamp.attach(gateway.link.index)?;
             say(&format!("{interface}: MSS clamped on the way to the LAN ({})", link.method().label()));
             gateway.clamp_link = Some(link);
@@ -231,14 +240,14 @@ impl Gateway {
     /// # Errors
     /// If they cannot be read, or the map is full.
     pub fn follow_addresses(&mut self) -> Result<(), GatewayError> {
-        let now = addresses::local_ipv4()
+        let now = addresses::local()
             .map_err(|source| GatewayError::Netlink { interface: self.name().to_owned(), source })?;
         for address in now.difference(&self.local) {
             self.program.set_local(*address)?;
         }
         for address in self.local.difference(&now) {
             // The address may be a prefix of the scope as well: back to that.
-            let prefix = Ipv4Net::from(*address);
+            let prefix = IpNet::from(*address);
             match self.treatment.scope.iter().find(|(scope, _)| *scope == prefix) {
                 Some((_, rule)) => self.program.set_route(prefix, Route::Tunnel(*rule))?,
                 None => self.program.remove_route(prefix)?,
@@ -320,14 +329,31 @@ impl Gateway {
                 .map(|(prefix, rule)| RouteSnapshot {
                     prefix: prefix.to_string(),
                     mtu: rule.mtu,
-                    mss4: rule.mss4,
+                    mss4: rule.mss4.filter(|_| matches!(prefix, IpNet::V4(_))),
+                    mss6: rule.mss6.filter(|_| matches!(prefix, IpNet::V6(_))),
                 })
                 .collect(),
+            deaf: self.deaf(),
             xdp: Reason::ALL.iter().map(|r| (r.label().to_owned(), counters.reason(*r))).collect(),
             xdp_edits: Edit::ALL.iter().map(|e| (e.label().to_owned(), counters.edit(*e))).collect(),
             egress_mss: egress.edit(Edit::Mss),
             workers: self.workers.iter().map(Worker::snapshot).collect(),
         }
+    }
+
+    /// The deaf hosts, the busiest first.
+    fn deaf(&self) -> Vec<DeafSnapshot> {
+        let now = monotonic_ns();
+        let mut hosts = self.program.deaf_hosts().unwrap_or_default();
+        hosts.sort_by_key(|host| (std::cmp::Reverse(host.frames), host.address));
+        let seconds = |ns: u64| now.saturating_sub(ns) as f64 / 1e9;
+        let snapshot = |host: &DeafHost| DeafSnapshot {
+            address: host.address.to_string(),
+            since_s: seconds(host.since_ns),
+            last_s: seconds(host.last_ns),
+            frames: host.frames,
+        };
+        hosts.iter().map(snapshot).collect()
     }
 }
 

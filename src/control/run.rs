@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Instant;
 
 use crossbeam::channel::{Receiver, Sender, bounded, select, unbounded};
+use ipnet::IpNet;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -92,7 +93,8 @@ impl Running {
         }
         // Before the addresses are read, so that no change is missed.
         let changes = monitor().map_err(|source| RunError::System { step: "watching interfaces", source })?;
-        let transform = Transform { df: plan.treatment.df, idents: Arc::new(Idents::default()) };
+        let transform =
+            Transform { df: plan.treatment.df, tcp: plan.treatment.tcp, idents: Arc::new(Idents::default()) };
         let (end, ended) = unbounded();
         let gateways = plan
             .interfaces
@@ -103,9 +105,16 @@ impl Running {
         let started = Instant::now();
         let observed = Arc::clone(&gateways);
         let server = Server::start(&plan.interfaces, move || snapshot(&lock(&observed), started))?;
+        for warning in &plan.warnings {
+            say(&format!("warning: {warning}"));
+        }
         for (prefix, rule) in &plan.treatment.scope {
-            let mss = rule.mss4.map_or("MSS left alone".into(), |mss| format!("MSS {mss}"));
-            say(&format!("scope: IPv4 to {prefix}, SA MTU {}, {mss}", rule.mtu));
+            let (family, mss) = match prefix {
+                IpNet::V4(_) => ("IPv4", rule.mss4),
+                IpNet::V6(_) => ("IPv6", rule.mss6),
+            };
+            let mss = mss.map_or("MSS left alone".into(), |mss| format!("MSS {mss}"));
+            say(&format!("scope: {family} to {prefix}, SA MTU {}, {mss}", rule.mtu));
         }
         let served: Vec<_> = lock(&gateways).iter().map(Gateway::describe).collect();
         say(&format!("forwarding on {}", served.join(", ")));

@@ -20,5 +20,5 @@ pub mod wire;
 pub use daemon::Daemon;
 pub use flood::Flood;
 pub use namespace::Namespace;
-pub use topology::{APPLIANCE, FAR, LAN, Lab, LabConfig};
+pub use topology::{APPLIANCE, APPLIANCE6, FAR, FAR6, LAN, Lab, LabConfig};
 pub use wire::{Rules, Seen, Wire};

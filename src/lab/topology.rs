@@ -1,6 +1,6 @@
 //! Three namespaces and the two links between them.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::Result;
 
@@ -13,6 +13,10 @@ pub const LAN: &str = "eth1";
 pub const APPLIANCE: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 2);
 /// The host at the far end of the tunnel.
 pub const FAR: Ipv4Addr = Ipv4Addr::new(198, 18, 2, 2);
+/// The appliance, with [`LabConfig::ipv6`].
+pub const APPLIANCE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 2);
+/// The host at the far end of the tunnel, with [`LabConfig::ipv6`].
+pub const FAR6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 2);
 
 /// Hardware address of eth1.
 pub const LAN_MAC: &str = "02:00:00:00:01:01";
@@ -34,11 +38,13 @@ pub struct LabConfig {
     pub vlan: Option<u16>,
     /// The appliance's TCP ignores the peer's MSS and ICMP 3/4.
     pub deaf: bool,
+    /// IPv6 addresses (of the documentation prefix) beside the IPv4 ones.
+    pub ipv6: bool,
 }
 
 impl Default for LabConfig {
     fn default() -> LabConfig {
-        LabConfig { queues: 1, lan_mtu: 1500, sa_mtu: 1422, vlan: None, deaf: true }
+        LabConfig { queues: 1, lan_mtu: 1500, sa_mtu: 1422, vlan: None, deaf: true, ipv6: false }
     }
 }
 
@@ -92,6 +98,9 @@ impl Lab {
         appliance.ip("route add default via 198.18.1.1")?;
         // A host behind the other gateway has a LAN of 1500 bytes and announces what fits that.
         far.ip("route add default via 198.18.2.1 advmss 1460")?;
+        if config.ipv6 {
+            add_ipv6(&appliance, &gateway, &far)?;
+        }
 
         let lan_wire = Wire::attach(&appliance, "lan0", Rules { deaf: config.deaf, ..Rules::default() })?;
         let far_wire = Wire::attach(&far, "far0", Rules::default())?;
@@ -111,6 +120,27 @@ impl Lab {
         self.gateway.output("nft", &[&rule])?;
         Ok(())
     }
+}
+
+/// Addresses, known neighbours and routes like those of IPv4.
+fn add_ipv6(appliance: &Namespace, gateway: &Namespace, far: &Namespace) -> Result<()> {
+    let ends = [
+        (appliance, "lan0", "2001:db8:1::2", "2001:db8:1::1", LAN_MAC),
+        (gateway, LAN, "2001:db8:1::1", "2001:db8:1::2", APPLIANCE_MAC),
+        (gateway, "wan0", "2001:db8:2::1", "2001:db8:2::2", FAR_MAC),
+        (far, "far0", "2001:db8:2::2", "2001:db8:2::1", WAN_MAC),
+    ];
+    for namespace in [appliance, gateway, far] {
+        namespace.sysctl("ipv6/conf/all/disable_ipv6", "0")?;
+    }
+    gateway.sysctl("ipv6/conf/all/forwarding", "1")?;
+    for (namespace, interface, address, neighbour, mac) in ends {
+        namespace.ip(&format!("addr add {address}/64 dev {interface} nodad"))?;
+        namespace.ip(&format!("neigh add {neighbour} lladdr {mac} dev {interface}"))?;
+    }
+    appliance.ip("route add default via 2001:db8:1::1")?;
+    far.ip("route add default via 2001:db8:2::1 advmss 1440")?;
+    Ok(())
 }
 
 /// Makes a veth pair, one end (namespace, name, MAC address) in each namespace, both up, without offloads.

@@ -1,22 +1,22 @@
-//! This machine's own IPv4 addresses, and the news that they or the interfaces changed.
+//! This machine's own addresses, and the news that they or the interfaces changed.
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
 use super::netlink::{Connection, parse};
 
-/// Every IPv4 address that the kernel takes for its own: primary, secondary and broadcast addresses
-/// of every interface.
-pub fn local_ipv4() -> io::Result<BTreeSet<Ipv4Addr>> {
-    let mut request = AddressMessage::default();
-    request.header.family = AddressFamily::Inet;
+/// Every address that the kernel takes for its own: primary, secondary and IPv4 broadcast addresses of
+/// every interface, link-local ones included.
+pub fn local() -> io::Result<BTreeSet<IpAddr>> {
+    // AF_UNSPEC asks for both families.
+    let request = AddressMessage::default();
     let messages = Connection::open(NETLINK_ROUTE)?.dump(RouteNetlinkMessage::GetAddress(request))?;
     let mut addresses = BTreeSet::new();
     for message in messages {
@@ -26,24 +26,35 @@ pub fn local_ipv4() -> io::Result<BTreeSet<Ipv4Addr>> {
     Ok(addresses)
 }
 
-/// IFA_LOCAL is the address itself; IFA_ADDRESS is the other end of a point-to-point interface.
-fn own(attributes: &[AddressAttribute]) -> impl Iterator<Item = Ipv4Addr> {
-    attributes.iter().filter_map(|attribute| match attribute {
-        AddressAttribute::Local(IpAddr::V4(address)) | AddressAttribute::Broadcast(address) => Some(*address),
-        _ => None,
-    })
+/// IFA_LOCAL is the address itself; IFA_ADDRESS is then the other end of a point-to-point interface.
+/// IPv6 leaves IFA_LOCAL out unless there is such an end (`inet6_fill_ifaddr()`).
+fn own(attributes: &[AddressAttribute]) -> Vec<IpAddr> {
+    let mut own = Vec::new();
+    let mut address = None;
+    for attribute in attributes {
+        match attribute {
+            AddressAttribute::Local(local) => own.push(*local),
+            AddressAttribute::Broadcast(broadcast) => own.push((*broadcast).into()),
+            AddressAttribute::Address(found) => address = Some(*found),
+            _ => {}
+        }
+    }
+    if own.is_empty() {
+        own.extend(address.filter(IpAddr::is_ipv6));
+    }
+    own
 }
 
 /// What changed since the last look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// IPv4 addresses came or went: read [`local_ipv4`] again.
+    /// Addresses came or went: read [`local`] again.
     pub addresses: bool,
     /// Interfaces came, went or changed (state, MTU, ...): read them again.
     pub links: bool,
 }
 
-/// Listens for changes of IPv4 addresses and of interfaces.
+/// Listens for changes of addresses and of interfaces.
 ///
 /// It says *that* something changed, not what: the reader looks at the whole state again, so that a
 /// lost message cannot make the two disagree.
@@ -60,6 +71,7 @@ impl Monitor {
         socket.set_non_blocking(true)?;
         socket.add_membership(libc::RTNLGRP_LINK)?;
         socket.add_membership(libc::RTNLGRP_IPV4_IFADDR)?;
+        socket.add_membership(libc::RTNLGRP_IPV6_IFADDR)?;
         Ok(Monitor { socket })
     }
 
@@ -111,12 +123,15 @@ mod tests {
 
     #[test]
     fn the_far_end_of_a_point_to_point_link_is_not_ours() {
+        let ip = |text: &str| -> IpAddr { text.parse().unwrap() };
         let attributes = [
-            AddressAttribute::Address(IpAddr::V4(Ipv4Addr::new(198, 18, 0, 2))),
-            AddressAttribute::Local(IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1))),
-            AddressAttribute::Broadcast(Ipv4Addr::new(198, 18, 0, 255)),
+            AddressAttribute::Address(ip("198.18.0.2")),
+            AddressAttribute::Local(ip("198.18.0.1")),
+            AddressAttribute::Broadcast([198, 18, 0, 255].into()),
         ];
-        let own: Vec<_> = own(&attributes).collect();
-        assert_eq!(own, [Ipv4Addr::new(198, 18, 0, 1), Ipv4Addr::new(198, 18, 0, 255)]);
+        assert_eq!(own(&attributes), ["198.18.0.1", "198.18.0.255"].map(ip));
+        let far = AddressAttribute::Address(ip("2001:db8::2"));
+        assert_eq!(own(&[far.clone(), AddressAttribute::Local(ip("2001:db8::1"))]), [ip("2001:db8::1")]);
+        assert_eq!(own(&[far]), [ip("2001:db8::2")]);
     }
 }

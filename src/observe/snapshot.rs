@@ -28,6 +28,9 @@ pub struct InterfaceSnapshot {
     pub handback: String,
     /// SA MTU per destination prefix.
     pub routes: Vec<RouteSnapshot>,
+    /// `--force deaf`: hosts that are served because they are deaf, the busiest first.
+    #[serde(default)]
+    pub deaf: Vec<DeafSnapshot>,
     /// The XDP program: frames per reason label, zeros included.
     pub xdp: BTreeMap<String, u64>,
     /// The XDP program: edits per label.
@@ -45,8 +48,24 @@ pub struct RouteSnapshot {
     pub prefix: String,
     /// SA MTU, bytes.
     pub mtu: u16,
-    /// MSS limit for TCP over IPv4, bytes; absent with `--mss off`.
+    /// MSS limit for TCP over IPv4, bytes; absent with `--mss off` and for an IPv6 prefix.
     pub mss4: Option<u16>,
+    /// The same for TCP over IPv6.
+    #[serde(default)]
+    pub mss6: Option<u16>,
+}
+
+/// A host that went on sending oversize packets after the kernel had told it the MTU.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct DeafSnapshot {
+    /// Source address.
+    pub address: String,
+    /// Seconds since this showed.
+    pub since_s: f64,
+    /// Seconds since its last oversize packet.
+    pub last_s: f64,
+    /// Its oversize packets since this showed.
+    pub frames: u64,
 }
 
 /// One worker: one RX queue.
@@ -72,6 +91,10 @@ pub struct WorkerSnapshot {
     pub socket_drops: u64,
     /// Hand-back calls that failed, and were repeated or counted as drops.
     pub handback_errors: u64,
+    /// ICMP messages of `--notify` that the kernel did not take (no route back, or filtered); the packets they
+    /// were about are forwarded all the same.
+    #[serde(default)]
+    pub notify_errors: u64,
     /// UMEM size, bytes.
     pub umem_bytes: u64,
     /// From the XDP program's time stamp to the end of the hand-back; absent before the first frame.

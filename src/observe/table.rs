@@ -7,6 +7,9 @@ use super::layout::{align_right, duration, grouped, table, text};
 use super::snapshot::{InterfaceSnapshot, Snapshot, WorkerSnapshot};
 use crate::packet::{Edit, Reason};
 
+/// Deaf hosts in the table.
+const DEAF_SHOWN: usize = 10;
+
 /// What to show.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Style<'a> {
@@ -31,6 +34,7 @@ pub fn render(snapshot: &Snapshot, style: Style<'_>) -> String {
         head(&mut out, interface);
         counters(&mut out, interface, since, style.zeros);
         workers(&mut out, interface, since);
+        deaf(&mut out, interface);
         latency(&mut out, &interface.workers);
     }
     out
@@ -39,7 +43,7 @@ pub fn render(snapshot: &Snapshot, style: Style<'_>) -> String {
 fn head(out: &mut String, interface: &InterfaceSnapshot) {
     let _ = writeln!(out, "\n{}: {} XDP, hand-back {}", interface.name, interface.mode, interface.handback);
     for route in &interface.routes {
-        let mss = route.mss4.map(|mss| format!(", MSS {mss}")).unwrap_or_default();
+        let mss = route.mss4.or(route.mss6).map(|mss| format!(", MSS {mss}")).unwrap_or_default();
         let _ = writeln!(out, "  to {}: SA MTU {}{mss}", route.prefix, route.mtu);
     }
 }
@@ -125,6 +129,22 @@ fn workers(out: &mut String, interface: &InterfaceSnapshot, since: Since<'_>) {
     let _ = write!(out, "\n{}", text(&table));
 }
 
+/// The busiest of the deaf hosts: on a large network there may be thousands.
+fn deaf(out: &mut String, interface: &InterfaceSnapshot) {
+    let mut table = table(&["DEAF HOST", "FRAMES", "SINCE", "LAST FRAME"]);
+    for host in interface.deaf.iter().take(DEAF_SHOWN) {
+        let ago = |seconds: f64| format!("{seconds:.0} s ago");
+        table.add_row([host.address.clone(), grouped(host.frames), ago(host.since_s), ago(host.last_s)]);
+    }
+    align_right(&mut table, 1..4);
+    if !table.is_empty() {
+        let _ = write!(out, "\n{}", text(&table));
+    }
+    if let Some(more) = interface.deaf.len().checked_sub(DEAF_SHOWN).filter(|more| *more > 0) {
+        let _ = writeln!(out, "and {} more, which stats --json lists", grouped(more as u64));
+    }
+}
+
 /// From the XDP program to the end of the hand-back, since the start.
 fn latency(out: &mut String, workers: &[WorkerSnapshot]) {
     let mut table = table(&["LATENCY", "SAMPLES", "MIN", "P50", "P90", "P99", "P99.9", "MAX"]);
@@ -146,7 +166,7 @@ fn latency(out: &mut String, workers: &[WorkerSnapshot]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::snapshot::{Latency, RouteSnapshot};
+    use crate::observe::snapshot::{DeafSnapshot, Latency, RouteSnapshot};
 
     fn snapshot(factor: u64) -> Snapshot {
         let counts = |label: &str, count: u64| BTreeMap::from([(label.to_owned(), count)]);
@@ -159,7 +179,12 @@ mod tests {
                 name: "eth1".into(),
                 mode: "native".into(),
                 handback: "inject".into(),
-                routes: vec![RouteSnapshot { prefix: "0.0.0.0/0".into(), mtu: 1422, mss4: Some(1382) }],
+                routes: vec![RouteSnapshot {
+                    prefix: "0.0.0.0/0".into(),
+                    mtu: 1422,
+                    mss4: Some(1382),
+                    mss6: None,
+                }],
                 xdp: counts("oversize", 4_000_000_000 * factor),
                 egress_mss: 3,
                 workers: vec![WorkerSnapshot {
@@ -194,6 +219,26 @@ mod tests {
         let text = render(&now, Style { since: Some(&before), zeros: false });
         assert!(text.contains(" 400,000,000 ") && text.contains(" 800,000,000 "), "{text}");
         assert!(text.contains("per second"), "{text}");
+    }
+
+    #[test]
+    fn the_busiest_deaf_hosts_are_shown() {
+        let mut many = snapshot(1);
+        assert!(!render(&many, Style::default()).contains("DEAF HOST"));
+        many.interfaces[0].deaf = (0..13)
+            .map(|n| DeafSnapshot {
+                address: format!("2001:db8:1234:5678:9abc:def0:1234:56{n:02}"),
+                frames: 1_000_000 - n,
+                ..DeafSnapshot::default()
+            })
+            .collect();
+        let text = render(&many, Style::default());
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(
+            text.contains("1,000,000") && text.contains("999,991") && !text.contains("999,990"),
+            "{text}"
+        );
+        assert!(text.contains("and 3 more, which stats --json lists"), "{text}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Sums are one's complement sums of big-endian 16-bit words, folded. A sum is zero only
 //! if every byte is zero; everywhere else 0xffff stands for zero.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// One's complement sum of `bytes`; an odd last byte is padded with a zero (RFC 1071).
 #[inline]
@@ -36,6 +36,12 @@ pub fn add(a: u16, b: u16) -> u16 {
     sum + u16::from(carry)
 }
 
+/// One's complement difference of two folded sums.
+#[inline]
+pub fn subtract(a: u16, b: u16) -> u16 {
+    add(a, !b)
+}
+
 /// Sum of the pseudo-header of TCP and UDP over IPv4 (RFC 9293 section 3.1, RFC 768).
 ///
 /// `len` is the length of the transport header and its data, in bytes.
@@ -43,6 +49,15 @@ pub fn add(a: u16, b: u16) -> u16 {
 pub fn pseudo_header(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, len: u16) -> u16 {
     let [s, d] = [source, destination].map(|address| u64::from(address.to_bits()));
     fold(s + d + u64::from(protocol) + u64::from(len))
+}
+
+/// Sum of the pseudo-header of TCP and UDP over IPv6 (RFC 8200 section 8.1).
+///
+/// `len` is the length of the transport header and its data, in bytes.
+#[inline]
+pub fn pseudo_header_ipv6(source: Ipv6Addr, destination: Ipv6Addr, protocol: u8, len: u16) -> u16 {
+    let addresses = [source.octets(), destination.octets()].map(|octets| u64::from(sum(&octets)));
+    fold(addresses[0] + addresses[1] + u64::from(protocol) + u64::from(len))
 }
 
 /// The checksum field after a 16-bit word that it covers went from `old` to `new`

@@ -2,6 +2,8 @@
 
 /// Ethertype of IPv4.
 pub const IPV4: u16 = 0x0800;
+/// Ethertype of IPv6.
+pub const IPV6: u16 = 0x86dd;
 
 /// Tag protocol identifiers: IEEE 802.1Q, 802.1ad, and the older QinQ one.
 const TPIDS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
@@ -21,7 +23,7 @@ pub struct EthernetFrame<'a> {
 impl<'a> EthernetFrame<'a> {
     /// Splits `frame` behind its last VLAN tag; `None` if the header is cut short.
     ///
-    /// A third tag is left as what it looks like: a payload that is not IPv4.
+    /// A third tag is left as what it looks like: a payload that is not IP.
     #[inline]
     pub fn new_checked(frame: &'a [u8]) -> Option<Self> {
         let mut tags = 0;

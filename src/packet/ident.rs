@@ -6,27 +6,81 @@
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-/// Power of two; the least that the kernel takes (`IP_IDENTS_SZ`, net/ipv4/route.c). 4 KiB in all.
+/// Power of two; the least that the kernel takes (`IP_IDENTS_SZ`, net/ipv4/route.c). 8 KiB in all.
 const COUNTERS: usize = 2048;
+
+/// How long a receiver may wait for the rest of a datagram (Linux `net.ipv4.ipfrag_time`), seconds.
+pub const REASSEMBLY_SECS: u64 = 30;
+
+/// The share of the identifications that one of several gateways uses, so that those which
+/// share the load of the same flows never choose the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Partition {
+    part: u16,
+    of: u16,
+}
+
+impl Partition {
+    /// All of them.
+    pub const WHOLE: Partition = Partition { part: 1, of: 1 };
+    /// Most gateways that can share: 256 identifications for each.
+    pub const MAX: u16 = 256;
+
+    /// Part `part` of `of`, counted from 1; `None` unless 1 ≤ `part` ≤ `of` ≤ [`MAX`](Self::MAX).
+    pub const fn new(part: u16, of: u16) -> Option<Self> {
+        if 1 <= part && part <= of && of <= Self::MAX { Some(Partition { part, of }) } else { None }
+    }
+
+    /// log2 of the number of parts, which is rounded up to a power of two: parts are then told by
+    /// the low bits, and stay apart when a counter goes round.
+    const fn bits(self) -> u32 {
+        self.of.next_power_of_two().trailing_zeros()
+    }
+
+    /// How many identifications there are in it, 0 included.
+    pub const fn len(self) -> u32 {
+        1 << (16 - self.bits())
+    }
+}
 
 /// Counters of identifications, shared by all workers, as the kernel's `ip_idents`.
 ///
 /// (source, destination, protocol) is hashed with a random key to one of 2048 counters, each
 /// with a random start. IDs of one such flow therefore differ until its counter has gone
-/// round: 65,535 fragmented datagrams of all the flows on it.
+/// round: 65,535 fragmented datagrams of all the flows on it, or [`Partition::len`].
 pub struct Idents {
     keys: [u64; 2],
-    counters: Box<[AtomicU16; COUNTERS]>,
+    counters: Box<[AtomicU32; COUNTERS]>,
+    partition: Partition,
+    /// The counters when the last interval ended.
+    marks: Mutex<Box<[u32; COUNTERS]>>,
+    reused: AtomicU64,
 }
 
 impl Idents {
+    /// Keyed at random, with the identifications of `partition` only.
+    pub fn partitioned(partition: Partition) -> Self {
+        Self::new(partition, RandomState::new().build_hasher().finish())
+    }
+
     /// The same identifications for the same calls: for replay and tests.
-    pub fn with_seed(mut seed: u64) -> Self {
+    pub fn with_seed(seed: u64) -> Self {
+        Self::new(Partition::WHOLE, seed)
+    }
+
+    fn new(partition: Partition, mut seed: u64) -> Self {
         let keys = [split_mix(&mut seed), split_mix(&mut seed)];
-        let counters = std::array::from_fn(|_| AtomicU16::new(split_mix(&mut seed) as u16));
-        Idents { keys, counters: Box::new(counters) }
+        let starts: [u32; COUNTERS] = std::array::from_fn(|_| split_mix(&mut seed) as u32);
+        Idents {
+            keys,
+            counters: Box::new(starts.map(AtomicU32::new)),
+            partition,
+            marks: Mutex::new(Box::new(starts)),
+            reused: AtomicU64::new(0),
+        }
     }
 
     /// The next identification for a datagram of this flow.
@@ -35,14 +89,36 @@ impl Idents {
     /// keep it, and somebody may fragment behind us.
     #[inline]
     pub fn next(&self, source: Ipv4Addr, destination: Ipv4Addr, protocol: u8) -> u16 {
-        // Relaxed: the counter orders nothing but itself.
         let counter = &self.counters[self.slot(source, destination, protocol)];
         loop {
-            let id = counter.fetch_add(1, Ordering::Relaxed);
+            // Relaxed: the counter orders nothing but itself.
+            let count = counter.fetch_add(1, Ordering::Relaxed) << self.partition.bits();
+            let id = count as u16 | (self.partition.part - 1);
             if id != 0 {
                 return id;
             }
         }
+    }
+
+    /// Ends an interval of [`REASSEMBLY_SECS`]: counts the identifications that were used in it
+    /// more than once, to be called by one thread at that pace.
+    ///
+    /// A receiver that lost a fragment may have mixed the datagrams that had them.
+    pub fn end_of_interval(&self) {
+        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reused = 0;
+        for (mark, counter) in marks.iter_mut().zip(self.counters.iter()) {
+            let now = counter.load(Ordering::Relaxed);
+            reused += u64::from(now.wrapping_sub(*mark).saturating_sub(self.partition.len()));
+            *mark = now;
+        }
+        self.reused.fetch_add(reused, Ordering::Relaxed);
+    }
+
+    /// Identifications used more than once within an interval, since the start. If this grows,
+    /// spread the load over more hosts, or keep TCP out of it by resegmenting it.
+    pub fn wrap_risk(&self) -> u64 {
+        self.reused.load(Ordering::Relaxed)
     }
 
     /// Folded multiplication with secret keys, as in wyhash: the kernel's SipHash would cost
@@ -59,7 +135,7 @@ impl Idents {
 impl Default for Idents {
     /// Keyed at random.
     fn default() -> Self {
-        Self::with_seed(RandomState::new().build_hasher().finish())
+        Self::partitioned(Partition::WHOLE)
     }
 }
 
@@ -115,5 +191,47 @@ mod tests {
         }
         // Mean 16; Poisson puts the extremes of 2048 draws at about 4 and 33.
         assert!(load.iter().all(|count| (1..=48).contains(count)), "{:?}", load.iter().max());
+    }
+
+    #[test]
+    fn partitions_share_nothing_and_leave_nothing_but_zero() {
+        for of in [1, 2, 3, 4, 200] {
+            let mut seen = vec![false; 1 << 16];
+            for part in 1..=of {
+                let partition = Partition::new(part, of).unwrap();
+                let idents = Idents::partitioned(partition);
+                for _ in 0..partition.len() - u32::from(part == 1) {
+                    let id = idents.next(A, B, 17);
+                    assert!(id != 0 && !seen[usize::from(id)], "{id} in part {part} of {of}");
+                    seen[usize::from(id)] = true;
+                }
+            }
+            let parts = usize::from(of.next_power_of_two());
+            let used = seen.iter().filter(|seen| **seen).count();
+            assert_eq!(used, 65_536 / parts * usize::from(of) - 1, "{of} parts");
+        }
+        for (part, of) in [(0, 1), (2, 1), (0, 0), (1, 257)] {
+            assert_eq!(Partition::new(part, of), None);
+        }
+    }
+
+    #[test]
+    fn the_wrap_risk_counts_what_was_used_again_within_an_interval() {
+        let idents = Idents::partitioned(Partition::new(2, 256).unwrap());
+        let take = |count| (0..count).for_each(|_| drop(idents.next(A, B, 17)));
+        for (count, risk) in [(0, 0), (256, 0), (256, 0), (257, 1), (1000, 745), (10, 745)] {
+            take(count);
+            idents.end_of_interval();
+            assert_eq!(idents.wrap_risk(), risk);
+        }
+    }
+
+    /// The counters do not stumble where they themselves go round.
+    #[test]
+    fn ids_go_on_where_a_counter_wraps() {
+        let idents = Idents::with_seed(3);
+        let slot = idents.slot(A, B, 17);
+        idents.counters[slot].store(u32::MAX - 2, Ordering::Relaxed);
+        assert_eq!([(); 4].map(|()| idents.next(A, B, 17)), [0xfffd, 0xfffe, 0xffff, 1]);
     }
 }

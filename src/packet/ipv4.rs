@@ -11,6 +11,8 @@ pub const MF: u16 = 0x2000;
 /// Fragment offset, in units of 8 bytes.
 pub const OFFSET: u16 = 0x1fff;
 
+/// Protocol number of ICMP.
+pub const ICMP: u8 = 1;
 /// Protocol number of TCP.
 pub const TCP: u8 = 6;
 /// Protocol number of UDP.

@@ -5,22 +5,24 @@
 //!
 //! ```text
 //! received frame
-//!   │ ether      Ethernet header, up to two VLAN tags      not IPv4? pass  group MAC? pass
-//!   │ ipv4       header, options, payload by total length  inconsistent? pass  group address? pass
+//!   │ ether      Ethernet header, up to two VLAN tags      not IP? pass  group MAC? pass
+//!   │ ipv4/ipv6  header and payload by its length          inconsistent? pass  group address? pass
 //!   ▼
-//! transform      the verdict: does it fit the SA MTU, what does --df say
+//! transform      the verdict: does it fit the SA MTU, what do --df and --tcp say
 //!   │ transport  edits of the TCP or UDP header: mss (SYN), an unfinished checksum
 //!   ├─ fits ──── one copy into the sink's buffer, then the edits in place
-//!   └─ oversize  ident     a fresh identification for a datagram that came with DF
-//!                fragment  RFC 791, each payload byte copied once into the sink's buffers
+//!   ├─ TCP ───── resegment   several whole segments, under --tcp resegment
+//!   ├─ IPv6 ──── pass        the kernel answers with packet too big
+//!   └─ IPv4 ──── ident       a fresh identification for a datagram that came with DF
+//!                fragment    RFC 791, each payload byte copied once into the sink's buffers
 //!   ▼
 //! Sink           buffers lent by the hand-back          Outcome  verdict, Reason, Edits
 //! ```
 //!
-//! `checksum` (RFC 1071, RFC 1624) and `options` (the list that IPv4 and TCP headers end
-//! with) serve all of them; `tcp` and `ipv6` are the other two header views.
+//! `too_big` writes what a sender may be told besides. `checksum` (RFC 1071, RFC 1624) and `options` (the list that IPv4 and TCP headers end
+//! with) serve all of them; `parse` is the way from the frame to the packet.
 //!
-//! **Views** ([`ether`], [`ipv4`], [`tcp`]) borrow the frame. `new_checked` verifies every
+//! **Views** ([`ether`], [`ipv4`], [`ipv6`], [`tcp`]) borrow the frame. `new_checked` verifies every
 //! length that the header claims; the fixed part is then held as an array reference, so
 //! that accessors have nothing left to check and cannot panic.
 //!
@@ -36,14 +38,18 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod mss;
 pub mod options;
+mod parse;
 pub mod reason;
+mod resegment;
 pub mod tcp;
+pub mod too_big;
 pub mod transform;
 mod transport;
 
-pub use ident::Idents;
+pub use ident::{Idents, Partition};
+pub use parse::{Packet, parse};
 pub use reason::{Edit, Edits, Reason, Verdict};
-pub use transform::{Df, Outcome, Rule, Sink, Transform, parse, pass};
+pub use transform::{Df, Outcome, Rule, Sink, Tcp, Transform, pass};
 
 /// Smallest SA MTU: every IPv4 module must be able to forward a datagram of 68 octets
 /// without further fragmentation (RFC 791 section 3.2).

@@ -1,8 +1,8 @@
 //! The TCP maximum segment size option (RFC 9293 section 3.7.1): lowered, never raised.
 
+use super::checksum;
 use super::options::{self, Step};
 use super::tcp::{self, TcpSegment};
-use super::{checksum, ipv6};
 
 const KIND: u8 = 2;
 
@@ -60,11 +60,6 @@ pub fn clamp(segment: &mut [u8], limit: u16) -> bool {
         segment[tcp::CHECKSUM..][..2].copy_from_slice(&checksum.to_be_bytes());
     }
     lowered
-}
-
-/// [`clamp`] for the IPv6 `packet`, extension headers skipped. True if it was lowered.
-pub fn clamp_ipv6(packet: &mut [u8], limit: u16) -> bool {
-    ipv6::tcp_segment_mut(packet).is_some_and(|segment| clamp(segment, limit))
 }
 
 #[cfg(test)]
@@ -147,18 +142,5 @@ mod tests {
     fn limits_and_floors() {
         assert_eq!([1500, 1422, 576, 575, 68, 0].map(mss4_for), [1460, 1382, 536, 536, 536, 536]);
         assert_eq!([1500, 1422, 1280, 1279, 0].map(mss6_for), [1440, 1362, 1220, 1220, 1220]);
-    }
-
-    #[test]
-    fn ipv6_segments_are_clamped_in_place() {
-        let segment = syn(&[2, 4, 0x05, 0xa0]);
-        let mut packet = vec![0; 40];
-        packet[0] = 0x60;
-        packet[5] = segment.len() as u8;
-        packet[6] = 6;
-        packet.extend(&segment);
-        assert!(clamp_ipv6(&mut packet, mss6_for(1422)));
-        assert_eq!(packet[62..64], 1362u16.to_be_bytes());
-        assert!(valid(&packet[40..]));
     }
 }

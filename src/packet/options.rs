@@ -35,6 +35,26 @@ pub fn next(list: &[u8], mut at: usize) -> Step {
     }
 }
 
+/// True if every length in `list` is right.
+#[inline]
+pub fn sound(list: &[u8]) -> bool {
+    find(list, &[]) == Some(false)
+}
+
+/// True if `list` holds an option of one of `kinds`; `None` if it is malformed before one.
+#[inline]
+pub fn find(list: &[u8], kinds: &[u8]) -> Option<bool> {
+    let mut at = 0;
+    loop {
+        match next(list, at) {
+            Step::Option(kind, _) if kinds.contains(&kind) => return Some(true),
+            Step::Option(_, place) => at = place.end,
+            Step::End => return Some(false),
+            Step::Malformed => return None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

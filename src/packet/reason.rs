@@ -35,11 +35,15 @@ labelled! {
     Reason {
         Fits = "fits", "fits the SA MTU; DF and MSS edited where the policy says so";
         Fragmented = "fragmented", "oversize: handed back as fragments";
+        Resegmented = "resegmented", "oversize TCP: handed back as several segments";
+        KeptFlags = "kept_flags", "oversize SYN, RST or URG: not resegmented, but fragmented (IPv4) or passed (IPv6)";
+        KeptSigned = "kept_signed", "oversize TCP-MD5 or TCP-AO: not resegmented, but fragmented (IPv4) or passed (IPv6)";
+        KeptChecksum = "kept_checksum", "oversize TCP with a wrong checksum: not resegmented, but fragmented (IPv4) or passed (IPv6)";
         Oversize = "oversize", "longer than the SA MTU: redirected to the worker";
         Sticky = "sticky", "its flow sent an oversize frame a moment ago: redirected, to keep its order";
         All = "all", "redirected because of --redirect all";
         Unfinished = "unfinished", "a SYN to clamp whose checksum was left to hardware: redirected";
-        NotIpv4 = "not_ipv4", "not IPv4, or more than two VLAN tags: passed to the kernel";
+        NotIp = "not_ip", "neither IPv4 nor IPv6, or more than two VLAN tags: passed to the kernel";
         Group = "group", "multicast or broadcast destination: passed to the kernel";
         Malformed = "malformed", "a header cut short or inconsistent: passed to the kernel";
         OutOfScope = "out_of_scope", "no --dst prefix holds the destination: passed to the kernel";
@@ -47,6 +51,8 @@ labelled! {
         SuperPacket = "super_packet", "longer than the LAN interface's MTU (LRO or GRO): passed to the kernel";
         TooLong = "too_long", "longer than a worker can take: passed to the kernel";
         DfKept = "df_kept", "oversize with DF under --df keep: passed, the kernel answers with ICMP 3/4";
+        Ipv6TooBig = "ipv6_too_big", "oversize IPv6 that is not resegmented: passed, the kernel answers with ICMPv6 2";
+        Warned = "warned", "oversize under --force deaf, from a host not known to be deaf: passed, the kernel answers";
         NoWorker = "no_worker", "no live worker serves the queue: passed to the kernel";
         HandbackFull = "handback_full", "dropped: the hand-back has no buffer left";
         HandbackError = "handback_error", "dropped: the kernel refused the hand-back";
@@ -61,6 +67,7 @@ labelled! {
         Mss = "mss", "MSS option lowered";
         Id = "id", "fresh identification for a datagram that had DF";
         Checksum = "checksum", "CHECKSUM_PARTIAL finished in software";
+        Notified = "notified", "ICMP 3/4 sent to the source";
     }
 }
 

@@ -7,7 +7,18 @@ pub const MAX_HEADER_LEN: usize = 60;
 /// Where the checksum stands in the header.
 pub const CHECKSUM: usize = 16;
 
-const SYN: u8 = 0x02;
+/// Flags, in the byte before the window.
+pub const FIN: u8 = 0x01;
+/// Opens a connection.
+pub const SYN: u8 = 0x02;
+/// Resets it.
+pub const RST: u8 = 0x04;
+/// Hand on at once.
+pub const PSH: u8 = 0x08;
+/// The urgent pointer counts.
+pub const URG: u8 = 0x20;
+/// Congestion window reduced (RFC 3168).
+pub const CWR: u8 = 0x80;
 
 /// A segment whose header is wholly there.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +51,19 @@ impl<'a> TcpSegment<'a> {
     /// True for SYN and SYN-ACK.
     #[inline]
     pub fn syn(&self) -> bool {
-        self.header[13] & SYN != 0
+        self.flags() & SYN != 0
+    }
+
+    /// Flags.
+    #[inline]
+    pub fn flags(&self) -> u8 {
+        self.header[13]
+    }
+
+    /// Sequence number of the first byte of data.
+    #[inline]
+    pub fn sequence(&self) -> u32 {
+        u32::from_be_bytes([self.header[4], self.header[5], self.header[6], self.header[7]])
     }
 
     /// The checksum field.

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use super::ether::{self, EthernetFrame};
 use super::fragment::Layout;
 use super::ident::Idents;
 use super::ipv4::Ipv4Packet;
+use super::ipv6::{self, Ipv6Packet};
+use super::parse::{Packet, parse};
 use super::reason::{Edit, Edits, Reason, Verdict};
-use super::transport::HeaderEdits;
-use super::{MIN_MTU, tcp};
+use super::resegment::{Plan, Segments};
+use super::transport::{HeaderEdits, Transport};
+use super::{MIN_MTU, checksum, options, tcp};
 
 /// What happens to the Don't Fragment bit (`--df`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -18,8 +20,19 @@ pub enum Df {
     Clear,
     /// Cleared on what is fragmented.
     Oversize,
-    /// Never cleared: an oversize DF packet is the kernel's to refuse.
+    /// Never cleared: an oversize DF packet is the kernel's to refuse, unless it is resegmented.
     Keep,
+}
+
+/// How oversize TCP segments are made to fit (`--tcp`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Tcp {
+    /// As IP fragments, like any other packet.
+    #[default]
+    Fragment,
+    /// As several TCP segments, DF as it came, whatever `--df` says: what is not fragmented
+    /// needs no permission. The identification counts on from the sender's, as under TSO.
+    Resegment,
 }
 
 /// What holds for the packets to one destination prefix.
@@ -30,6 +43,8 @@ pub struct Rule {
     /// Largest MSS for TCP over IPv4, see [`mss4_for`](super::mss::mss4_for); `None` or 0 leaves
     /// the option alone.
     pub mss4: Option<u16>,
+    /// The same for TCP over IPv6, see [`mss6_for`](super::mss::mss6_for).
+    pub mss6: Option<u16>,
 }
 
 /// Where output frames go. The caller owns the memory.
@@ -59,8 +74,17 @@ pub struct Outcome {
 pub struct Transform {
     /// `--df`.
     pub df: Df,
+    /// `--tcp`.
+    pub tcp: Tcp,
     /// Fresh identifications, unique across workers.
     pub idents: Arc<Idents>,
+}
+
+/// A received frame, and where its packet starts.
+#[derive(Clone, Copy)]
+struct Received<'a> {
+    frame: &'a [u8],
+    link_len: usize,
 }
 
 impl Transform {
@@ -74,31 +98,94 @@ impl Transform {
     #[inline]
     pub fn apply<S: Sink>(&self, frame: &[u8], rule: Rule, sink: &mut S) -> Outcome {
         match parse(frame) {
-            Ok((link, packet)) if packet.total_len() <= rule.mtu.max(MIN_MTU) => {
-                self.edit(frame, link.header().len(), &packet, rule, sink)
+            Ok((link, packet)) => {
+                let received = Received { frame, link_len: link.header().len() };
+                match packet {
+                    Packet::V4(packet) => self.apply_ipv4(received, &packet, rule, sink),
+                    Packet::V6(packet) => self.apply_ipv6(received, &packet, rule, sink),
+                }
             }
-            Ok((_, packet)) if packet.df() && self.df == Df::Keep => pass(frame, Reason::DfKept, sink),
-            Ok((link, packet)) => self.fragment(frame, link.header().len(), &packet, rule, sink),
             Err(reason) => pass(frame, reason, sink),
         }
     }
 
-    /// A packet that fits: the whole frame, Ethernet padding included, with the edits it is due.
     #[inline]
-    fn edit<S: Sink>(
+    fn apply_ipv4<S: Sink>(
         &self,
-        frame: &[u8],
-        link_len: usize,
+        received: Received<'_>,
         packet: &Ipv4Packet<'_>,
         rule: Rule,
         sink: &mut S,
     ) -> Outcome {
-        if !sink.reserve(1, frame.len()) {
-            return FULL;
+        let mtu = usize::from(rule.mtu.max(MIN_MTU));
+        let transport = Transport::of_ipv4(packet);
+        if usize::from(packet.total_len()) <= mtu {
+            return self.edit_ipv4(received, packet, transport, rule.mss4, sink);
         }
-        let out = sink.push(frame.len());
-        out.copy_from_slice(frame);
-        let out = &mut out[link_len..link_len + usize::from(packet.total_len())];
+        let mut reason = Reason::Fragmented;
+        if self.tcp == Tcp::Resegment
+            && let Some(transport) = &transport
+        {
+            match Plan::new(received.frame, received.link_len, transport, mtu) {
+                // A list that the kernel would answer with one ICMP parameter problem, not several.
+                Plan::Cut(_) if !options::sound(packet.options()) => {}
+                Plan::Cut(segments) => {
+                    return resegment(&segments, received.link_len, ipv4_edit(packet), sink);
+                }
+                Plan::Kept(kept) => reason = kept,
+                Plan::Other => {}
+            }
+        }
+        if packet.df() && self.df == Df::Keep {
+            return pass(received.frame, Reason::DfKept, sink);
+        }
+        self.fragment(received, packet, transport, (mtu, rule.mss4), reason, sink)
+    }
+
+    /// DF means nothing here, and a router does not fragment (RFC 8200 section 5).
+    #[inline]
+    fn apply_ipv6<S: Sink>(
+        &self,
+        received: Received<'_>,
+        packet: &Ipv6Packet<'_>,
+        rule: Rule,
+        sink: &mut S,
+    ) -> Outcome {
+        let mtu = usize::from(rule.mtu.max(MIN_MTU));
+        let transport = Transport::of_ipv6(packet);
+        if packet.total_len() <= mtu {
+            let Some(out) = copy(received.frame, sink) else { return FULL };
+            let mut edits = Edits::NONE;
+            if let Some(transport) = &transport {
+                edits = edit_transport(transport, rule.mss6, &mut out[received.link_len..]);
+            }
+            return Outcome { verdict: Verdict::Forward(Reason::Fits), edits, frames: 1 };
+        }
+        let mut reason = Reason::Ipv6TooBig;
+        if self.tcp == Tcp::Resegment
+            && let Some(transport) = &transport
+        {
+            match Plan::new(received.frame, received.link_len, transport, mtu) {
+                Plan::Cut(segments) => return resegment(&segments, received.link_len, edit_ipv6, sink),
+                Plan::Kept(kept) => reason = kept,
+                Plan::Other => {}
+            }
+        }
+        pass(received.frame, reason, sink)
+    }
+
+    /// A packet that fits: the whole frame, Ethernet padding included, with the edits it is due.
+    #[inline]
+    fn edit_ipv4<S: Sink>(
+        &self,
+        received: Received<'_>,
+        packet: &Ipv4Packet<'_>,
+        transport: Option<Transport<'_>>,
+        mss: Option<u16>,
+        sink: &mut S,
+    ) -> Outcome {
+        let Some(out) = copy(received.frame, sink) else { return FULL };
+        let out = &mut out[received.link_len..];
         let mut edits = Edits::NONE;
         // Written from the received header: reading the copy back would wait for its stores.
         if packet.df() && self.df == Df::Clear {
@@ -107,9 +194,8 @@ impl Transform {
             out[10..12].copy_from_slice(&sum.to_be_bytes());
             edits.insert(Edit::Df);
         }
-        let transport = HeaderEdits::of(packet, rule.mss4);
-        if !transport.is_empty() {
-            edits |= transport.apply(&mut out[packet.header_len()..]);
+        if let Some(transport) = &transport {
+            edits |= edit_transport(transport, mss, out);
         }
         Outcome { verdict: Verdict::Forward(Reason::Fits), edits, frames: 1 }
     }
@@ -118,13 +204,13 @@ impl Transform {
     #[inline]
     fn fragment<S: Sink>(
         &self,
-        frame: &[u8],
-        link_len: usize,
+        Received { frame, link_len }: Received<'_>,
         packet: &Ipv4Packet<'_>,
-        rule: Rule,
+        transport: Option<Transport<'_>>,
+        (mtu, mss): (usize, Option<u16>),
+        reason: Reason,
         sink: &mut S,
     ) -> Outcome {
-        let mtu = usize::from(rule.mtu.max(MIN_MTU));
         let Some(layout) = Layout::new(packet, mtu) else { return pass(frame, Reason::Malformed, sink) };
         if !sink.reserve(layout.frames, link_len + mtu) {
             return FULL;
@@ -139,50 +225,95 @@ impl Transform {
                 edits.insert(Edit::Id);
             }
         }
-        let transport = HeaderEdits::of(packet, rule.mss4);
-        if transport.is_empty() {
-            layout.write(frame, link_len, packet, id, &[], sink);
-        } else {
+        let header = transport.map(|transport| HeaderEdits::of(&transport, mss));
+        if let Some(header) = header.filter(|header| !header.is_empty()) {
             let mut head = [0; tcp::MAX_HEADER_LEN];
             let len = head.len().min(packet.payload().len());
             head[..len].copy_from_slice(&packet.payload()[..len]);
-            edits |= transport.apply(&mut head[..len]);
+            edits |= header.apply(&mut head[..len]);
             layout.write(frame, link_len, packet, id, &head[..len], sink);
+        } else {
+            layout.write(frame, link_len, packet, id, &[], sink);
         }
         // At most 65,515 / 8 fragments.
         let frames = layout.frames as u16;
-        Outcome { verdict: Verdict::Forward(Reason::Fragmented), edits, frames }
+        Outcome { verdict: Verdict::Forward(reason), edits, frames }
     }
 }
 
 const FULL: Outcome = Outcome { verdict: Verdict::Drop(Reason::HandbackFull), edits: Edits::NONE, frames: 0 };
 
-/// The IPv4 packet in `frame`, or why the frame is passed: `Malformed`, `NotIpv4` or `Group`.
-///
-/// [`Transform::apply`] begins with it, and so does who looks up the rule of a destination.
-/// The XDP program asks in the same order.
+/// Pushes a copy of `frame`; `None` if there is no room.
 #[inline]
-pub fn parse(frame: &[u8]) -> Result<(EthernetFrame<'_>, Ipv4Packet<'_>), Reason> {
-    let link = EthernetFrame::new_checked(frame).ok_or(Reason::Malformed)?;
-    if link.ethertype() != ether::IPV4 {
-        return Err(Reason::NotIpv4);
+fn copy<'s, S: Sink>(frame: &[u8], sink: &'s mut S) -> Option<&'s mut [u8]> {
+    if !sink.reserve(1, frame.len()) {
+        return None;
     }
-    if link.is_group() {
-        return Err(Reason::Group);
+    let out = sink.push(frame.len());
+    out.copy_from_slice(frame);
+    Some(out)
+}
+
+/// Edits the TCP or UDP header in `out`, a copy that starts at the IP header.
+#[inline]
+fn edit_transport(transport: &Transport<'_>, mss: Option<u16>, out: &mut [u8]) -> Edits {
+    let edits = HeaderEdits::of(transport, mss);
+    if edits.is_empty() {
+        return Edits::NONE;
     }
-    let packet = Ipv4Packet::new_checked(link.payload()).ok_or(Reason::Malformed)?;
-    if packet.destination().is_multicast() || packet.destination().is_broadcast() {
-        return Err(Reason::Group);
+    edits.apply(&mut out[transport.ip_header_len..][..transport.bytes.len()])
+}
+
+/// Writes `segments`; `edit_ip` makes the IP header of each.
+#[inline]
+fn resegment<S: Sink>(
+    segments: &Segments<'_>,
+    link_len: usize,
+    edit_ip: impl FnMut(&mut [u8], u16, usize),
+    sink: &mut S,
+) -> Outcome {
+    if !sink.reserve(segments.frames, segments.max_frame()) {
+        return FULL;
     }
-    Ok((link, packet))
+    segments.write(link_len, edit_ip, sink);
+    let mut edits = Edits::NONE;
+    if segments.unfinished {
+        edits.insert(Edit::Checksum);
+    }
+    // At most 65,515 bytes of data.
+    let frames = segments.frames as u16;
+    Outcome { verdict: Verdict::Forward(Reason::Resegmented), edits, frames }
+}
+
+/// The IPv4 header of one segment: total length and identification. A header checksum that was
+/// wrong stays wrong.
+#[inline]
+fn ipv4_edit<'a>(packet: &'a Ipv4Packet<'_>) -> impl FnMut(&mut [u8], u16, usize) + 'a {
+    move |header, number, len| {
+        // Not longer than the packet was.
+        let total = (header.len() + len) as u16;
+        let id = packet.id().wrapping_add(number);
+        let sum = checksum::update(packet.header_checksum(), packet.total_len(), total);
+        let sum = checksum::update(sum, packet.id(), id);
+        header[2..4].copy_from_slice(&total.to_be_bytes());
+        header[4..6].copy_from_slice(&id.to_be_bytes());
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
+}
+
+/// The IPv6 header of one segment: payload length, extension headers included.
+#[inline]
+fn edit_ipv6(header: &mut [u8], _number: u16, len: usize) {
+    // Not longer than the packet was.
+    let payload = (header.len() - ipv6::HEADER_LEN + len) as u16;
+    header[4..6].copy_from_slice(&payload.to_be_bytes());
 }
 
 /// Pushes `frame` unchanged, because of `reason`.
 #[cold]
 pub fn pass<S: Sink>(frame: &[u8], reason: Reason, sink: &mut S) -> Outcome {
-    if !sink.reserve(1, frame.len()) {
-        return FULL;
+    match copy(frame, sink) {
+        Some(_) => Outcome { verdict: Verdict::Pass(reason), edits: Edits::NONE, frames: 1 },
+        None => FULL,
     }
-    sink.push(frame.len()).copy_from_slice(frame);
-    Outcome { verdict: Verdict::Pass(reason), edits: Edits::NONE, frames: 1 }
 }

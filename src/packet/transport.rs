@@ -10,6 +10,7 @@
 //! wrong checksum happens to be that value (2^-16 of those), would be taken for unfinished.
 
 use super::ipv4::{Ipv4Packet, TCP, UDP};
+use super::ipv6::{self, Ipv6Packet};
 use super::reason::{Edit, Edits};
 use super::tcp::{self, TcpSegment};
 use super::{checksum, mss};
@@ -18,33 +19,80 @@ use super::{checksum, mss};
 const UDP_HEADER_LEN: usize = 8;
 const UDP_CHECKSUM: usize = 6;
 
+/// The TCP segment or UDP datagram in a packet, from its header on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Transport<'a> {
+    /// `TCP` or `UDP`.
+    pub(super) protocol: u8,
+    /// Length of the IP header with its options or extension headers, bytes.
+    pub(super) ip_header_len: usize,
+    /// Header and data, the header perhaps not wholly there.
+    pub(super) bytes: &'a [u8],
+    /// Sum of the pseudo-header.
+    pub(super) pseudo: u16,
+    /// True if `bytes` is but the first fragment's share of it.
+    pub(super) fragment: bool,
+}
+
+impl<'a> Transport<'a> {
+    /// `None` for other protocols, and behind the first fragment, where the bytes are data,
+    /// whatever they look like.
+    #[inline]
+    pub(super) fn of_ipv4(packet: &Ipv4Packet<'a>) -> Option<Self> {
+        let (protocol, bytes) = (packet.protocol(), packet.payload());
+        if !matches!(protocol, TCP | UDP) || packet.offset() != 0 {
+            return None;
+        }
+        // The payload is shorter than the total length, a u16.
+        let len = bytes.len() as u16;
+        let pseudo = checksum::pseudo_header(packet.source(), packet.destination(), protocol, len);
+        let ip_header_len = packet.header_len();
+        Some(Transport { protocol, ip_header_len, bytes, pseudo, fragment: packet.is_fragment() })
+    }
+
+    /// The same for IPv6, extension headers skipped.
+    #[inline]
+    pub(super) fn of_ipv6(packet: &Ipv6Packet<'a>) -> Option<Self> {
+        let upper = packet.upper_layer().filter(|upper| matches!(upper.protocol, TCP | UDP))?;
+        let bytes = packet.payload().get(upper.extensions..)?;
+        // The payload length is a u16.
+        let len = bytes.len() as u16;
+        // Under a routing header that is not used up the final destination would count (RFC 8200
+        // section 8.1), under mobile IPv6 the home address: those sums differ, and count as wrong.
+        let pseudo = checksum::pseudo_header_ipv6(packet.source(), packet.destination(), upper.protocol, len);
+        let ip_header_len = ipv6::HEADER_LEN + upper.extensions;
+        Some(Transport { protocol: upper.protocol, ip_header_len, bytes, pseudo, fragment: upper.fragment })
+    }
+
+    /// True if a checksum field of `field` is what `CHECKSUM_PARTIAL` leaves. Never in a
+    /// fragment: the kernel finishes the sum before it fragments (`ip_fragment`).
+    #[inline]
+    pub(super) fn seems_unfinished(&self, field: u16) -> bool {
+        field == self.pseudo && !self.fragment
+    }
+}
+
 /// What to change in the transport header of one packet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HeaderEdits {
-    /// Position in the IP payload, and the finished checksum.
+    /// Position behind the IP headers, and the finished checksum.
     checksum: Option<(usize, u16)>,
     /// MSS limit.
     mss: Option<u16>,
 }
 
 impl HeaderEdits {
-    /// The edits that `packet` is due, under an MSS limit of `mss`.
+    /// The edits that `transport` is due, under an MSS limit of `mss`.
     #[inline]
-    pub(super) fn of(packet: &Ipv4Packet<'_>, mss: Option<u16>) -> Self {
+    pub(super) fn of(transport: &Transport<'_>, mss: Option<u16>) -> Self {
         let mut edits = HeaderEdits { checksum: None, mss: None };
-        match packet.protocol() {
-            TCP => {
-                edits.checksum = unfinished(packet, tcp::CHECKSUM);
-                // Behind the first fragment the bytes are data, whatever they look like.
-                if packet.offset() == 0 && TcpSegment::new_checked(packet.payload()).is_some_and(|t| t.syn())
-                {
-                    edits.mss = mss;
-                }
+        if transport.protocol == TCP {
+            edits.checksum = unfinished(transport, tcp::CHECKSUM);
+            if TcpSegment::new_checked(transport.bytes).is_some_and(|segment| segment.syn()) {
+                edits.mss = mss;
             }
-            UDP if declared_len(packet.payload()) == Some(packet.payload().len()) => {
-                edits.checksum = unfinished(packet, UDP_CHECKSUM);
-            }
-            _ => {}
+        } else if declared_len(transport.bytes) == Some(transport.bytes.len()) {
+            edits.checksum = unfinished(transport, UDP_CHECKSUM);
         }
         edits
     }
@@ -55,15 +103,16 @@ impl HeaderEdits {
         self.checksum.is_none() && self.mss.is_none()
     }
 
-    /// Applies them to `payload`: the packet's IP payload, or as much as its header.
+    /// Applies them to `transport`, which starts at the transport header: all of the packet's,
+    /// or as much as its header.
     #[cold]
-    pub(super) fn apply(&self, payload: &mut [u8]) -> Edits {
+    pub(super) fn apply(&self, transport: &mut [u8]) -> Edits {
         let mut done = Edits::NONE;
         if let Some((at, value)) = self.checksum {
-            payload[at..at + 2].copy_from_slice(&value.to_be_bytes());
+            transport[at..at + 2].copy_from_slice(&value.to_be_bytes());
             done.insert(Edit::Checksum);
         }
-        if self.mss.is_some_and(|limit| mss::clamp(payload, limit)) {
+        if self.mss.is_some_and(|limit| mss::clamp(transport, limit)) {
             done.insert(Edit::Mss);
         }
         done
@@ -77,17 +126,11 @@ fn declared_len(datagram: &[u8]) -> Option<usize> {
     Some(usize::from(u16::from_be_bytes([header[4], header[5]])))
 }
 
-/// The finished value for the checksum at `at` in the payload, if it was left unfinished.
-/// Never of a fragment: the sum goes over a whole datagram, and the kernel finishes it
-/// before it fragments (`ip_fragment`).
+/// The finished value for the checksum at `at`, if it was left unfinished.
 #[inline]
-fn unfinished(packet: &Ipv4Packet<'_>, at: usize) -> Option<(usize, u16)> {
-    let payload = packet.payload();
-    let field = u16::from_be_bytes(*payload.get(at..)?.first_chunk()?);
-    // The payload is shorter than the total length, a u16.
-    let len = payload.len() as u16;
-    let pseudo = checksum::pseudo_header(packet.source(), packet.destination(), packet.protocol(), len);
-    if field != pseudo || packet.is_fragment() { None } else { finish(payload, at, pseudo) }
+fn unfinished(transport: &Transport<'_>, at: usize) -> Option<(usize, u16)> {
+    let field = u16::from_be_bytes(*transport.bytes.get(at..)?.first_chunk()?);
+    if transport.seems_unfinished(field) { finish(transport.bytes, at, field) } else { None }
 }
 
 #[cold]

@@ -8,7 +8,6 @@ use super::chain::{Chain, Link};
 use super::{Port, Receipt, Received};
 use crate::frame::{Ledger, Lent, Pool, Region};
 use crate::xdp::Meta;
-use crate::xdp::layout::META_MAGIC;
 
 /// A filled buffer in the RX ring.
 #[derive(Debug, Clone, Copy)]
@@ -53,10 +52,12 @@ impl MemPort {
             self.drops += 1;
             return false;
         }
-        for (place, bytes) in (1..).zip(frame.chunks(buffer)) {
+        for place in 1..=buffers {
+            // An empty frame, too, takes a buffer.
+            let bytes = &frame[(place - 1) * buffer..frame.len().min(place * buffer)];
             let Some(index) = self.fill.pop_front() else { break };
             let slot = self.region.slot_mut(index as usize);
-            slot[..Meta::SIZE].copy_from_slice(&meta.map_or([0; Meta::SIZE], to_bytes));
+            slot[..Meta::SIZE].copy_from_slice(&meta.map_or([0; Meta::SIZE], Meta::to_bytes));
             slot[Meta::SIZE..Meta::SIZE + bytes.len()].copy_from_slice(bytes);
             self.rx.push_back(Descriptor { index, len: bytes.len(), more: place < buffers });
         }
@@ -130,14 +131,4 @@ impl Port for MemPort {
     fn ledger(&self) -> Ledger {
         self.pool.ledger()
     }
-}
-
-/// As the XDP program writes it.
-fn to_bytes(meta: Meta) -> [u8; Meta::SIZE] {
-    let mut bytes = [0; Meta::SIZE];
-    bytes[..8].copy_from_slice(&meta.rx_ns.to_ne_bytes());
-    bytes[8..10].copy_from_slice(&meta.rule.mtu.to_ne_bytes());
-    bytes[10..12].copy_from_slice(&meta.rule.mss4.unwrap_or(0).to_ne_bytes());
-    bytes[12..].copy_from_slice(&META_MAGIC.to_ne_bytes());
-    bytes
 }

@@ -31,6 +31,7 @@ struct Counts {
     edits: [AtomicU64; Edit::COUNT],
     socket_drops: AtomicU64,
     handback_errors: AtomicU64,
+    notify_errors: AtomicU64,
 }
 
 /// Adds without a locked instruction: there is one writer.
@@ -81,6 +82,17 @@ impl Counters {
         add(&self.counts.handback_errors, 1);
     }
 
+    /// A sender was told what would have fitted. Counted at once: the message is out whatever becomes of
+    /// the frame.
+    pub(super) fn notified(&self) {
+        add(&self.counts.edits[Edit::Notified as usize], 1);
+    }
+
+    /// The kernel did not take a message to a sender. No frame is lost by that.
+    pub(super) fn notify_error(&self) {
+        add(&self.counts.notify_errors, 1);
+    }
+
     /// Frames the socket lost so far.
     pub(super) fn socket_drops(&self, total: u64) {
         self.counts.socket_drops.store(total, Relaxed);
@@ -116,6 +128,7 @@ impl Counters {
             edits: Edit::ALL.iter().map(|edit| (edit.label().into(), self.edits(*edit))).collect(),
             socket_drops: counts.socket_drops.load(Relaxed),
             handback_errors: counts.handback_errors.load(Relaxed),
+            notify_errors: counts.notify_errors.load(Relaxed),
             latency: self.latency(),
             ..WorkerSnapshot::default()
         }

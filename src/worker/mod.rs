@@ -2,11 +2,14 @@
 
 pub mod clock;
 pub mod counters;
+pub mod notify;
 mod outlet;
+pub mod rate;
 pub mod thread;
 pub mod turn;
 
 pub use counters::Counters;
+pub use notify::Notifier;
 pub use outlet::FLUSH_ATTEMPTS;
 pub use thread::{Worker, WorkerConfig, WorkerEnd, WorkerError};
 pub use turn::{FLUSH_AT, Progress, Turn};

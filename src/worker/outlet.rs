@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::clock::monotonic_ns;
 use super::counters::Counters;
+use super::notify::Notifier;
 use crate::config::Treatment;
 use crate::handback::{Handback, HandbackError};
-use crate::packet::{self, Edits, Outcome, Reason, Transform, Verdict};
+use crate::packet::{self, Edits, Outcome, Reason, Rule, Transform, Verdict};
 use crate::port::Received;
 
 /// Consecutive flushes that may fail for the moment before the pending frames are given up. One is made
@@ -29,6 +30,7 @@ pub(super) struct Outlet<H> {
     pub(super) handback: H,
     transform: Transform,
     treatment: Arc<Treatment>,
+    pub(super) notifier: Option<Arc<Notifier>>,
     counters: Arc<Counters>,
     open: VecDeque<Open>,
     /// Output of the oldest open frame that the kernel took already.
@@ -52,6 +54,7 @@ impl<H: Handback> Outlet<H> {
             handback,
             transform,
             treatment,
+            notifier: None,
             counters,
             open,
             taken: 0,
@@ -77,15 +80,26 @@ impl<H: Handback> Outlet<H> {
         if self.broken.is_some() {
             return self.counters.ended(Reason::HandbackError, 1);
         }
-        let mut outcome = self.apply(received);
+        let rule = self.rule(received);
+        let mut outcome = self.apply(received.bytes, rule);
         if outcome.verdict == Verdict::Drop(Reason::HandbackFull) && self.handback.pending() > 0 {
             self.flush();
             if self.broken.is_some() {
                 return self.counters.ended(Reason::HandbackError, 1);
             }
-            outcome = self.apply(received);
+            outcome = self.apply(received.bytes, rule);
         }
         let Outcome { verdict, edits, frames } = outcome;
+        if let (Some(notifier), Ok(rule), Verdict::Forward(reason)) = (&self.notifier, rule, verdict)
+            && reason != Reason::Fits
+        {
+            let now = received.meta.map_or_else(monotonic_ns, |meta| meta.rx_ns);
+            match notifier.tell(received.bytes, rule.mtu, now) {
+                None => {}
+                Some(Ok(())) => self.counters.notified(),
+                Some(Err(_)) => self.counters.notify_error(),
+            }
+        }
         match verdict {
             Verdict::Drop(reason) => self.counters.ended(reason, 1),
             Verdict::Forward(reason) | Verdict::Pass(reason) => self.open.push_back(Open {
@@ -98,12 +112,16 @@ impl<H: Handback> Outlet<H> {
     }
 
     #[inline]
-    fn apply(&mut self, Received { bytes, meta }: Received<'_>) -> Outcome {
-        let rule = match meta {
+    fn rule(&self, Received { bytes, meta }: Received<'_>) -> Result<Rule, Reason> {
+        match meta {
             Some(meta) => Ok(meta.rule),
             None => packet::parse(bytes)
                 .and_then(|(_, packet)| self.treatment.rule(packet.destination()).ok_or(Reason::OutOfScope)),
-        };
+        }
+    }
+
+    #[inline]
+    fn apply(&mut self, bytes: &[u8], rule: Result<Rule, Reason>) -> Outcome {
         match rule {
             Ok(rule) => self.transform.apply(bytes, rule, &mut self.handback),
             Err(reason) => packet::pass(bytes, reason, &mut self.handback),

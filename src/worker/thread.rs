@@ -255,7 +255,7 @@ mod tests {
     use super::*;
     use crate::config::Treatment;
     use crate::handback::MemHandback;
-    use crate::packet::{Df, Idents, Transform};
+    use crate::packet::{Df, Idents, Tcp, Transform};
     use crate::port::MemPort;
 
     const TIMEOUT: Duration = Duration::from_secs(5);
@@ -271,8 +271,9 @@ mod tests {
     }
 
     fn turn(frames: usize) -> Turn<MemPort, MemHandback> {
-        let transform = Transform { df: Df::Clear, idents: Arc::new(Idents::with_seed(1)) };
-        let treatment = Arc::new(Treatment { scope: Vec::new(), df: Df::Clear });
+        let transform =
+            Transform { df: Df::Clear, tcp: Tcp::Fragment, idents: Arc::new(Idents::with_seed(1)) };
+        let treatment = Arc::new(Treatment { scope: Vec::new(), df: Df::Clear, tcp: Tcp::Fragment });
         let mut port = MemPort::new(512, 1792, 1792);
         for _ in 0..frames {
             assert!(port.deliver(&[0; 60], None));

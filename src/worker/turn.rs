@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::counters::Counters;
+use super::notify::Notifier;
 use super::outlet::Outlet;
 use crate::config::Treatment;
 use crate::frame::Ledger;
@@ -47,6 +48,12 @@ impl<P: Port, H: Handback> Turn<P, H> {
         let counters = Arc::new(Counters::default());
         let outlet = Outlet::new(handback, transform, treatment, Arc::clone(&counters));
         Turn { port, outlet, counters }
+    }
+
+    /// Also tells the senders of oversize packets what would have fitted (`--notify`).
+    pub fn notifying(mut self, notifier: Arc<Notifier>) -> Turn<P, H> {
+        self.outlet.notifier = Some(notifier);
+        self
     }
 
     /// Reap, receive, transform, hand back, refill. Never blocks.

@@ -1,19 +1,20 @@
 //! The XDP program of a LAN interface and its maps.
 
+use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{io, result};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use super::error::Error;
 use super::heartbeat::Heartbeats;
-use super::layout::{self, Counters, FrameLimits, Live, Route};
+use super::layout::{self, Counters, DeafHost, FrameLimits, Live, Route};
 use super::log;
 use super::skeleton::xdpfrag::{XdpfragSkelBuilder, types};
 use super::sys::{self, Run};
@@ -28,6 +29,10 @@ pub struct LanConfig {
     pub df: Df,
     /// `--redirect all`.
     pub redirect_all: bool,
+    /// `--tcp resegment`: IPv6 segments go to the worker too, and with [`Df::Keep`] IPv4 ones with DF.
+    pub resegment: bool,
+    /// `--force deaf`: hosts are served once they have shown to be deaf; `None` for `--force always`.
+    pub deaf_only: Option<Patience>,
     /// A flow follows its oversize frame through the worker until it has been silent for this long;
     /// zero: it does not.
     pub sticky: Duration,
@@ -39,6 +44,23 @@ pub struct LanConfig {
     pub queues: u32,
     /// MTU of the interface at the start, bytes.
     pub lan_mtu: u32,
+}
+
+/// When a host counts as deaf: it sends an oversize packet to a destination for which the kernel had
+/// answered one by ICMP 3/4 or ICMPv6 2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// At least this long after that answer: it has arrived, and so has what was in flight.
+    pub grace: Duration,
+    /// At most this long after it, else the host may have forgotten, and the kernel answers anew.
+    pub window: Duration,
+}
+
+impl Default for Patience {
+    /// 1 s and 60 s: hosts remember a path MTU for 10 minutes (RFC 8201 section 5.3).
+    fn default() -> Patience {
+        Patience { grace: Duration::from_secs(1), window: Duration::from_secs(60) }
+    }
 }
 
 impl LanConfig {
@@ -55,6 +77,10 @@ impl LanConfig {
                 Df::Keep => 2,
             },
             redirect_all: self.redirect_all.into(),
+            resegment: self.resegment.into(),
+            grace_ns: self.deaf_only.map_or(0, |patience| ns(patience.grace)),
+            window_ns: self.deaf_only.map_or(0, |patience| ns(patience.window).max(1)),
+            ..types::xf_config::default()
         }
     }
 }
@@ -64,6 +90,8 @@ impl LanConfig {
 pub struct LanProgram {
     program: OwnedFd,
     routes: MapHandle,
+    routes6: MapHandle,
+    deaf: MapHandle,
     xsks: MapHandle,
     counters: MapHandle,
     live_map: MapHandle,
@@ -93,6 +121,8 @@ impl LanProgram {
         let program = LanProgram {
             program: skeleton.progs.xdpfrag.as_fd().try_clone_to_owned()?,
             routes: MapHandle::try_from(&*skeleton.maps.routes)?,
+            routes6: MapHandle::try_from(&*skeleton.maps.routes6)?,
+            deaf: MapHandle::try_from(&*skeleton.maps.deaf)?,
             xsks: MapHandle::try_from(&*skeleton.maps.xsks)?,
             counters: MapHandle::try_from(&*skeleton.maps.counters)?,
             live_map: MapHandle::try_from(&*skeleton.maps.data)?,
@@ -109,44 +139,49 @@ impl LanProgram {
     }
 
     /// Says what happens to packets to `prefix`; replaces what was said before.
-    pub fn set_route(&self, prefix: Ipv4Net, route: Route) -> Result<()> {
-        self.routes
-            .update(&layout::prefix_to_bytes(prefix), &route.to_bytes(), MapFlags::ANY)
-            .map_err(Error::map("routes", format!("set {prefix}")))
+    pub fn set_route(&self, prefix: IpNet, route: Route) -> Result<()> {
+        let value = route.to_bytes();
+        match prefix {
+            IpNet::V4(p) => self.routes.update(&layout::prefix4_to_bytes(p), &value, MapFlags::ANY),
+            IpNet::V6(p) => self.routes6.update(&layout::prefix6_to_bytes(p), &value, MapFlags::ANY),
+        }
+        .map_err(Error::map(routes_of(prefix), format!("set {prefix}")))
     }
 
     /// Passes packets to `address`, one of this machine.
-    pub fn set_local(&self, address: Ipv4Addr) -> Result<()> {
+    pub fn set_local(&self, address: IpAddr) -> Result<()> {
         self.set_route(address.into(), Route::Local)
     }
 
     /// Forgets `prefix`; an error if it is not there.
-    pub fn remove_route(&self, prefix: Ipv4Net) -> Result<()> {
-        self.routes
-            .delete(&layout::prefix_to_bytes(prefix))
-            .map_err(Error::map("routes", format!("remove {prefix}")))
+    pub fn remove_route(&self, prefix: IpNet) -> Result<()> {
+        match prefix {
+            IpNet::V4(p) => self.routes.delete(&layout::prefix4_to_bytes(p)),
+            IpNet::V6(p) => self.routes6.delete(&layout::prefix6_to_bytes(p)),
+        }
+        .map_err(Error::map(routes_of(prefix), format!("remove {prefix}")))
     }
 
     /// All routes, local addresses included, in no order.
-    pub fn routes(&self) -> Result<Vec<(Ipv4Net, Route)>> {
+    pub fn routes(&self) -> Result<Vec<(IpNet, Route)>> {
         let mut routes = Vec::new();
-        for key in self.routes.keys() {
-            let value =
-                self.routes.lookup(&key, MapFlags::ANY).map_err(Error::map("routes", "look a prefix up"))?;
-            // Gone since: somebody removed it.
-            let Some(value) = value else { continue };
-            if let (Ok(key), Ok(value)) = (key.try_into(), value.try_into())
-                && let Some(prefix) = layout::prefix_from_bytes(key)
-            {
-                routes.push((prefix, Route::from_bytes(value)));
-            }
+        for (key, value) in entries(&self.routes, "routes")? {
+            routes.extend(layout::prefix4_from_bytes(key).map(|p| (p.into(), Route::from_bytes(value))));
+        }
+        for (key, value) in entries(&self.routes6, "routes6")? {
+            routes.extend(layout::prefix6_from_bytes(key).map(|p| (p.into(), Route::from_bytes(value))));
         }
         Ok(routes)
     }
 
-    /// The `routes` map, for [`ClampProgram::load`](super::ClampProgram::load).
-    pub fn routes_fd(&self) -> BorrowedFd<'_> {
-        self.routes.as_fd()
+    /// The hosts that have shown to be deaf, in no order.
+    pub fn deaf_hosts(&self) -> Result<Vec<DeafHost>> {
+        Ok(entries(&self.deaf, "deaf")?.into_iter().map(|(k, v)| DeafHost::from_bytes(k, v)).collect())
+    }
+
+    /// The maps `routes` and `routes6`, for [`ClampProgram::load`](super::ClampProgram::load).
+    pub fn route_maps(&self) -> [BorrowedFd<'_>; 2] {
+        [self.routes.as_fd(), self.routes6.as_fd()]
     }
 
     /// Sends the frames of `queue` to an AF_XDP socket, once its worker's heart beats.
@@ -211,6 +246,31 @@ impl AsFd for LanProgram {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.program.as_fd()
     }
+}
+
+fn routes_of(prefix: IpNet) -> &'static str {
+    match prefix {
+        IpNet::V4(_) => "routes",
+        IpNet::V6(_) => "routes6",
+    }
+}
+
+/// The entries of a map at about this moment: each key once, those that come or go meanwhile perhaps.
+fn entries<const K: usize, const V: usize>(
+    map: &MapHandle,
+    name: &'static str,
+) -> Result<BTreeMap<[u8; K], [u8; V]>> {
+    let mut entries = BTreeMap::new();
+    // When the key it stands at is evicted the walk begins again: bounded, lest it never ends.
+    for key in map.keys().take(2 * map.max_entries() as usize) {
+        let value = map.lookup(&key, MapFlags::ANY).map_err(Error::map(name, "look an entry up"))?;
+        // Gone since: somebody removed it.
+        let Some(value) = value else { continue };
+        if let (Ok(key), Ok(value)) = (key.try_into(), value.try_into()) {
+            entries.insert(key, value);
+        }
+    }
+    Ok(entries)
 }
 
 /// The one entry of a per-CPU `counters` map, summed over the CPUs.

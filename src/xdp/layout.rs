@@ -2,9 +2,10 @@
 //!
 //! `tests/interface.rs` holds them against the header.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::ops::AddAssign;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::packet::{Edit, MIN_MTU, Reason, Rule};
 
@@ -24,7 +25,7 @@ pub struct Meta {
 
 impl Meta {
     /// Bytes in front of the frame.
-    pub const SIZE: usize = 16;
+    pub const SIZE: usize = 24;
 
     /// The metadata at the end of `headroom`, which ends where the frame begins.
     ///
@@ -32,15 +33,39 @@ impl Meta {
     #[inline]
     pub fn before_frame(headroom: &[u8]) -> Option<Meta> {
         let bytes: &[u8; Meta::SIZE] = headroom.last_chunk()?;
-        let [ns @ .., _, _, _, _, _, _, _, _] = *bytes;
-        let [_, _, _, _, _, _, _, _, mtu0, mtu1, mss0, mss1, magic @ ..] = *bytes;
-        if u32::from_ne_bytes(magic) != META_MAGIC {
+        let (ns, rest) = bytes.split_first_chunk()?;
+        let (rule, rest) = rest.split_first_chunk()?;
+        if u32::from_ne_bytes(*rest.last_chunk()?) != META_MAGIC {
             return None;
         }
-        let mss4 = u16::from_ne_bytes([mss0, mss1]);
-        let rule = Rule { mtu: u16::from_ne_bytes([mtu0, mtu1]), mss4: (mss4 != 0).then_some(mss4) };
-        Some(Meta { rx_ns: u64::from_ne_bytes(ns), rule })
+        Some(Meta { rx_ns: u64::from_ne_bytes(*ns), rule: rule_from_bytes(*rule) })
     }
+
+    /// As the XDP program writes it, for ports without one.
+    pub fn to_bytes(self) -> [u8; Meta::SIZE] {
+        let mut bytes = [0; Meta::SIZE];
+        bytes[..8].copy_from_slice(&self.rx_ns.to_ne_bytes());
+        bytes[8..14].copy_from_slice(&rule_to_bytes(self.rule));
+        bytes[20..].copy_from_slice(&META_MAGIC.to_ne_bytes());
+        bytes
+    }
+}
+
+fn rule_to_bytes(rule: Rule) -> [u8; 6] {
+    let mut bytes = [0; 6];
+    let words = [rule.mtu, rule.mss4.unwrap_or(0), rule.mss6.unwrap_or(0)];
+    for (to, word) in bytes.chunks_exact_mut(2).zip(words) {
+        to.copy_from_slice(&word.to_ne_bytes());
+    }
+    bytes
+}
+
+/// `mtu`, `mss4` and `mss6`, as they stand in a row in `struct xf_meta` and `struct xf_route`.
+#[inline]
+fn rule_from_bytes(bytes: [u8; 6]) -> Rule {
+    let [mtu0, mtu1, mss40, mss41, mss60, mss61] = bytes;
+    let limit = |bytes| Some(u16::from_ne_bytes(bytes)).filter(|mss| *mss != 0);
+    Rule { mtu: u16::from_ne_bytes([mtu0, mtu1]), mss4: limit([mss40, mss41]), mss6: limit([mss60, mss61]) }
 }
 
 /// `struct xf_route`: what happens to packets to a prefix.
@@ -53,49 +78,92 @@ pub enum Route {
 }
 
 impl Route {
-    /// Bytes in the `routes` map.
+    /// Bytes in the `routes` and `routes6` maps.
     pub const SIZE: usize = 8;
 
-    /// As a value of the `routes` map; an MTU below [`MIN_MTU`] becomes that.
+    /// As a value of these maps; an MTU below [`MIN_MTU`] becomes that.
     pub fn to_bytes(self) -> [u8; Route::SIZE] {
-        let (mtu, mss4, flags) = match self {
-            Route::Tunnel(rule) => (rule.mtu.max(MIN_MTU), rule.mss4.unwrap_or(0), 0),
-            Route::Local => (0, 0, ROUTE_LOCAL),
-        };
         let mut bytes = [0; Route::SIZE];
-        bytes[..2].copy_from_slice(&mtu.to_ne_bytes());
-        bytes[2..4].copy_from_slice(&mss4.to_ne_bytes());
-        bytes[4..6].copy_from_slice(&flags.to_ne_bytes());
+        match self {
+            Route::Tunnel(rule) => {
+                bytes[..6].copy_from_slice(&rule_to_bytes(Rule { mtu: rule.mtu.max(MIN_MTU), ..rule }));
+            }
+            Route::Local => bytes[6..].copy_from_slice(&ROUTE_LOCAL.to_ne_bytes()),
+        }
         bytes
     }
 
-    /// From a value of the `routes` map.
+    /// From a value of these maps.
     pub fn from_bytes(bytes: [u8; Route::SIZE]) -> Route {
-        let [mtu0, mtu1, mss0, mss1, flags0, flags1, ..] = bytes;
+        let [rule @ .., flags0, flags1] = bytes;
         if u16::from_ne_bytes([flags0, flags1]) & ROUTE_LOCAL != 0 {
             return Route::Local;
         }
-        let mss4 = u16::from_ne_bytes([mss0, mss1]);
-        Route::Tunnel(Rule { mtu: u16::from_ne_bytes([mtu0, mtu1]), mss4: (mss4 != 0).then_some(mss4) })
+        Route::Tunnel(rule_from_bytes(rule))
     }
 }
 
 /// Bytes of `struct xf_prefix4`.
-pub const PREFIX_SIZE: usize = 8;
+pub const PREFIX4_SIZE: usize = 8;
+/// Bytes of `struct xf_prefix6`.
+pub const PREFIX6_SIZE: usize = 20;
 
 /// `prefix` as a key of the `routes` map.
-pub fn prefix_to_bytes(prefix: Ipv4Net) -> [u8; PREFIX_SIZE] {
-    let mut bytes = [0; PREFIX_SIZE];
+pub fn prefix4_to_bytes(prefix: Ipv4Net) -> [u8; PREFIX4_SIZE] {
+    let mut bytes = [0; PREFIX4_SIZE];
+    bytes[..4].copy_from_slice(&u32::from(prefix.prefix_len()).to_ne_bytes());
+    bytes[4..].copy_from_slice(&prefix.network().octets());
+    bytes
+}
+
+/// `prefix` as a key of the `routes6` map.
+pub fn prefix6_to_bytes(prefix: Ipv6Net) -> [u8; PREFIX6_SIZE] {
+    let mut bytes = [0; PREFIX6_SIZE];
     bytes[..4].copy_from_slice(&u32::from(prefix.prefix_len()).to_ne_bytes());
     bytes[4..].copy_from_slice(&prefix.network().octets());
     bytes
 }
 
 /// The prefix of a key of the `routes` map; `None` if its length is above 32.
-pub fn prefix_from_bytes(bytes: [u8; PREFIX_SIZE]) -> Option<Ipv4Net> {
+pub fn prefix4_from_bytes(bytes: [u8; PREFIX4_SIZE]) -> Option<Ipv4Net> {
     let [l0, l1, l2, l3, address @ ..] = bytes;
     let len = u8::try_from(u32::from_ne_bytes([l0, l1, l2, l3])).ok()?;
     Ipv4Net::new(address.into(), len).ok()
+}
+
+/// The prefix of a key of the `routes6` map; `None` if its length is above 128.
+pub fn prefix6_from_bytes(bytes: [u8; PREFIX6_SIZE]) -> Option<Ipv6Net> {
+    let [l0, l1, l2, l3, address @ ..] = bytes;
+    let len = u8::try_from(u32::from_ne_bytes([l0, l1, l2, l3])).ok()?;
+    Ipv6Net::new(address.into(), len).ok()
+}
+
+/// An entry of the `deaf` map (`struct xf_address`, `struct xf_deaf`): a host that went on sending
+/// oversize packets after the kernel had answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeafHost {
+    /// Source address.
+    pub address: IpAddr,
+    /// When it showed, CLOCK_MONOTONIC ns.
+    pub since_ns: u64,
+    /// When its last oversize packet came, CLOCK_MONOTONIC ns.
+    pub last_ns: u64,
+    /// Its oversize packets since.
+    pub frames: u64,
+}
+
+impl DeafHost {
+    /// Bytes of the key.
+    pub const KEY_SIZE: usize = 16;
+    /// Bytes of the value.
+    pub const SIZE: usize = 24;
+
+    /// From key and value.
+    pub fn from_bytes(key: [u8; DeafHost::KEY_SIZE], value: [u8; DeafHost::SIZE]) -> DeafHost {
+        let (words, _) = value.as_chunks();
+        let [since_ns, last_ns, frames] = std::array::from_fn(|n| u64::from_ne_bytes(words[n]));
+        DeafHost { address: Ipv6Addr::from(key).to_canonical(), since_ns, last_ns, frames }
+    }
 }
 
 /// `struct xf_counters`, summed over the CPUs.
@@ -197,29 +265,49 @@ mod tests {
     fn routes_and_prefixes_survive_the_map() {
         for route in [
             Route::Local,
-            Route::Tunnel(Rule { mtu: 1422, mss4: None }),
-            Route::Tunnel(Rule { mtu: 68, mss4: Some(536) }),
+            Route::Tunnel(Rule { mtu: 1422, mss4: None, mss6: None }),
+            Route::Tunnel(Rule { mtu: 68, mss4: Some(536), mss6: Some(1220) }),
         ] {
             assert_eq!(Route::from_bytes(route.to_bytes()), route);
         }
         for prefix in ["0.0.0.0/0", "198.18.0.0/15", "198.51.100.7/32"] {
             let prefix = prefix.parse().unwrap();
-            assert_eq!(prefix_from_bytes(prefix_to_bytes(prefix)), Some(prefix));
+            assert_eq!(prefix4_from_bytes(prefix4_to_bytes(prefix)), Some(prefix));
         }
-        assert_eq!(prefix_from_bytes([33, 0, 0, 0, 1, 2, 3, 4]), None);
+        for prefix in ["::/0", "2001:db8::/32", "fe80::1/128"] {
+            let prefix = prefix.parse().unwrap();
+            assert_eq!(prefix6_from_bytes(prefix6_to_bytes(prefix)), Some(prefix));
+        }
+        assert_eq!(prefix4_from_bytes([33, 0, 0, 0, 1, 2, 3, 4]), None);
+        let mut key = [0; PREFIX6_SIZE];
+        key[..4].copy_from_slice(&129u32.to_ne_bytes());
+        assert_eq!(prefix6_from_bytes(key), None);
+    }
+
+    #[test]
+    fn deaf_hosts_of_both_families_are_told_apart() {
+        let mut value = [0; DeafHost::SIZE];
+        for (to, word) in value.chunks_exact_mut(8).zip([5u64, 6, 7]) {
+            to.copy_from_slice(&word.to_ne_bytes());
+        }
+        for (key, address) in [("::ffff:198.51.100.2", "198.51.100.2"), ("2001:db8::2", "2001:db8::2")] {
+            let key: Ipv6Addr = key.parse().unwrap();
+            let host = DeafHost { address: address.parse().unwrap(), since_ns: 5, last_ns: 6, frames: 7 };
+            assert_eq!(DeafHost::from_bytes(key.octets(), value), host);
+        }
     }
 
     #[test]
     fn metadata_needs_its_magic_next_to_the_frame() {
+        let meta = Meta { rx_ns: 7, rule: Rule { mtu: 1422, mss4: None, mss6: Some(1362) } };
         let mut headroom = vec![0xaa; 32];
-        headroom[16..24].copy_from_slice(&7u64.to_ne_bytes());
-        headroom[24..26].copy_from_slice(&1422u16.to_ne_bytes());
-        headroom[26..28].copy_from_slice(&0u16.to_ne_bytes());
-        headroom[28..].copy_from_slice(&META_MAGIC.to_ne_bytes());
-        let meta = Meta { rx_ns: 7, rule: Rule { mtu: 1422, mss4: None } };
+        headroom[8..].copy_from_slice(&meta.to_bytes());
+        assert_eq!(headroom[8..16], 7u64.to_ne_bytes());
+        assert_eq!(headroom[16..18], 1422u16.to_ne_bytes());
+        assert_eq!(headroom[28..], META_MAGIC.to_ne_bytes());
         assert_eq!(Meta::before_frame(&headroom), Some(meta));
-        assert_eq!(Meta::before_frame(&headroom[16..]), Some(meta));
-        assert_eq!(Meta::before_frame(&headroom[17..]), None, "cut short");
+        assert_eq!(Meta::before_frame(&headroom[8..]), Some(meta));
+        assert_eq!(Meta::before_frame(&headroom[9..]), None, "cut short");
         assert_eq!(Meta::before_frame(&headroom[..31]), None, "one byte off");
         assert_eq!(Meta::before_frame(&[]), None);
     }

@@ -20,8 +20,8 @@ pub use attach::{AttachError, Attached};
 pub use clamp::{ClampLink, ClampProgram, Method};
 pub use error::Error;
 pub use heartbeat::{Heartbeat, Heartbeats};
-pub use lan::{LanConfig, LanProgram};
-pub use layout::{Counters, FrameLimits, Meta, Route};
+pub use lan::{LanConfig, LanProgram, Patience};
+pub use layout::{Counters, DeafHost, FrameLimits, Meta, Route};
 pub use sys::XdpMode;
 
 // The mirrors in `layout` against what clang made of the header.
@@ -29,7 +29,10 @@ const _: () = {
     use skeleton::xdpfrag::types;
     assert!(size_of::<types::xf_counters>() == Counters::SIZE);
     assert!(size_of::<types::xf_route>() == Route::SIZE);
-    assert!(size_of::<types::xf_prefix4>() == layout::PREFIX_SIZE);
+    assert!(size_of::<types::xf_prefix4>() == layout::PREFIX4_SIZE);
+    assert!(size_of::<types::xf_prefix6>() == layout::PREFIX6_SIZE);
+    assert!(size_of::<types::xf_address>() == layout::DeafHost::KEY_SIZE);
+    assert!(size_of::<types::xf_deaf>() == layout::DeafHost::SIZE);
     assert!(size_of::<types::xf_heartbeat>() == Heartbeats::ENTRY);
     assert!(size_of::<types::data>() == layout::Live::SIZE);
 };

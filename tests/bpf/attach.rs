@@ -101,7 +101,7 @@ fn the_clamp_leaves_nothing_behind() {
     }
     let eth1 = veth();
     let lan = LanProgram::load(&CONFIG).unwrap();
-    let program = ClampProgram::load(lan.routes_fd()).unwrap();
+    let program = ClampProgram::load(lan.route_maps()).unwrap();
     let filters = || output("tc filter show dev eth1 egress");
     let qdiscs = || output("tc qdisc show dev eth1");
 
@@ -128,7 +128,7 @@ fn the_clamp_prefers_a_link() {
     }
     let eth1 = veth();
     let lan = LanProgram::load(&CONFIG).unwrap();
-    let program = ClampProgram::load(lan.routes_fd()).unwrap();
+    let program = ClampProgram::load(lan.route_maps()).unwrap();
     let link = program.attach(eth1).unwrap();
     if link.method() == Method::Clsact {
         eprintln!("SKIPPED: the_clamp_prefers_a_link: this kernel has no tcx (Linux 6.6)");

@@ -13,9 +13,11 @@ use xsk_rs::config::{LibxdpFlags, SocketConfig, UmemConfig};
 use xsk_rs::{CompQueue, FillQueue, RxQueue, Socket, TxQueue, Umem};
 
 use crate::frames::ROUTER;
+use crate::frames6::ROUTER6;
 
 pub(crate) const MTU: u16 = 1422;
 pub(crate) const MSS: u16 = 1382;
+pub(crate) const MSS6: u16 = 1362;
 /// Longest frame that the worker takes.
 pub(crate) const MAX_FRAME: u32 = 9000;
 pub(crate) const XDP_PASS: u32 = 2;
@@ -24,6 +26,8 @@ pub(crate) const XDP_REDIRECT: u32 = 4;
 pub(crate) const CONFIG: LanConfig = LanConfig {
     df: Df::Clear,
     redirect_all: false,
+    resegment: false,
+    deaf_only: None,
     sticky: Duration::from_millis(200),
     stall: Duration::from_millis(100),
     flow_seed: 0x1234_5678_9abc_def0,
@@ -82,12 +86,15 @@ pub(crate) struct Gateway {
 type XdpSocket = (Umem, TxQueue, RxQueue, Option<(FillQueue, CompQueue)>);
 
 impl Gateway {
-    /// 198.18.0.0/15 goes into the tunnel, 198.18.0.1 is the router; no worker.
+    /// 198.18.0.0/15 and 2001:db8:f::/48 go into the tunnel, 198.18.0.1 and 2001:db8:f::1 are the router; no worker.
     pub(crate) fn without_worker(config: LanConfig) -> Gateway {
         let program = LanProgram::load(&config).unwrap();
-        let rule = Rule { mtu: MTU, mss4: Some(MSS) };
+        let rule = Rule { mtu: MTU, mss4: Some(MSS), mss6: None };
         program.set_route("198.18.0.0/15".parse().unwrap(), Route::Tunnel(rule)).unwrap();
         program.set_local(ROUTER.into()).unwrap();
+        let rule = Rule { mtu: MTU, mss4: None, mss6: Some(MSS6) };
+        program.set_route("2001:db8:f::/48".parse().unwrap(), Route::Tunnel(rule)).unwrap();
+        program.set_local(ROUTER6.into()).unwrap();
         program.set_limits(FrameLimits { receive: MAX_FRAME, whole: MAX_FRAME }).unwrap();
         Gateway { program, _socket: None }
     }

@@ -4,7 +4,10 @@
 
 mod attach;
 mod clamp;
+mod deaf;
 mod frames;
+mod frames6;
 mod gateway;
+mod ipv6;
 mod parity;
 mod xdp;

@@ -48,9 +48,9 @@ fn what_is_not_in_scope_passes_untouched() {
     let gateway = Gateway::without_worker(CONFIG);
     let change = |change: fn(&mut Frame)| with(Frame::udp(100), change).bytes();
     for (frame, reason) in [
-        (change(|f| f.ethertype = 0x86dd), Reason::NotIpv4),
-        (change(|f| f.ethertype = 0x0806), Reason::NotIpv4),
-        (change(|f| f.tags = vec![(0x8100, 1), (0x8100, 2), (0x8100, 3)]), Reason::NotIpv4),
+        (change(|f| f.ethertype = 0x8864), Reason::NotIp),
+        (change(|f| f.ethertype = 0x0806), Reason::NotIp),
+        (change(|f| f.tags = vec![(0x8100, 1), (0x8100, 2), (0x8100, 3)]), Reason::NotIp),
         (change(|f| f.mac = 1), Reason::Group),
         (change(|f| f.mac = 0xff), Reason::Group),
         (change(|f| f.destination = [224, 0, 0, 1]), Reason::Group),
@@ -81,6 +81,7 @@ fn malformed_headers_pass_untouched() {
     };
     for (what, frame) in [
         ("version 6", poke(0, 0x65)),
+        ("no IPv6 in spite of its ethertype", with(Frame::udp(60), |f| f.ethertype = 0x86dd).bytes()),
         ("header of 16 bytes", poke(0, 0x44)),
         ("total length below the header's", poke(3, 19)),
         ("total length beyond the frame", poke(3, 61)),
@@ -159,7 +160,7 @@ fn mss_is_lowered_at_any_offset_and_never_raised() {
     let fragment = with(Frame::tcp(0x02, &mss(1460), 0), |f| f.frag_off = 1);
     gateway.passes_untouched(&fragment.bytes(), Reason::Fits);
 
-    let rule = Rule { mtu: MTU, mss4: None };
+    let rule = Rule { mtu: MTU, mss4: None, mss6: None };
     gateway.program.set_route("198.18.0.0/15".parse().unwrap(), Route::Tunnel(rule)).unwrap();
     let (edited, _) = lowered(&Frame::tcp(0x02, &mss(1460), 0));
     assert!(!edited, "--mss off");
@@ -177,7 +178,7 @@ fn oversize_frames_need_a_live_worker() {
     assert_eq!((seen.action, seen.reason), (XDP_REDIRECT, Reason::Oversize));
     let (headroom, out) = seen.data.split_at(Meta::SIZE);
     let meta = Meta::before_frame(headroom).unwrap();
-    assert_eq!(meta.rule, Rule { mtu: MTU, mss4: Some(MSS) });
+    assert_eq!(meta.rule, Rule { mtu: MTU, mss4: Some(MSS), mss6: None });
     assert!((before..=now_ns()).contains(&meta.rx_ns));
     assert!(out == frame && seen.edits.is_empty());
 
@@ -309,7 +310,7 @@ fn redirect_all_sends_everything_in_scope() {
     gateway.passes_untouched(&with(Frame::udp(60), |f| f.destination = ROUTER).bytes(), Reason::Local);
     assert_eq!(gateway.send(&Frame::udp(1500).bytes()).reason, Reason::Oversize);
     assert_eq!(gateway.send(&Frame::udp(60).bytes()).reason, Reason::All);
-    let rule = Rule { mtu: 9000, mss4: None };
+    let rule = Rule { mtu: 9000, mss4: None, mss6: None };
     gateway.program.set_route("198.18.0.3/32".parse().unwrap(), Route::Tunnel(rule)).unwrap();
     let long = with(Frame::udp(8987), |f| f.destination = [198, 18, 0, 3]);
     assert_eq!(gateway.send(&long.bytes()).reason, Reason::Fits, "too long for a worker, but it needs none");
@@ -331,6 +332,13 @@ fn df_modes() {
     keep.passes_untouched(&Frame::udp(1500).bytes(), Reason::DfKept);
     let plain = with(Frame::udp(1500), |f| f.frag_off = 0);
     assert_eq!(keep.send(&plain.bytes()).reason, Reason::Oversize);
+
+    let cut = Gateway::with_worker(LanConfig { df: Df::Keep, resegment: true, ..CONFIG });
+    let segment = Frame::tcp(0x10, &[], 1460);
+    assert_eq!(cut.send(&segment.bytes()).reason, Reason::Oversize, "several segments, DF kept");
+    cut.passes_untouched(&Frame::udp(1500).bytes(), Reason::DfKept);
+    let part = with(segment, |f| f.frag_off = DF | 185);
+    cut.passes_untouched(&part.bytes(), Reason::DfKept);
 }
 
 #[test]
@@ -344,7 +352,7 @@ fn jumbo_frames_in_several_buffers() {
     assert_eq!((seen.action, seen.reason), (XDP_REDIRECT, Reason::Oversize));
     assert!(seen.data[Meta::SIZE..] == frame);
     gateway.passes_untouched(&Frame::udp(8987).bytes(), Reason::TooLong);
-    let rule = Rule { mtu: 9000, mss4: None };
+    let rule = Rule { mtu: 9000, mss4: None, mss6: None };
     gateway.program.set_route("198.18.0.2/32".parse().unwrap(), Route::Tunnel(rule)).unwrap();
     let fits = with(Frame::udp(8987), |f| f.frag_off = 0).bytes();
     assert!(gateway.program.run_once(&Frame::udp(8987).bytes()).unwrap().data == fits, "longest prefix");
@@ -379,8 +387,9 @@ fn routes_can_be_listed_and_removed() {
     let gateway = Gateway::without_worker(CONFIG);
     let scope = "198.18.0.0/15".parse().unwrap();
     let mut routes = gateway.program.routes().unwrap();
+    routes.retain(|(prefix, _)| prefix.addr().is_ipv4());
     routes.sort_by_key(|(prefix, _)| *prefix);
-    let rule = Rule { mtu: MTU, mss4: Some(MSS) };
+    let rule = Rule { mtu: MTU, mss4: Some(MSS), mss6: None };
     assert_eq!(routes, [(scope, Route::Tunnel(rule)), ("198.18.0.1/32".parse().unwrap(), Route::Local)]);
     gateway.program.remove_route(scope).unwrap();
     gateway.passes_untouched(&Frame::udp(100).bytes(), Reason::OutOfScope);

@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use xdpfrag::lab::traffic::tcp::{Direction, Report, Transfer};
 use xdpfrag::lab::traffic::udp::Flow;
-use xdpfrag::lab::{Daemon, FAR, LAN, Lab, LabConfig};
+use xdpfrag::lab::{Daemon, FAR, LAN, Lab, LabConfig, Namespace};
 use xdpfrag::observe::snapshot::InterfaceSnapshot;
 
 /// Labs at a time: the sockets at both ends and the workers of two already fill two cores.
@@ -111,8 +112,22 @@ pub(crate) fn deliver(lab: &Lab, sizes: Vec<usize>) {
 
 /// Carries 4 MB and returns the report, complete or not.
 pub(crate) fn carry(lab: &Lab, direction: Direction) -> Report {
+    carry_to(lab, FAR.into(), direction)
+}
+
+/// The same to either address of the far host.
+pub(crate) fn carry_to(lab: &Lab, to: IpAddr, direction: Direction) -> Report {
     let deadline = Duration::from_secs(20);
-    Transfer { to: (FAR, PORT).into(), bytes: 4 << 20, direction, deadline }
+    Transfer { to: (to, PORT).into(), bytes: 4 << 20, direction, deadline }
         .run(&lab.appliance, &lab.far)
         .unwrap_or_else(|error| panic!("{direction:?}: {error:#}"))
+}
+
+/// A counter of /proc/net/snmp in `namespace`, such as `Tcp` `RetransSegs`.
+pub(crate) fn snmp(namespace: &Namespace, protocol: &str, field: &str) -> u64 {
+    let text = namespace.run(|| Ok(std::fs::read_to_string("/proc/thread-self/net/snmp")?)).unwrap();
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix(protocol)?.strip_prefix(": "));
+    let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
+    let place = names.split(' ').position(|name| name == field).expect("the kernel counts it");
+    values.split(' ').nth(place).unwrap().parse().unwrap()
 }

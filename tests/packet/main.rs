@@ -2,7 +2,11 @@
 //! reassembler, etherparse; nothing here calls into `src/packet` but the transform itself.
 
 mod exhaustive;
+mod ipv6;
+mod laws;
 mod properties;
+mod resegment;
 mod support;
+mod too_big;
 mod traps;
 mod unfinished;

@@ -3,9 +3,12 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
-use xdpfrag::packet::{Df, Edit, Edits, Reason, Rule, Verdict};
+use xdpfrag::packet::{Df, Edit, Edits, Reason, Rule, Tcp, Verdict};
 
-use crate::support::{Catch, DF, Fragment, MF, Packet, TCP, apply, reassemble, transform, transport_sum};
+use crate::laws;
+use crate::support::{
+    Catch, DF, Fragment, MF, Packet, Packet6, Policy, TCP, apply, reassemble, transform, transport_sum,
+};
 
 fn policies() -> impl Strategy<Value = Df> {
     select(vec![Df::Clear, Df::Oversize, Df::Keep])
@@ -70,6 +73,24 @@ fn packets() -> impl Strategy<Value = Packet> {
     )
 }
 
+/// Those packets over IPv4, and their payloads over IPv6 behind extension headers.
+fn frames() -> impl Strategy<Value = Vec<u8>> {
+    let extension = prop_oneof![
+        (select(vec![0, 43, 60]), 0usize..3, any::<u8>())
+            .prop_map(|(kind, len, byte)| (kind, [vec![0, len as u8], vec![byte; 6 + len * 8]].concat())),
+        (any::<bool>(), any::<u8>())
+            .prop_map(|(later, id)| (44, vec![0, 0, 0, u8::from(later) * 8, 0, 0, 0, id])),
+    ];
+    prop_oneof![
+        packets().prop_map(|packet| packet.frame()),
+        (packets(), vec(extension, 0..4)).prop_map(|(packet, extensions)| {
+            let known = [6, 17].contains(&packet.protocol);
+            let packet = if known { packet } else { Packet::udp(packet.payload.len()) };
+            Packet6 { extensions, ..Packet6::carrying(packet) }.frame()
+        }),
+    ]
+}
+
 /// An option list, walked here on its own: (kind, whole option) up to its end, and whether it is sound.
 fn walk(mut list: &[u8]) -> (Vec<(u8, Vec<u8>)>, bool) {
     let mut options = vec![];
@@ -104,34 +125,60 @@ proptest! {
 
     /// Any bytes at all, and well-formed frames with a few bytes changed or cut off.
     #[test]
-    fn no_bytes_make_it_panic_or_vanish(
+    fn the_laws_hold(
         frame in prop_oneof![
-            vec(any::<u8>(), 0..200),
-            (packets(), vec((0usize..120, any::<u8>()), 0..4), 0usize..4000).prop_map(|(packet, changes, cut)| {
-                let mut frame = packet.frame();
-                for (at, byte) in changes {
-                    let at = at % frame.len();
-                    frame[at] = byte;
-                }
-                frame.truncate(cut.max(1));
-                frame
-            }),
+            1 => vec(any::<u8>(), 0..200),
+            4 => frames(),
+            2 => (frames(), vec((0usize..120, any::<u8>()), 0..4), 0usize..4000).prop_map(
+                |(mut frame, changes, cut)| {
+                    for (at, byte) in changes {
+                        let at = at % frame.len();
+                        frame[at] = byte;
+                    }
+                    frame.truncate(cut.max(1));
+                    frame
+                },
+            ),
         ],
-        mtu: u16, mss4: Option<u16>, df in policies(),
+        mtu in prop_oneof![1 => any::<u16>(), 3 => 68u16..2000],
+        mss4: Option<u16>, mss6: Option<u16>, df in policies(), resegment: bool,
     ) {
-        let (outcome, frames) = apply(df, mtu, mss4, &frame);
-        match outcome.verdict {
-            Verdict::Pass(_) => prop_assert_eq!((outcome.edits, frames), (Edits::NONE, vec![frame])),
-            Verdict::Forward(Reason::Fits) => prop_assert_eq!(frames[0].len(), frame.len()),
-            Verdict::Forward(Reason::Fragmented) => {
-                prop_assert!(frames.len() > 1);
-                for out in frames {
-                    let link = frame.windows(2).skip(12).step_by(4).position(|t| t == [8, 0]).unwrap() * 4 + 14;
-                    prop_assert!(out.len() <= link + usize::from(mtu.max(68)));
-                }
-            }
-            other => prop_assert!(false, "{:?}", other),
+        let tcp = if resegment { Tcp::Resegment } else { Tcp::Fragment };
+        laws::transform(&Policy { df, tcp, rule: Rule { mtu, mss4, mss6 } }, &frame);
+    }
+
+    /// Whether a segment is cut, and if not, why: as the headers say.
+    #[test]
+    fn what_is_resegmented_and_what_is_kept(
+        flags: u8, options in tcp_options(), data in vec(any::<u8>(), 0..3000), damaged: bool, v6: bool,
+        mtu in prop_oneof![68u16..200, 200u16..3000],
+    ) {
+        let mut packet = Packet::tcp(flags, &options, &data);
+        let (listed, sound) = walk(&options);
+        let mut six = Packet6::carrying(packet.clone());
+        for payload in [&mut packet.payload, &mut six.payload] {
+            payload[7] ^= u8::from(damaged);
         }
+        let (frame, header_len) = if v6 { (six.frame(), 40) } else { (packet.frame(), 20) };
+        let (outcome, _) = Policy::resegment(mtu).apply(&frame);
+        let headers = header_len + 20 + options.len();
+        let other = if v6 { Verdict::Pass(Reason::Ipv6TooBig) } else { Verdict::Forward(Reason::Fragmented) };
+        let kept = |reason| if v6 { Verdict::Pass(reason) } else { Verdict::Forward(reason) };
+        let signed = listed.iter().any(|(kind, _)| [19, 29].contains(kind));
+        let expected = if headers + data.len() <= usize::from(mtu) {
+            Verdict::Forward(Reason::Fits)
+        } else if !(sound || signed) || headers >= usize::from(mtu) {
+            other
+        } else if flags & 0x26 != 0 {
+            kept(Reason::KeptFlags)
+        } else if signed {
+            kept(Reason::KeptSigned)
+        } else if damaged {
+            kept(Reason::KeptChecksum)
+        } else {
+            Verdict::Forward(Reason::Resegmented)
+        };
+        prop_assert_eq!(outcome.verdict, expected);
     }
 
     #[test]
@@ -220,7 +267,7 @@ proptest! {
     #[test]
     fn without_room_nothing_is_pushed(packet in packets(), mtu in 68u16..1600, df in policies()) {
         let frame = packet.frame();
-        let rule = Rule { mtu, mss4: None };
+        let rule = Rule { mtu, mss4: None, mss6: None };
         let (outcome, frames) = apply(df, mtu, None, &frame);
         let transform = transform(df);
         let mut sink = Catch::new(frames.len() - 1, 0);
@@ -257,14 +304,10 @@ fn passes() {
     for (what, frame, reason) in [
         ("nothing", vec![], Reason::Malformed),
         ("half a MAC header", frame[..13].to_vec(), Reason::Malformed),
-        ("ARP", with(12, &[8, 6]), Reason::NotIpv4),
-        ("IPv6", with(12, &[0x86, 0xdd]), Reason::NotIpv4),
-        (
-            "ARP by broadcast",
-            with(0, &[0xff; 6]).into_iter().take(12).chain([8, 6]).collect(),
-            Reason::NotIpv4,
-        ),
-        ("three tags", Packet { tpids: vec![0x8100; 3], ..Packet::udp(9) }.frame(), Reason::NotIpv4),
+        ("ARP", with(12, &[8, 6]), Reason::NotIp),
+        ("IPv6 that is not", with(12, &[0x86, 0xdd]), Reason::Malformed),
+        ("ARP by broadcast", with(0, &[0xff; 6]).into_iter().take(12).chain([8, 6]).collect(), Reason::NotIp),
+        ("three tags", Packet { tpids: vec![0x8100; 3], ..Packet::udp(9) }.frame(), Reason::NotIp),
         ("broadcast MAC", with(0, &[0xff; 6]), Reason::Group),
         ("multicast MAC", with(0, &[0x01, 0, 0x5e]), Reason::Group),
         ("multicast MAC, no IPv4 header", with(0, &[1])[..20].to_vec(), Reason::Group),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use etherparse::Ipv4HeaderSlice;
-use xdpfrag::packet::{Df, Idents, Outcome, Rule, Sink, Transform};
+use xdpfrag::packet::{Df, Idents, Outcome, Rule, Sink, Tcp, Transform};
 
 pub(crate) const DF: u16 = 0x4000;
 pub(crate) const MF: u16 = 0x2000;
@@ -166,21 +166,112 @@ impl Sink for Catch {
 }
 
 pub(crate) fn transform(df: Df) -> Transform {
-    Transform { df, idents: Arc::new(Idents::with_seed(1)) }
+    Transform { df, tcp: Tcp::Fragment, idents: Arc::new(Idents::with_seed(1)) }
 }
 
-/// Applies with room to spare. Twice, with other rubbish in the buffers: all of it is overwritten.
+/// What a user may ask for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Policy {
+    pub(crate) df: Df,
+    pub(crate) tcp: Tcp,
+    pub(crate) rule: Rule,
+}
+
+impl Policy {
+    /// `--tcp resegment`, the rest left as it comes.
+    pub(crate) fn resegment(mtu: u16) -> Self {
+        Policy { df: Df::Oversize, tcp: Tcp::Resegment, rule: Rule { mtu, mss4: None, mss6: None } }
+    }
+
+    /// The largest packet that fits, bytes.
+    pub(crate) fn mtu(&self) -> usize {
+        usize::from(self.rule.mtu.max(68))
+    }
+
+    /// Applies with room to spare. Twice, with other rubbish in the buffers: all of it is overwritten.
+    pub(crate) fn apply(&self, frame: &[u8]) -> (Outcome, Vec<Vec<u8>>) {
+        let [(outcome, frames), again] = [0x55, 0xaa].map(|fill| {
+            let mut sink = Catch::new(usize::MAX, fill);
+            let transform = Transform { tcp: self.tcp, ..transform(self.df) };
+            let outcome = transform.apply(frame, self.rule, &mut sink);
+            assert_eq!(sink.reserved.0, 0, "all that was reserved is used");
+            assert_eq!(usize::from(outcome.frames), sink.frames.len());
+            (outcome, sink.frames)
+        });
+        assert_eq!((&outcome, &frames), (&again.0, &again.1));
+        (outcome, frames)
+    }
+}
+
+/// [`Policy::apply`] under `--tcp fragment`, over IPv4.
 pub(crate) fn apply(df: Df, mtu: u16, mss4: Option<u16>, frame: &[u8]) -> (Outcome, Vec<Vec<u8>>) {
-    let rule = Rule { mtu, mss4 };
-    let [(outcome, frames), again] = [0x55, 0xaa].map(|fill| {
-        let mut sink = Catch::new(usize::MAX, fill);
-        let outcome = transform(df).apply(frame, rule, &mut sink);
-        assert_eq!(sink.reserved.0, 0, "all that was reserved is used");
-        assert_eq!(usize::from(outcome.frames), sink.frames.len());
-        (outcome, sink.frames)
-    });
-    assert_eq!((&outcome, &frames), (&again.0, &again.1));
-    (outcome, frames)
+    Policy { df, tcp: Tcp::Fragment, rule: Rule { mtu, mss4, mss6: None } }.apply(frame)
+}
+
+/// An Ethernet frame with an IPv6 packet.
+#[derive(Debug, Clone)]
+pub(crate) struct Packet6 {
+    pub(crate) tpids: Vec<u16>,
+    /// Extension headers: kind, and the whole header, the first byte of which is filled in.
+    pub(crate) extensions: Vec<(u8, Vec<u8>)>,
+    pub(crate) protocol: u8,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) padding: usize,
+}
+
+impl Packet6 {
+    pub(crate) const SOURCE: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 1];
+    pub(crate) const DESTINATION: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0xab, 0, 0, 0, 0, 0, 0, 2];
+
+    /// The transport header and data of `packet`, its checksum that of IPv6.
+    pub(crate) fn carrying(packet: Packet) -> Self {
+        let Packet { tpids, protocol, payload, padding, .. } = packet;
+        let mut packet = Packet6 { tpids, extensions: vec![], protocol, payload, padding };
+        let at = if protocol == TCP { 16 } else { 6 };
+        packet.payload[at..at + 2].fill(0);
+        let sum = match !transport_sum6(protocol, &packet.payload) {
+            0 => 0xffff,
+            sum => sum,
+        };
+        packet.payload[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+        packet
+    }
+
+    pub(crate) fn header_len(&self) -> usize {
+        40 + self.extensions.iter().map(|(_, header)| header.len()).sum::<usize>()
+    }
+
+    pub(crate) fn frame(&self) -> Vec<u8> {
+        let len = u16::try_from(self.header_len() - 40 + self.payload.len()).unwrap();
+        let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+        for (tag, tpid) in self.tpids.iter().enumerate() {
+            frame.extend(tpid.to_be_bytes());
+            frame.extend([0x20, 0x64 + tag as u8]);
+        }
+        frame.extend([0x86, 0xdd, 0x62, 0xe1, 0x23, 0x45]);
+        frame.extend(len.to_be_bytes());
+        let mut kinds: Vec<u8> = self.extensions.iter().map(|(kind, _)| *kind).collect();
+        kinds.push(self.protocol);
+        frame.extend([kinds[0], 61]);
+        frame.extend(Self::SOURCE);
+        frame.extend(Self::DESTINATION);
+        for ((_, header), next) in self.extensions.iter().zip(&kinds[1..]) {
+            frame.push(*next);
+            frame.extend(&header[1..]);
+        }
+        frame.extend(&self.payload);
+        frame.extend(std::iter::repeat_n(0xee, self.padding));
+        frame
+    }
+}
+
+/// [`transport_sum`] over IPv6.
+pub(crate) fn transport_sum6(protocol: u8, payload: &[u8]) -> u16 {
+    let mut covered = [Packet6::SOURCE, Packet6::DESTINATION].concat();
+    covered.extend((payload.len() as u32).to_be_bytes());
+    covered.extend([0, 0, 0, protocol]);
+    covered.extend(payload);
+    ones_sum(&covered)
 }
 
 /// The fields of one output frame, as etherparse reads them.
@@ -203,13 +294,17 @@ impl Fragment {
         assert_eq!((header.ttl(), header.dcp().value(), header.ecn().value()), (61, 0x2e >> 2, 0x2e & 3));
         assert_eq!(header.source(), Packet::SOURCE);
         assert_eq!(header.destination(), Packet::DESTINATION);
-        let header_len = header.slice().len();
+        let (header, payload) = bytes.split_at(header.slice().len());
+        Self::new(header, payload)
+    }
+
+    pub(crate) fn new(header: &[u8], payload: &[u8]) -> Self {
         Fragment {
-            id: header.identification(),
-            flags_offset: u16::from_be_bytes([bytes[6], bytes[7]]),
-            options: header.options().to_vec(),
-            payload: bytes[header_len..].to_vec(),
-            header_sum: ones_sum(&bytes[..header_len]),
+            id: u16::from_be_bytes([header[4], header[5]]),
+            flags_offset: u16::from_be_bytes([header[6], header[7]]),
+            options: header[20..].to_vec(),
+            payload: payload.to_vec(),
+            header_sum: ones_sum(header),
         }
     }
 }

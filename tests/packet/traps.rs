@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::thread;
 
-use xdpfrag::packet::{Df, Edit, Reason, Rule, Verdict, mss};
+use xdpfrag::packet::{Df, Edit, Idents, Partition, Reason, Rule, Verdict, mss};
 
 use crate::support::{
     Catch, DF, Fragment, MF, Packet, UDP, apply, pattern, reassemble, transform, transport_sum,
@@ -107,7 +107,7 @@ fn trap_05_workers_never_share_an_identification() {
                 let mut ids = Vec::with_capacity(EACH);
                 for _ in 0..EACH {
                     let mut sink = Catch::new(2, 0);
-                    transform.apply(frame, Rule { mtu: 1422, mss4: None }, &mut sink);
+                    transform.apply(frame, Rule { mtu: 1422, mss4: None, mss6: None }, &mut sink);
                     let [first, last] = [0, 1].map(|at| Fragment::of(&sink.frames[at], 14).id);
                     assert_eq!(first, last, "the fragments of one datagram");
                     ids.push(first);
@@ -120,6 +120,21 @@ fn trap_05_workers_never_share_an_identification() {
     });
     assert_eq!(ids.iter().collect::<HashSet<_>>().len(), 4 * EACH);
     assert!(!ids.contains(&0));
+}
+
+/// Two gateways that share the load of one flow, two workers each.
+#[test]
+fn trap_05_gateways_never_share_an_identification_under_partition() {
+    const EACH: usize = 16_000;
+    let [a, b] = [1, 2].map(|part| Idents::partitioned(Partition::new(part, 2).unwrap()));
+    let (source, destination) = (Packet::SOURCE.into(), Packet::DESTINATION.into());
+    let ids: HashSet<u16> = thread::scope(|scope| {
+        let workers = [&a, &a, &b, &b].map(|idents| {
+            scope.spawn(move || (0..EACH).map(|_| idents.next(source, destination, UDP)).collect::<Vec<_>>())
+        });
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    assert_eq!(ids.len(), 4 * EACH);
 }
 
 /// VPP, and Linux before b396966c: bytes of a later fragment that look like a SYN.

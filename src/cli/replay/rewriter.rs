@@ -2,22 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::config::Treatment;
 use crate::observe::layout;
-use crate::packet::ether::{self, EthernetFrame};
-use crate::packet::ipv4::Ipv4Packet;
-use crate::packet::{Edit, Idents, Reason, Rule, Sink, Transform, Verdict};
+use crate::packet::{self, Edit, Idents, Reason, Sink, Transform, Verdict};
 
 /// The same input gives the same output, fresh identifications included.
 const SEED: u64 = 0;
-
-/// For frames without a destination to look up: the transform passes them before it looks at the rule.
-const NO_RULE: Rule = Rule { mtu: u16::MAX, mss4: None };
 
 /// Applies a treatment frame by frame, and counts.
 pub(super) struct Rewriter {
@@ -29,7 +23,8 @@ pub(super) struct Rewriter {
 
 impl Rewriter {
     pub(super) fn new(treatment: Treatment) -> Rewriter {
-        let transform = Transform { df: treatment.df, idents: Arc::new(Idents::with_seed(SEED)) };
+        let transform =
+            Transform { df: treatment.df, tcp: treatment.tcp, idents: Arc::new(Idents::with_seed(SEED)) };
         Rewriter { treatment, transform, frames: Frames::default(), counts: Counts::default() }
     }
 
@@ -41,15 +36,14 @@ impl Rewriter {
             self.counts.cut_short += 1;
             return self.untouched();
         }
-        let rule = match destination(frame) {
-            Some(destination) => match self.treatment.rule(destination) {
-                Some(rule) => rule,
-                None => {
-                    self.counts.reason(Reason::OutOfScope);
-                    return self.untouched();
-                }
-            },
-            None => NO_RULE,
+        let rule = packet::parse(frame)
+            .and_then(|(_, packet)| self.treatment.rule(packet.destination()).ok_or(Reason::OutOfScope));
+        let rule = match rule {
+            Ok(rule) => rule,
+            Err(reason) => {
+                self.counts.reason(reason);
+                return self.untouched();
+            }
         };
         self.frames.clear();
         let outcome = self.transform.apply(frame, rule, &mut self.frames);
@@ -72,16 +66,6 @@ impl Rewriter {
     pub(super) fn into_counts(self) -> Counts {
         self.counts
     }
-}
-
-/// Destination of a unicast IPv4 frame.
-fn destination(frame: &[u8]) -> Option<Ipv4Addr> {
-    let link = EthernetFrame::new_checked(frame)?;
-    if link.ethertype() != ether::IPV4 || link.is_group() {
-        return None;
-    }
-    let destination = Ipv4Packet::new_checked(link.payload())?.destination();
-    (!destination.is_multicast() && !destination.is_broadcast()).then_some(destination)
 }
 
 /// The output of one transform, frame behind frame in one buffer.

@@ -4,6 +4,27 @@ pub mod ping;
 pub mod tcp;
 pub mod udp;
 
+use std::io::{self, ErrorKind};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a port may be taken by a child of this process between fork(2) and execve(2), which closes
+/// what it inherited.
+const FORK: Duration = Duration::from_secs(1);
+
+/// Binds, and waits for a port that is about to become free.
+fn bind<T>(bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    let deadline = Instant::now() + FORK;
+    loop {
+        match bind() {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            result => return result,
+        }
+    }
+}
+
 /// The byte at `offset` of the stream number `seed`: cheap, and no two neighbouring streams or
 /// offsets that differ by a fragment's length look alike.
 fn byte(seed: u64, offset: u64) -> u8 {

@@ -12,7 +12,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 use serde::Serialize;
 
 use super::super::namespace::Namespace;
-use super::byte;
+use super::{bind, byte};
 
 const CHUNK: usize = 64 << 10;
 /// Longest a read or write blocks before the deadline is looked at.
@@ -70,7 +70,7 @@ impl Transfer {
     /// # Errors
     /// If the connection cannot be made; a stall is not an error.
     pub fn run(&self, client: &Namespace, server: &Namespace) -> Result<Report> {
-        let listener = server.run(|| Ok(TcpListener::bind(self.to)?))?;
+        let listener = server.run(|| Ok(bind(|| TcpListener::bind(self.to))?))?;
         let connected = client.run(|| {
             TcpStream::connect_timeout(&self.to, self.deadline)
                 .with_context(|| format!("cannot connect to {}", self.to))

@@ -1,7 +1,7 @@
 //! Numbered UDP datagrams: sent with DF at a steady pace, and accounted for one by one.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::sys::socket::{setsockopt, sockopt};
-use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
+use rustix::net::sockopt::{
+    Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover,
+};
 use serde::Serialize;
 
 use super::super::namespace::Namespace;
-use super::byte;
+use super::{bind, byte};
 
 /// Bytes of the datagram's number at its start; a shorter datagram carries as many as fit.
 const NUMBER: usize = 8;
@@ -61,8 +63,8 @@ impl Tally {
 
 impl Flow {
     /// A connected flow of `sizes` at 20,000 datagrams per second.
-    pub fn new(to: (Ipv4Addr, u16), sizes: Vec<usize>) -> Flow {
-        Flow { to: SocketAddr::from(to), sizes, rate: 20_000, connected: true }
+    pub fn new(to: (impl Into<IpAddr>, u16), sizes: Vec<usize>) -> Flow {
+        Flow { to: (to.0, to.1).into(), sizes, rate: 20_000, connected: true }
     }
 
     /// Sends the flow from one namespace and accounts for it in another.
@@ -82,9 +84,16 @@ impl Flow {
     /// # Errors
     /// If the kernel refuses a datagram.
     pub fn send(&self) -> Result<()> {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        // DF on every datagram; ICMP 3/4 and cached path MTUs ignored (ip(7)).
-        set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::PROBE)?;
+        // DF on every datagram; ICMP 3/4 and cached path MTUs ignored (ip(7), ipv6(7)).
+        let socket = if self.to.is_ipv4() {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::PROBE)?;
+            socket
+        } else {
+            let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
+            set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::PROBE)?;
+            socket
+        };
         if self.connected {
             socket.connect(self.to)?;
         }
@@ -108,7 +117,7 @@ impl Flow {
     /// If the address cannot be bound.
     pub fn listen(&self, namespace: &Namespace) -> Result<Receiver> {
         let socket = namespace.run(|| {
-            let socket = UdpSocket::bind(self.to)?;
+            let socket = bind(|| UdpSocket::bind(self.to))?;
             setsockopt(&socket, sockopt::RcvBufForce, &(64 << 20))?;
             socket.set_read_timeout(Some(Duration::from_millis(20)))?;
             Ok(socket)

@@ -1,58 +1,27 @@
 //! Worker turns over memory, with faults on both sides: nothing is lost without a counter.
 
-use std::net::Ipv4Addr;
-use std::sync::Arc;
+mod property;
 
-use etherparse::PacketBuilder;
 use nix::errno::Errno;
 use proptest::prelude::*;
-use xdpfrag::config::Treatment;
 use xdpfrag::handback::mem::FlushFault;
-use xdpfrag::handback::{Handback, HandbackError, MemHandback};
-use xdpfrag::packet::{Df, Edit, Idents, Reason, Rule, Transform};
-use xdpfrag::port::{Fault, FaultPort, MemPort, Port};
+use xdpfrag::handback::{HandbackError, MemHandback};
+use xdpfrag::packet::{Edit, Reason, Rule};
+use xdpfrag::port::{Fault, MemPort};
+use xdpfrag::worker::FLUSH_ATTEMPTS;
 use xdpfrag::worker::clock::monotonic_ns;
-use xdpfrag::worker::{FLUSH_ATTEMPTS, Turn};
 use xdpfrag::xdp::Meta;
 
-const RULE: Rule = Rule { mtu: 1422, mss4: Some(1382) };
-
-/// A DF datagram with `payload` bytes whose first four are `number`.
-fn frame(destination: Ipv4Addr, number: u32, payload: usize) -> Vec<u8> {
-    let mut data = vec![0xa5; payload.max(4)];
-    data[..4].copy_from_slice(&number.to_be_bytes());
-    let builder = PacketBuilder::ethernet2([2; 6], [4; 6])
-        .ipv4([198, 18, 1, 2], destination.octets(), 64)
-        .udp(4000, 5000);
-    let mut frame = Vec::with_capacity(builder.size(data.len()));
-    builder.write(&mut frame, &data).unwrap();
-    frame
-}
-
-const IN_SCOPE: Ipv4Addr = Ipv4Addr::new(198, 18, 2, 2);
-const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
-
-fn turn<P: Port>(port: P, handback: MemHandback) -> Turn<P, MemHandback> {
-    let treatment = Treatment { scope: vec![("198.18.2.0/24".parse().unwrap(), RULE)], df: Df::Clear };
-    let transform = Transform { df: Df::Clear, idents: Arc::new(Idents::with_seed(1)) };
-    Turn::new(port, handback, transform, Arc::new(treatment))
-}
+use property::{ELSEWHERE, IN_SCOPE, Input, RULE, Step, frame, numbers, turn};
 
 fn memory() -> (MemPort, MemHandback) {
     (MemPort::new(256, 1792, 9022), MemHandback::new(256, 2048))
 }
 
-/// The numbers of the datagrams that were handed back: of whole ones and of first fragments.
-fn numbers(handback: &MemHandback) -> Vec<u32> {
-    let first = |frame: &&Vec<u8>| u16::from_be_bytes([frame[20], frame[21]]) & 0x1fff == 0;
-    let number = |frame: &Vec<u8>| u32::from_be_bytes(*frame[42..].first_chunk().unwrap());
-    handback.taken().iter().filter(first).map(number).collect()
-}
-
 #[test]
 fn a_frame_has_the_rule_of_its_metadata_else_that_of_its_destination() {
     let (mut port, handback) = memory();
-    let narrow = Rule { mtu: 600, mss4: None };
+    let narrow = Rule { mtu: 600, mss4: None, mss6: None };
     port.deliver(&frame(IN_SCOPE, 0, 1000), Some(Meta { rx_ns: 1, rule: narrow }));
     port.deliver(&frame(IN_SCOPE, 1, 1000), None);
     port.deliver(&frame(IN_SCOPE, 2, 1450), None);
@@ -67,7 +36,7 @@ fn a_frame_has_the_rule_of_its_metadata_else_that_of_its_destination() {
     assert_eq!(lengths, [14 + 596, 14 + 452, 1042, 14 + 1420, 14 + 78, 1492, 142, 14]);
     assert_eq!(turn.handback().taken()[6], untouched);
     let counters = turn.counters();
-    let reasons = [Reason::Fits, Reason::Fragmented, Reason::OutOfScope, Reason::NotIpv4];
+    let reasons = [Reason::Fits, Reason::Fragmented, Reason::OutOfScope, Reason::NotIp];
     assert_eq!(reasons.map(|reason| counters.count(reason)), [1, 2, 2, 1]);
     assert_eq!((counters.edits(Edit::Df), counters.edits(Edit::Id)), (3, 2));
     assert_eq!(counters.snapshot().handed_back, 8);
@@ -221,16 +190,20 @@ fn jumbo_frames_are_gathered_and_too_long_ones_counted() {
     assert_eq!(bytes, 5908, "UDP header and payload, once");
 }
 
-/// What happens in one turn.
-#[derive(Debug, Clone)]
-struct Step {
-    frames: Vec<(usize, bool, bool)>,
-    port: Option<Fault>,
-    flush: Option<FlushFault>,
-    complete: bool,
+/// `wild`: with arbitrary bytes among the datagrams, whose order then cannot be told.
+fn input(wild: bool) -> impl Strategy<Value = Input> {
+    let length = prop_oneof![4usize..1472, 1380usize..1472, 1472usize..4000];
+    let datagram = (length, any::<bool>(), any::<bool>())
+        .prop_map(|(payload, in_scope, meta)| Input::Datagram { payload, in_scope, meta });
+    let bytes = prop::collection::vec(any::<u8>(), 0..100);
+    let mtu = prop::option::of(any::<u16>());
+    prop_oneof![
+        20 => datagram,
+        u32::from(wild) => (bytes, mtu).prop_map(|(bytes, mtu)| Input::Bytes { bytes, mtu }),
+    ]
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step(wild: bool) -> impl Strategy<Value = Step> {
     let port = prop_oneof![
         3 => Just(None),
         1 => (0usize..9).prop_map(|most| Some(Fault::Short(most))),
@@ -246,8 +219,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0usize..6).prop_map(|lost| Some(FlushFault::Lose(lost))),
         1 => Just(Some(FlushFault::Withhold)),
     ];
-    let frame = (prop_oneof![4usize..1472, 1380usize..1472, 1472usize..4000], any::<bool>(), any::<bool>());
-    (prop::collection::vec(frame, 0..90), port, flush, any::<bool>())
+    (prop::collection::vec(input(wild), 0..90), port, flush, any::<bool>())
         .prop_map(|(frames, port, flush, complete)| Step { frames, port, flush, complete })
 }
 
@@ -255,50 +227,10 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
 
     #[test]
-    fn nothing_is_lost_without_a_counter(steps in prop::collection::vec(step(), 1..30), slots in 4usize..80) {
-        let mut handback = MemHandback::new(slots, 2048);
-        handback.script(steps.iter().map(|step| step.flush));
-        let port = FaultPort::new(MemPort::new(128, 1792, 4100), steps.iter().map(|step| step.port));
-        let mut turn = turn(port, handback);
-        let (mut number, mut delivered, mut refused) = (0, 0, 0);
-        let mut broken = false;
-        for step in &steps {
-            for &(len, in_scope, meta) in &step.frames {
-                let bytes = frame(if in_scope { IN_SCOPE } else { ELSEWHERE }, number, len);
-                let meta = meta.then(|| Meta { rx_ns: monotonic_ns(), rule: RULE });
-                number += 1;
-                if turn.port_mut().inner_mut().deliver(&bytes, meta) { delivered += 1 } else { refused += 1 }
-            }
-            match turn.turn() {
-                Ok(progress) => prop_assert_eq!(progress.pending, turn.handback().pending()),
-                Err(error) => {
-                    prop_assert_eq!(error, HandbackError::Fatal(Errno::ENODEV));
-                    broken = true;
-                }
-            }
-            for ledger in turn.ledgers() {
-                prop_assert!(ledger.balanced(), "{:?}", ledger);
-            }
-            prop_assert_eq!(turn.port().ledger().held, 0);
-            if step.complete {
-                turn.handback_mut().complete();
-            }
-        }
-        turn.handback_mut().complete();
-        for _ in 0..FLUSH_ATTEMPTS {
-            let _ = turn.turn();
-        }
-        let snapshot = turn.counters().snapshot();
-        prop_assert_eq!(snapshot.received, delivered);
-        prop_assert_eq!(turn.port().drops().unwrap(), refused);
-        prop_assert_eq!(snapshot.reasons.values().sum::<u64>(), delivered);
-        prop_assert_eq!(snapshot.handed_back as usize, turn.handback().totals().0);
-        prop_assert_eq!(turn.ledgers()[1].held, 0);
-        let handed_back = numbers(turn.handback());
-        prop_assert!(handed_back.is_sorted_by(|a, b| a < b), "order: {:?}", handed_back);
-        if !broken && snapshot.handback_errors == 0 && snapshot.reasons["handback_error"] == 0 {
-            let passed: u64 = ["fits", "fragmented", "out_of_scope"].iter().map(|reason| snapshot.reasons[*reason]).sum();
-            prop_assert_eq!(handed_back.len() as u64, passed);
-        }
+    fn nothing_is_lost_without_a_counter(
+        steps in any::<bool>().prop_flat_map(|wild| prop::collection::vec(step(wild), 1..30)),
+        slots in 4usize..80,
+    ) {
+        property::check(&steps, slots);
     }
 }

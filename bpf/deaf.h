@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * --force deaf: which hosts do not listen to the kernel's "too big". Included
+ * by xdpfrag.bpf.c, behind `cfg` and parse.h.
+ *
+ * A full table forgets the entry unused for longest, so that a flood of forged
+ * sources makes the kernel warn hosts anew, at worst.
+ */
+#ifndef XDPFRAG_DEAF_H
+#define XDPFRAG_DEAF_H
+
+/* Since when the kernel answers this source's oversize packets to this destination. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, XF_DEAF_HOSTS);
+	__type(key, struct xf_pair);
+	__type(value, __u64);
+} warned SEC(".maps");
+
+/* Apart from `warned`, and keyed by source alone: no host can push another one out. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, XF_DEAF_HOSTS);
+	__type(key, struct xf_address);
+	__type(value, struct xf_deaf);
+} deaf SEC(".maps");
+
+static __always_inline void endpoints(const struct xf_packet *packet, struct xf_pair *pair)
+{
+	if (packet->v6) {
+		__builtin_memcpy(&pair->source, &packet->ip6->saddr, sizeof(pair->source));
+		__builtin_memcpy(&pair->destination, &packet->ip6->daddr, sizeof(pair->destination));
+		return;
+	}
+	*pair = (struct xf_pair){};
+	pair->source.byte[10] = pair->source.byte[11] = 0xff;
+	pair->destination.byte[10] = pair->destination.byte[11] = 0xff;
+	__builtin_memcpy(&pair->source.byte[12], &packet->ip->saddr, 4);
+	__builtin_memcpy(&pair->destination.byte[12], &packet->ip->daddr, 4);
+}
+
+/*
+ * True if an oversize packet is to be served because its source is deaf: it
+ * was seen to go on after the kernel's answer. Else the kernel shall answer.
+ * Global: the verifier goes through it once.
+ */
+__noinline int from_deaf_host(struct xf_pair *pair)
+{
+	__u64 now = bpf_ktime_get_ns(), *since;
+	struct xf_deaf *host, fresh = { .since_ns = now, .last_ns = now, .frames = 1 };
+	__s64 age;
+
+	if (!pair)
+		return 0;
+	host = bpf_map_lookup_elem(&deaf, &pair->source);
+	if (host) {
+		host->last_ns = now;
+		__sync_fetch_and_add(&host->frames, 1);
+		return 1;
+	}
+	since = bpf_map_lookup_elem(&warned, pair);
+	/* Signed: another core may have read the clock later. */
+	age = since ? (__s64)(now - *since) : 0;
+	if (since && age < (__s64)cfg.grace_ns)
+		return 0;
+	if (since && age <= (__s64)cfg.window_ns) {
+		bpf_map_update_elem(&deaf, &pair->source, &fresh, BPF_ANY);
+		return 1;
+	}
+	bpf_map_update_elem(&warned, pair, &now, BPF_ANY);
+	return 0;
+}
+
+#endif

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The option lists behind IPv4 and TCP headers. Included by parse.h.
+ */
+#ifndef XDPFRAG_OPTIONS_H
+#define XDPFRAG_OPTIONS_H
+
+#define XF_TCP_OPT_MSS	   2
+#define XF_TCP_OPT_MSS_LEN 4
+
+/* The option lists of IPv4 and TCP have one syntax (RFC 791 section 3.1, RFC 9293 section 3.1). */
+#define XF_OPT_END 0
+#define XF_OPT_NOP 1
+#define XF_OPT_MAX 40 /* 60-byte header less its fixed part */
+
+/* An option list, copied out of the packet. */
+struct xf_options {
+	__u8 byte[XF_OPT_MAX + 4]; /* the length byte of an option at the very end is read */
+	__u32 len;		   /* bytes in use: 4..40 */
+};
+
+/* The length of a list as a helper's size argument, with bounds that the verifier sees. */
+static __always_inline __u32 xf_options_len(const struct xf_options *options)
+{
+	__u32 len = options->len;
+
+	barrier_var(len);
+	if (len < 4)
+		return 4;
+	return len > XF_OPT_MAX ? XF_OPT_MAX : len;
+}
+
+/*
+ * The walks below are global functions, which the verifier goes through once and
+ * by themselves (hence the check for NULL), with one iteration per byte at a
+ * constant index: inlined, one walk cost it 100,000 instructions.
+ */
+
+/*
+ * Lowers every MSS option above `limit` and returns the checksum delta in
+ * network order, 0 if nothing was lowered. As in tcp_parse_options() the walk
+ * ends at a malformed option, and an MSS option of another length than 4 is
+ * none. src/packet/mss.rs does the same.
+ */
+__noinline __u32 xf_clamp_mss(struct xf_options *options, __u16 limit)
+{
+	__u32 next = 0, delta = 0;
+
+	if (!options)
+		return 0;
+#pragma unroll
+	for (__u32 i = 0; i <= XF_OPT_MAX - XF_TCP_OPT_MSS_LEN; i++) {
+		__u8 *option = &options->byte[i];
+
+		if (i != next)
+			continue;
+		if (i + XF_TCP_OPT_MSS_LEN > options->len || option[0] == XF_OPT_END)
+			break;
+		if (option[0] == XF_OPT_NOP) {
+			next = i + 1;
+			continue;
+		}
+		if (option[1] < 2)
+			break;
+		if (option[0] == XF_TCP_OPT_MSS && option[1] == XF_TCP_OPT_MSS_LEN) {
+			__u16 mss = option[2] << 8 | option[3];
+
+			if (mss > limit) {
+				/* At an odd offset its bytes straddle two words: swapped. */
+				__u16 old = i & 1 ? mss : bpf_htons(mss);
+				__u16 new = i & 1 ? limit : bpf_htons(limit);
+
+				option[2] = limit >> 8;
+				option[3] = limit;
+				delta += (__u16)~old + new;
+			}
+		}
+		next = i + option[1];
+	}
+	return delta;
+}
+
+/* 1 if the list can be walked to its end: no length below 2 or beyond the list. */
+__noinline int xf_options_valid(struct xf_options *options)
+{
+	__u32 next = 0;
+
+	if (!options)
+		return 0;
+#pragma unroll
+	for (__u32 i = 0; i < XF_OPT_MAX; i++) {
+		__u8 *option = &options->byte[i];
+
+		if (i != next)
+			continue;
+		if (i >= options->len || option[0] == XF_OPT_END)
+			return 1;
+		if (option[0] == XF_OPT_NOP) {
+			next = i + 1;
+			continue;
+		}
+		if (i + 1 >= options->len || option[1] < 2 || i + option[1] > options->len)
+			return 0;
+		next = i + option[1];
+	}
+	return 1;
+}
+
+#endif
