@@ -1,4 +1,4 @@
-# One command each for a newcomer: demo, test, build, bench, lint, and for the doubtful fuzz, miri and loom.
+# One command each for a newcomer: demo, test, vm-test, build, bench, lint, and for the doubtful fuzz, miri and loom.
 # Every one installs what a bare Debian 12 lacks, and only that.
 
 PACKAGES := gcc libc6-dev make pkg-config libelf-dev zlib1g-dev clang m4 iproute2 nftables ethtool util-linux
@@ -8,7 +8,11 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,$(shell command -v sudo))
 SKIPPED := $(CURDIR)/target/skipped-tests.txt
 
-.PHONY: build demo test bench lint fuzz miri loom deps
+# Kernels of Debian that `make vm-test` boots; FULL=1 tests every tunnel, TEST=name those whose name has it.
+KERNELS ?= 6.1 6.12 7
+VM_ARGUMENTS = --test-threads=1 $(if $(FULL),--include-ignored) $(TEST)
+
+.PHONY: build demo test vm-test bench lint fuzz miri loom deps
 
 build: deps
 	cargo build --release --locked
@@ -22,6 +26,17 @@ test: deps
 	@XDPFRAG_SKIPPED=$(SKIPPED) cargo test --locked --no-fail-fast; status=$$?; \
 	if [ -s $(SKIPPED) ]; then echo "Skipped, and why:"; sort -u $(SKIPPED); else echo "No test was skipped."; fi; \
 	exit $$status
+
+# ESP needs a kernel of its own: QEMU boots Debian's, on this machine's files, read-only.
+vm-test: deps
+	@mkdir -p target/vm/run; \
+	reason=$$($(AS_ROOT) tests/vm/setup $(KERNELS)); status=$$?; \
+	if [ $$status = 77 ]; then echo "SKIPPED vm-test: $$reason"; exit 0; fi; \
+	for kernel in $(KERNELS); do \
+		[ $$status = 0 ] || exit $$status; \
+		CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(CURDIR)/tests/vm/boot $$kernel" \
+			cargo test --locked --test vm -- $(VM_ARGUMENTS); status=$$?; \
+	done; exit $$status
 
 bench: deps
 	cargo bench --locked

@@ -143,8 +143,11 @@ fn add_ipv6(appliance: &Namespace, gateway: &Namespace, far: &Namespace) -> Resu
     Ok(())
 }
 
-/// Makes a veth pair, one end in each namespace, both up, without offloads.
-fn link(ends: [(&Namespace, &str, &str); 2], queues: u32, mtu: u32) -> Result<()> {
+/// Makes a veth pair, one end (namespace, name, MAC address) in each namespace, both up, without offloads.
+///
+/// # Errors
+/// If a name is taken, or `ip` or `ethtool` is not installed.
+pub fn link(ends: [(&Namespace, &str, &str); 2], queues: u32, mtu: u32) -> Result<()> {
     let [(here, name, mac), (there, peer, peer_mac)] = ends;
     let size = format!("mtu {mtu} numtxqueues {queues} numrxqueues {queues}");
     let path = there.path();
