@@ -8,7 +8,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,$(shell command -v sudo))
 SKIPPED := $(CURDIR)/target/skipped-tests.txt
 
-.PHONY: build demo test bench lint deps
+.PHONY: build demo test bench bench-instructions lint deps
 
 build: deps
 	cargo build --release --locked
@@ -24,7 +24,17 @@ test: deps
 	exit $$status
 
 bench: deps
-	cargo bench --locked
+	cargo bench --locked --bench transform --bench turn --bench lab
+
+# Counts instructions under callgrind; the runner must be of the version of gungraun in Cargo.toml.
+bench-instructions: PACKAGES += valgrind
+bench-instructions: deps
+	@command -v gungraun-runner >/dev/null || cargo install --locked gungraun-runner --version 0.20.0 || true
+	@if command -v valgrind >/dev/null && command -v gungraun-runner >/dev/null; then \
+		cargo bench --locked --bench instructions; \
+	else \
+		echo "SKIPPED: instructions were not counted, for lack of valgrind or gungraun-runner" >&2; \
+	fi
 
 lint: deps
 	cargo fmt --check
