@@ -7,6 +7,7 @@ pub mod config;
 pub mod control;
 pub mod frame;
 pub mod handback;
+pub mod ipsec;
 pub mod lab;
 pub mod net;
 pub mod observe;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 /// Which top-level modules each may name with `crate::`.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("packet", &[]),
+    ("ipsec", &[]),
     ("net", &[]),
     ("config", &["packet"]),
     ("observe", &["packet"]),
@@ -17,7 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("worker", &["port", "handback", "frame", "packet", "config", "observe", "xdp"]),
     ("control", &["worker", "port", "handback", "frame", "packet", "config", "observe", "xdp", "net"]),
     ("lab", &["observe", "net"]),
-    ("cli", &["control", "lab", "config", "observe", "packet", "net", "xdp"]),
+    ("cli", &["control", "lab", "config", "observe", "packet", "ipsec", "net", "xdp"]),
 ];
 
 /// The only files where `unsafe` may stand. Skeleton modules include generated code.

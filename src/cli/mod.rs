@@ -8,6 +8,7 @@ mod detach;
 mod failure;
 mod generate;
 mod lab;
+mod mtu;
 mod output;
 mod replay;
 mod run;
@@ -35,6 +36,8 @@ enum Command {
     Run(RunArgs),
     /// Say what stands in the way of `run` on an interface, and how to mend it
     Check(check::CheckArgs),
+    /// Show the SA MTU of every IPsec tunnel of this machine, and how it comes about
+    Mtu(mtu::MtuArgs),
     /// Show the counters of a running instance
     Stats(stats::StatsArgs),
     /// Do to a capture file what `run` does to packets
@@ -66,6 +69,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
+        Command::Mtu(args) => mtu::mtu(&args),
         Command::Stats(args) => stats::stats(&args),
         Command::Replay(args) => replay::replay(&args),
         Command::Lab(args) => lab::run(&args),

@@ -8,8 +8,10 @@ mod generic;
 pub mod links;
 pub mod netlink;
 pub mod private_ns;
+pub mod route;
 pub mod sysctl;
 pub mod xdp_features;
+pub mod xfrm;
 
 pub use addresses::Monitor;
 pub use ethtool::Ethtool;

@@ -9,6 +9,8 @@ use xdpfrag::lab::traffic::udp::{Flow, Tally};
 use crate::gateways::{Gateways, Site};
 use crate::sa::{Esp, Route, Tunnel};
 
+/// What is tested.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_xdpfrag");
 const PORT: u16 = 7001;
 /// Carried by a TCP connection: a hundred full segments.
 const BYTES: u64 = 144_800;
@@ -35,6 +37,13 @@ fn around(mtu: u16) -> Vec<usize> {
     (0..35).map(|number| [1472, fits, fits + 1, 100, 1472, fits - 1, 1400 + number][number % 7]).collect()
 }
 
+/// What `xdpfrag mtu` says of the SA that a router encrypts with.
+fn sa_mtu(site: &Site) -> Option<u64> {
+    let json = site.router.output(BINARY, &["mtu", "--json"]).unwrap();
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
+    rows.iter().find(|row| row["direction"] == "out")?["sizes"]["mtu"].as_u64()
+}
+
 /// Without xdpfrag: whatever does not fit is lost, and the router says to nobody's ears how much would fit.
 pub(crate) fn before(gateways: &Gateways, mtu: u16) {
     for (from, to) in ways(gateways) {
@@ -42,6 +51,7 @@ pub(crate) fn before(gateways: &Gateways, mtu: u16) {
         let tally = datagrams(from, to, vec![fits, fits + 1, 1472]);
         assert_eq!(tally.missing.into_keys().collect::<Vec<_>>(), [fits + 1, 1472]);
         assert_eq!(from.capture.icmp_mtu(), Some(mtu), "{}", from.router.name());
+        assert_eq!(sa_mtu(from), Some(mtu.into()), "{}", from.router.name());
     }
     assert_eq!(transfer(&gateways.sites[0], &gateways.sites[1], 2), (0, false), "a deaf appliance stalls");
 }

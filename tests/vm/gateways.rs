@@ -79,7 +79,7 @@ impl Gateways {
     pub(crate) fn protect(&self, mtu: u16) -> Result<[Daemon; 2]> {
         let start = |site: &Site, handback: &str| {
             let mtu = mtu.to_string();
-            let binary = Path::new(env!("CARGO_BIN_EXE_xdpfrag"));
+            let binary = Path::new(crate::esp::BINARY);
             let arguments = [
                 "--mtu",
                 &mtu,

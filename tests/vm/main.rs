@@ -4,3 +4,4 @@ mod capture;
 mod esp;
 mod gateways;
 mod sa;
+mod swan;

@@ -1,0 +1,9 @@
+//! What ESP makes of a packet: pure arithmetic, no I/O.
+
+#![forbid(unsafe_code)]
+
+pub mod esp;
+pub mod mtu;
+
+pub use esp::{Esp, UnknownEsp};
+pub use mtu::{Encapsulation, Mode, Outer, SaMtu};
