@@ -12,7 +12,7 @@ SKIPPED := $(CURDIR)/target/skipped-tests.txt
 KERNELS ?= 6.1 6.12 7
 VM_ARGUMENTS = --test-threads=1 $(if $(FULL),--include-ignored) $(TEST)
 
-.PHONY: build demo test vm-test bench lint fuzz miri loom deps
+.PHONY: build demo test vm-test bench bench-instructions lint fuzz miri loom deps
 
 build: deps
 	cargo build --release --locked
@@ -39,7 +39,17 @@ vm-test: deps
 	done; exit $$status
 
 bench: deps
-	cargo bench --locked
+	cargo bench --locked --bench transform --bench turn --bench lab
+
+# Counts instructions under callgrind; the runner must be of the version of gungraun in Cargo.toml.
+bench-instructions: PACKAGES += valgrind
+bench-instructions: deps
+	@command -v gungraun-runner >/dev/null || cargo install --locked gungraun-runner --version 0.20.0 || true
+	@if command -v valgrind >/dev/null && command -v gungraun-runner >/dev/null; then \
+		cargo bench --locked --bench instructions; \
+	else \
+		echo "SKIPPED: instructions were not counted, for lack of valgrind or gungraun-runner" >&2; \
+	fi
 
 # Seconds per fuzz target.
 FUZZ_SECONDS ?= 60
@@ -56,7 +66,7 @@ fuzz: deps
 	done
 
 # The code that needs no kernel, unsafe memory of frames included, under an interpreter that knows undefined
-# behaviour when it sees it. Its two long tests are cut short by fewer cases.
+# behaviour when it sees it.
 miri: deps
 	@rustup run nightly cargo miri --version >/dev/null 2>&1 || \
 		rustup component add --toolchain nightly miri rust-src || \

@@ -44,30 +44,33 @@ static __always_inline void endpoints(const struct xf_packet *packet, struct xf_
  * was seen to go on after the kernel's answer. Else the kernel shall answer.
  * Global: the verifier goes through it once.
  */
-__noinline int from_deaf_host(struct xf_pair *pair)
+__noinline int from_deaf_host(const struct xf_pair *endpoints)
 {
 	__u64 now = bpf_ktime_get_ns(), *since;
 	struct xf_deaf *host, fresh = { .since_ns = now, .last_ns = now, .frames = 1 };
+	struct xf_pair pair;
 	__s64 age;
 
-	if (!pair)
+	if (!endpoints)
 		return 0;
-	host = bpf_map_lookup_elem(&deaf, &pair->source);
+	/* Linux 6.1 takes no key from a global function's argument. */
+	pair = *endpoints;
+	host = bpf_map_lookup_elem(&deaf, &pair.source);
 	if (host) {
 		host->last_ns = now;
 		__sync_fetch_and_add(&host->frames, 1);
 		return 1;
 	}
-	since = bpf_map_lookup_elem(&warned, pair);
+	since = bpf_map_lookup_elem(&warned, &pair);
 	/* Signed: another core may have read the clock later. */
 	age = since ? (__s64)(now - *since) : 0;
 	if (since && age < (__s64)cfg.grace_ns)
 		return 0;
 	if (since && age <= (__s64)cfg.window_ns) {
-		bpf_map_update_elem(&deaf, &pair->source, &fresh, BPF_ANY);
+		bpf_map_update_elem(&deaf, &pair.source, &fresh, BPF_ANY);
 		return 1;
 	}
-	bpf_map_update_elem(&warned, pair, &now, BPF_ANY);
+	bpf_map_update_elem(&warned, &pair, &now, BPF_ANY);
 	return 0;
 }
 

@@ -118,13 +118,8 @@ static __always_inline enum xf_reason xf_parse_ipv6(void *end, __u32 frame_len, 
 	return ip->daddr.s6_addr[0] == 0xff ? XF_GROUP : XF_FITS;
 }
 
-/*
- * Finds the IP packet in a frame of `frame_len` bytes, of which [data, end) can
- * be read. Returns XF_FITS, or why the packet is not one to handle. A fixed
- * header that is not wholly in the linear part counts as malformed: drivers
- * put at least the first 128 bytes there.
- */
-static __always_inline enum xf_reason xf_parse(void *data, void *end, __u32 frame_len, struct xf_packet *packet)
+/* Finds where the IP packet in a frame begins. Returns XF_FITS, or why there is none to handle. */
+static __always_inline enum xf_reason xf_parse_link(void *data, void *end, struct xf_packet *packet)
 {
 	struct ethhdr *eth = data;
 	__u32 l3 = sizeof(*eth);
@@ -148,11 +143,23 @@ static __always_inline enum xf_reason xf_parse(void *data, void *end, __u32 fram
 		return XF_NOT_IP;
 	if (eth->h_dest[0] & 1)
 		return XF_GROUP;
-	*packet = (struct xf_packet){ .ip = data + l3, .l3 = l3 };
-	if (proto == bpf_htons(ETH_P_IP))
-		return xf_parse_ipv4(end, frame_len, packet);
-	packet->v6 = true;
-	return xf_parse_ipv6(end, frame_len, packet);
+	*packet = (struct xf_packet){ .ip = data + l3, .l3 = l3, .v6 = proto == bpf_htons(ETH_P_IPV6) };
+	return XF_FITS;
+}
+
+/*
+ * Finds the IP packet in a frame of `frame_len` bytes, of which [data, end) can
+ * be read. Returns XF_FITS, or why the packet is not one to handle. A fixed
+ * header that is not wholly in the linear part counts as malformed: drivers
+ * put at least the first 128 bytes there.
+ */
+static __always_inline enum xf_reason xf_parse(void *data, void *end, __u32 frame_len, struct xf_packet *packet)
+{
+	enum xf_reason reason = xf_parse_link(data, end, packet);
+
+	if (reason != XF_FITS)
+		return reason;
+	return packet->v6 ? xf_parse_ipv6(end, frame_len, packet) : xf_parse_ipv4(end, frame_len, packet);
 }
 
 static __always_inline bool xf_is_extension(__u8 next)
@@ -216,8 +223,12 @@ static __always_inline void xf_find_tcp(XF_CTX *ctx, void *end, struct xf_packet
 	__u32 l4 = packet->l3 + packet->ihl, len = packet->total - packet->ihl;
 
 	if (!packet->v6) {
-		struct tcphdr *header = (void *)packet->ip + packet->ihl;
+		__u32 ihl = packet->ihl;
+		struct tcphdr *header;
 
+		/* Masked anew: where it was compared with 20 before, the verifier of 6.12 lost its bounds. */
+		barrier_var(ihl);
+		header = (void *)packet->ip + (ihl & 0x3c);
 		if (packet->ip->protocol == IPPROTO_TCP && !(packet->frag_off & XF_IP_OFFSET) &&
 		    len >= sizeof(*header) && (void *)(header + 1) <= end)
 			xf_note_tcp(header, l4, len, tcp);

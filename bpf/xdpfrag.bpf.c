@@ -246,37 +246,32 @@ static __always_inline enum xf_reason oversize(struct xdp_md *ctx, const struct 
 	return XF_OVERSIZE;
 }
 
-/* Decides on one frame, and does it. */
-static __always_inline enum xf_reason handle(struct xdp_md *ctx, struct xf_counters *count)
+/* Decides on one packet, and does it. */
+static __always_inline enum xf_reason handle(struct xdp_md *ctx, void *end, __u32 frame_len,
+					     struct xf_packet *packet, struct xf_counters *count)
 {
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__u32 frame_len = bpf_xdp_get_buff_len(ctx);
-	struct xf_packet packet;
+	struct xf_route *route = route_to(packet);
+	enum xf_reason reason = XF_FITS;
 	struct xf_tcp tcp = {};
-	enum xf_reason reason = xf_parse(data, end, frame_len, &packet);
-	struct xf_route *route;
 	__u64 *stamp = NULL;
 
-	if (reason != XF_FITS)
-		return reason;
-	route = route_to(&packet);
 	if (!route)
 		return XF_OUT_OF_SCOPE;
 	if (route->flags & XF_ROUTE_LOCAL)
 		return XF_LOCAL;
-	if (link_local(&packet))
+	if (link_local(packet))
 		return XF_OUT_OF_SCOPE;
-	if (packet.total > live.lan_mtu)
+	if (packet->total > live.lan_mtu)
 		return XF_SUPER_PACKET;
 
-	xf_find_tcp(ctx, end, &packet, &tcp);
-	if (packet.total > route->mtu) {
-		reason = oversize(ctx, &packet, &tcp, frame_len);
+	xf_find_tcp(ctx, end, packet, &tcp);
+	if (packet->total > route->mtu) {
+		reason = oversize(ctx, packet, &tcp, frame_len);
 		if (reason != XF_OVERSIZE)
 			return reason;
 	}
 	if (cfg.sticky_ns && !cfg.redirect_all && !live.generic)
-		stamp = flow_stamp(&packet, &tcp);
+		stamp = flow_stamp(packet, &tcp);
 	if (reason == XF_FITS && cfg.redirect_all)
 		reason = XF_ALL;
 	else if (reason == XF_FITS && stamp && follows(*stamp))
@@ -294,7 +289,25 @@ static __always_inline enum xf_reason handle(struct xdp_md *ctx, struct xf_count
 			return XF_NO_WORKER;
 		/* Fail open: what fits does not need the worker. */
 	}
-	return edit(ctx, &packet, &tcp, route, count);
+	return edit(ctx, packet, &tcp, route, count);
+}
+
+static __always_inline enum xf_reason handle_frame(struct xdp_md *ctx, struct xf_counters *count)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u32 frame_len = bpf_xdp_get_buff_len(ctx);
+	struct xf_packet packet;
+	enum xf_reason reason = xf_parse_link(data, end, &packet);
+
+	if (reason != XF_FITS)
+		return reason;
+	/* The compiler makes two of what follows, so that neither family pays for the other. */
+	if (!packet.v6) {
+		reason = xf_parse_ipv4(end, frame_len, &packet);
+		return reason == XF_FITS ? handle(ctx, end, frame_len, &packet, count) : reason;
+	}
+	reason = xf_parse_ipv6(end, frame_len, &packet);
+	return reason == XF_FITS ? handle(ctx, end, frame_len, &packet, count) : reason;
 }
 
 SEC("xdp.frags")
@@ -306,7 +319,7 @@ int xdpfrag(struct xdp_md *ctx)
 
 	if (!count)
 		return XDP_PASS;
-	reason = handle(ctx, count);
+	reason = handle_frame(ctx, count);
 	if (reason < XF_REASON_MAX)
 		count->reason[reason]++;
 	switch (reason) {

@@ -48,8 +48,9 @@ fn a_prefix_with_host_bits_is_refused_and_the_network_named() {
         2,
         &["--dst", "10.1.2.3/16", "10.1.0.0/16", "10.1.2.3/32"],
     );
-    refused(&format!("{flags} --dst 10.1.0.0/33"), 2, &["--dst", "10.1.0.0/33", "not an IPv4 prefix"]);
-    refused(&format!("{flags} --dst 2001:db8::/32"), 2, &["--dst", "not an IPv4 prefix"]);
+    refused(&format!("{flags} --dst 10.1.0.0/33"), 2, &["--dst", "10.1.0.0/33", "not an IP prefix"]);
+    refused(&format!("{flags} --dst 2001:db8::1/32"), 2, &["--dst", "2001:db8::/32", "2001:db8::1/128"]);
+    refused(&format!("{flags} --dst fe80::/10"), 2, &["--dst", "fe80::/10", "link-local"]);
     refused(&format!("{flags} --dst 10.1.0.0/16=60"), 2, &["--dst", "'60'", "RFC 791"]);
     refused(&format!("{flags} --dst 10.0.0.0/8 --dst 10.0.0.0/8=1400"), 2, &["10.0.0.0/8", "twice"]);
 }
@@ -68,8 +69,9 @@ fn flags_out_of_range_are_refused() {
         ("--stall 5", &["--stall", "10"]),
         ("--sticky 70000", &["--sticky", "60000"]),
         ("--handback tap", &["--handback", "inject", "veth"]),
-        ("--tcp resegment", &["--tcp", "fragment"]),
-        ("--notify", &["--notify"]),
+        ("--tcp split", &["--tcp", "fragment", "resegment"]),
+        ("--force never", &["--force", "always", "deaf"]),
+        ("--id-partition 3/2", &["--id-partition", "3/2", "1/2"]),
         ("--iface eth1", &["--iface", "eth1", "twice"]),
         ("--iface a/b", &["--iface", "'a/b'"]),
         ("--iface sixteen-bytes-xx", &["--iface", "15 bytes"]),
@@ -162,7 +164,13 @@ fn sample(interface: &str) -> Snapshot {
         egress_mss: 12_345,
         ..Default::default()
     };
-    Snapshot { version: "0.1.0".into(), pid: 42, uptime_s: 2.0, interfaces: vec![interface] }
+    Snapshot {
+        version: "0.1.0".into(),
+        pid: 42,
+        uptime_s: 2.0,
+        interfaces: vec![interface],
+        ..Snapshot::default()
+    }
 }
 
 #[test]

@@ -62,14 +62,39 @@ fn frame(protocol: u8, ihl: u8, total: u16) -> Vec<u8> {
     frame
 }
 
+/// A segment whose checksum is left to hardware, so that it needs no sum here.
+fn segment(total: u16) -> Vec<u8> {
+    let mut frame = frame(6, 5, total);
+    frame[14 + 20 + 13] = 0x18;
+    frame[14 + 20 + 12] = 0x50;
+    // Both addresses are 0.
+    frame[14 + 20 + 16..][..2].copy_from_slice(&(total - 20 + 6).to_be_bytes());
+    frame
+}
+
+/// The same payload as [`frame`]'s behind an IPv6 header.
+fn ipv6(protocol: u8, total: u16) -> Vec<u8> {
+    let mut ipv6 = vec![0; 54];
+    ipv6[12..15].copy_from_slice(&[0x86, 0xdd, 0x60]);
+    ipv6[18..20].copy_from_slice(&(total - 40).to_be_bytes());
+    ipv6[20] = protocol;
+    ipv6.extend(&frame(protocol, 5, total - 20)[34..]);
+    ipv6
+}
+
 #[test]
 fn the_transform_does_not_allocate() {
-    let transform = Transform { df: Df::Clear, tcp: Tcp::Fragment, idents: Arc::new(Idents::default()) };
+    let transform = Transform { df: Df::Clear, tcp: Tcp::Resegment, idents: Arc::new(Idents::default()) };
     let mut sink = Buffer(vec![0; 2048].into());
     let cases = [
         (frame(17, 5, 1500), Verdict::Forward(Reason::Fragmented)),
         (frame(17, 15, 9000), Verdict::Forward(Reason::Fragmented)),
-        (frame(6, 5, 1500), Verdict::Forward(Reason::Fragmented)),
+        (frame(6, 5, 1500), Verdict::Forward(Reason::KeptFlags)),
+        (segment(1500), Verdict::Forward(Reason::Resegmented)),
+        (segment(65_535), Verdict::Forward(Reason::Resegmented)),
+        (ipv6(6, 1500), Verdict::Pass(Reason::KeptFlags)),
+        (ipv6(6, 64), Verdict::Forward(Reason::Fits)),
+        (ipv6(17, 1500), Verdict::Pass(Reason::Ipv6TooBig)),
         (frame(6, 5, 44), Verdict::Forward(Reason::Fits)),
         (frame(17, 5, 1422), Verdict::Forward(Reason::Fits)),
         (vec![0; 60], Verdict::Pass(Reason::NotIp)),
@@ -78,7 +103,7 @@ fn the_transform_does_not_allocate() {
     let before = ALLOCATIONS.get();
     for (frame, verdict) in &cases {
         for mss4 in [None, Some(1382)] {
-            let outcome = transform.apply(frame, Rule { mtu: 1422, mss4, mss6: None }, &mut sink);
+            let outcome = transform.apply(frame, Rule { mtu: 1422, mss4, mss6: mss4 }, &mut sink);
             assert_eq!(outcome.verdict, *verdict);
         }
     }

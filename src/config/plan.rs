@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use ipnet::IpNet;
 
+use crate::packet::ident::Partition;
 use crate::packet::{Df, Rule, Tcp};
 
 /// Everything `run` needs to know.
@@ -17,6 +18,10 @@ pub struct Plan {
     pub treatment: Treatment,
     /// Whose oversize packets are served.
     pub force: Force,
+    /// Whether senders of oversize packets are told the SA MTU besides.
+    pub notify: bool,
+    /// The IPv4 identifications that this gateway chooses from.
+    pub id_partition: Partition,
     /// Which frames go through the workers.
     pub redirect: Redirect,
     /// How frames return to the kernel.

@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 
 use super::plan::{Choice, Force, HandbackChoice, Mode, Poll, Redirect};
 use super::values::{self, Destination, List, Mss, Queues};
+use crate::packet::ident::Partition;
 use crate::packet::{Df, Tcp};
 
 /// What happens to which packets: the flags that `run` and `replay` share.
@@ -89,6 +90,16 @@ pub struct RunArgs {
     /// Whose oversize packets are made to fit although they forbid it (IPv4 with DF, IPv6)
     #[arg(long, value_enum, default_value_t)]
     pub force: Force,
+
+    /// Also tell the senders of oversize packets the SA MTU by ICMP, at most once a second each, so that
+    /// those who listen stop
+    #[arg(long)]
+    pub notify: bool,
+
+    /// Part of the IPv4 identifications to choose from, such as 1/2, on each of several gateways that
+    /// share the load of the same hosts: part K of N (1 to 256)
+    #[arg(long, value_name = "K/N", default_value = "1/1", value_parser = values::id_partition)]
+    pub id_partition: Partition,
 
     /// Which frames in scope go through the workers
     #[arg(long, value_enum, default_value_t)]

@@ -47,6 +47,8 @@ pub fn plan(args: &RunArgs) -> Result<Plan, ConfigError> {
         interfaces: args.iface.clone(),
         treatment,
         force: args.force,
+        notify: args.notify,
+        id_partition: args.id_partition,
         redirect: args.redirect,
         handback: args.handback,
         queues: args.queues.listed(),
@@ -114,6 +116,7 @@ mod tests {
     use super::*;
     use crate::config::Force;
     use crate::packet::Tcp;
+    use crate::packet::ident::Partition;
 
     #[derive(Parser)]
     struct Run {
@@ -163,8 +166,10 @@ mod tests {
 
     #[test]
     fn policies() {
-        let plan = planned("--iface a --mtu 1422 --force deaf --tcp resegment").unwrap();
+        let flags = "--force deaf --tcp resegment --notify --id-partition 2/2";
+        let plan = planned(&format!("--iface a --mtu 1422 {flags}")).unwrap();
         assert_eq!((plan.force, plan.treatment.tcp), (Force::Deaf, Tcp::Resegment));
+        assert_eq!((plan.notify, Some(plan.id_partition)), (true, Partition::new(2, 2)));
     }
 
     #[test]
@@ -190,6 +195,7 @@ mod tests {
         let scope: Vec<_> = plan.treatment.scope.iter().map(|(prefix, _)| prefix.to_string()).collect();
         assert_eq!(scope, ["0.0.0.0/0", "::/0"]);
         assert_eq!((plan.force, plan.treatment.tcp), (Force::Always, Tcp::Fragment));
+        assert_eq!((plan.notify, plan.id_partition), (false, Partition::WHOLE));
         assert!(plan.warnings.is_empty());
         assert_eq!((plan.queues, plan.cores), (None, None));
         assert_eq!((plan.sticky, plan.stall), (Duration::from_millis(200), Duration::from_millis(100)));

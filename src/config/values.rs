@@ -8,6 +8,7 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::packet::MIN_MTU;
+use crate::packet::ident::Partition;
 
 /// Prefixes of which the data path knows without a route.
 const MULTICAST4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4);
@@ -46,6 +47,17 @@ pub fn mtu(text: &str) -> Result<u16, String> {
     }
     u16::try_from(value)
         .map_err(|_| "above 65535 bytes, the longest IPv4 packet (RFC 791 section 3.1)".to_owned())
+}
+
+/// `--id-partition`.
+pub fn id_partition(text: &str) -> Result<Partition, String> {
+    let parts = text.split_once('/').and_then(|(part, of)| Some((part.parse().ok()?, of.parse().ok()?)));
+    parts.and_then(|(part, of)| Partition::new(part, of)).ok_or_else(|| {
+        format!(
+            "write part K of N as K/N, such as 1/2 on one of two gateways; 1 <= K <= N <= {}",
+            Partition::MAX
+        )
+    })
 }
 
 /// A `--dst` value: a destination prefix and, if it differs from `--mtu`, its SA MTU.
@@ -216,6 +228,15 @@ mod tests {
         for bad in ["10.1.0.0/33", "10.1/16", "::/129", "2001:db8::1/64", "10.0.0.0/8=", "10.0.0.0/8=60", ""]
         {
             assert!(bad.parse::<Destination>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn partitions_of_identifications() {
+        assert_eq!(id_partition("1/1"), Ok(Partition::WHOLE));
+        assert_eq!(id_partition("256/256"), Ok(Partition::new(256, 256).unwrap()));
+        for bad in ["0/1", "3/2", "1/257", "1", "1/", "/2", "a/b", "1/2/3", "-1/2", "70000/70001"] {
+            assert!(id_partition(bad).is_err_and(|why| why.contains("1/2")), "{bad:?}");
         }
     }
 

@@ -1,5 +1,7 @@
 //! One LAN interface being served: brought up step by step, taken down in reverse.
 
+mod report;
+
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -15,14 +17,12 @@ use crate::config::{Force, Plan, Redirect, Treatment};
 use crate::handback::{self, Chosen, Handback, HandbackConfig, OpenError};
 use crate::net::links::Link;
 use crate::net::{addresses, ethtool, links};
-use crate::observe::snapshot::{DeafSnapshot, InterfaceSnapshot, RouteSnapshot};
-use crate::packet::{Edit, Reason, Tcp, Transform, ether};
+use crate::packet::{Tcp, Transform, ether};
 use crate::port::{Port, XskConfig, XskError, XskPort};
-use crate::worker::clock::monotonic_ns;
-use crate::worker::{Turn, Worker, WorkerConfig, WorkerEnd};
+use crate::worker::{Notifier, Turn, Worker, WorkerConfig, WorkerEnd};
 use crate::xdp::{
-    AttachError, Attached, ClampLink, ClampProgram, DeafHost, Error as XdpError, FrameLimits, LanConfig,
-    LanProgram, Patience, Route, XdpMode,
+    AttachError, Attached, ClampLink, ClampProgram, Error as XdpError, FrameLimits, LanConfig, LanProgram,
+    Patience, Route, XdpMode,
 };
 
 /// A gateway could not be brought up; what had been done is undone.
@@ -71,6 +71,17 @@ pub enum GatewayError {
     },
 }
 
+/// What the gateways of a run share.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// What happens to packets, with one stock of identifications.
+    pub transform: Transform,
+    /// `--notify`.
+    pub notifier: Option<Arc<Notifier>>,
+    /// Where each worker's last message goes.
+    pub ended: Sender<WorkerEnd>,
+}
+
 /// A LAN interface that is being served.
 ///
 /// Fields are dropped in the order of their declaration: first the XDP link, so that the kernel gets every
@@ -90,16 +101,14 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Serves `interface`, in the network namespace of the calling thread. `say` gets lines for the user,
-    /// `ended` the last message of each worker.
+    /// Serves `interface`, in the network namespace of the calling thread. `say` gets lines for the user.
     ///
     /// # Errors
     /// [`GatewayError`]; everything done so far is undone.
     pub fn start(
         interface: &str,
         plan: &Plan,
-        transform: &Transform,
-        ended: &Sender<WorkerEnd>,
+        shared: &Shared,
         say: &dyn Fn(&str),
     ) -> Result<Gateway, GatewayError> {
         let link = find(interface)?;
@@ -144,7 +153,7 @@ impl Gateway {
             local: BTreeSet::new(),
         };
         gateway.follow_addresses()?;
-        gateway.start_workers(plan, transform, ended, say)?;
+        gateway.start_workers(plan, shared, say)?;
         if plan.treatment.scope.iter().any(|(_, rule)| rule.mss4.or(rule.mss6).is_some()) {
             let link = gateway.clamp.attach(gateway.link.index)?;
             say(&format!("{interface}: MSS clamped on the way to the LAN ({})", link.method().label()));
@@ -156,8 +165,7 @@ impl Gateway {
     fn start_workers(
         &mut self,
         plan: &Plan,
-        transform: &Transform,
-        ended: &Sender<WorkerEnd>,
+        shared: &Shared,
         say: &dyn Fn(&str),
     ) -> Result<(), GatewayError> {
         let interface = self.name().to_owned();
@@ -199,6 +207,10 @@ impl Gateway {
             let spawn = |source| GatewayError::Spawn { interface: interface.clone(), queue, source };
             let socket = socket.map_err(spawn)?;
             let heartbeat = self.program.heartbeats().of(queue);
+            let mut turn = Turn::new(port, handback, shared.transform.clone(), Arc::clone(&self.treatment));
+            if let Some(notifier) = &shared.notifier {
+                turn = turn.notifying(Arc::clone(notifier));
+            }
             let worker = Worker::spawn(
                 WorkerConfig {
                     interface: interface.clone(),
@@ -207,13 +219,13 @@ impl Gateway {
                     poll: plan.poll,
                     stall: plan.stall,
                 },
-                Turn::new(port, handback, transform.clone(), Arc::clone(&self.treatment)),
+                turn,
                 move |now| {
                     if let Some(heartbeat) = &heartbeat {
                         heartbeat.beat(now);
                     }
                 },
-                ended.clone(),
+                shared.ended.clone(),
             )
             .map_err(spawn)?;
             self.workers.push(worker);
@@ -297,63 +309,6 @@ impl Gateway {
             worker.join();
         }
         self.clamp_link = None;
-    }
-
-    /// One line: how the interface is served.
-    pub fn describe(&self) -> String {
-        let zero_copy = self.workers.iter().any(|worker| worker.snapshot().zero_copy);
-        format!(
-            "{} ({} XDP{}, {} queue{}, hand-back {})",
-            self.name(),
-            self.mode.label(),
-            if zero_copy { ", zero-copy" } else { "" },
-            self.workers.len(),
-            if self.workers.len() == 1 { "" } else { "s" },
-            self.handback
-        )
-    }
-
-    /// State and counters at this moment.
-    pub fn snapshot(&self) -> InterfaceSnapshot {
-        // Reading a map of our own fails only if the kernel is out of memory: zeros then.
-        let counters = self.program.counters().unwrap_or_default();
-        let egress = self.clamp.counters().unwrap_or_default();
-        InterfaceSnapshot {
-            name: self.name().to_owned(),
-            mode: self.mode.label().to_owned(),
-            handback: self.handback.to_owned(),
-            routes: self
-                .treatment
-                .scope
-                .iter()
-                .map(|(prefix, rule)| RouteSnapshot {
-                    prefix: prefix.to_string(),
-                    mtu: rule.mtu,
-                    mss4: rule.mss4.filter(|_| matches!(prefix, IpNet::V4(_))),
-                    mss6: rule.mss6.filter(|_| matches!(prefix, IpNet::V6(_))),
-                })
-                .collect(),
-            deaf: self.deaf(),
-            xdp: Reason::ALL.iter().map(|r| (r.label().to_owned(), counters.reason(*r))).collect(),
-            xdp_edits: Edit::ALL.iter().map(|e| (e.label().to_owned(), counters.edit(*e))).collect(),
-            egress_mss: egress.edit(Edit::Mss),
-            workers: self.workers.iter().map(Worker::snapshot).collect(),
-        }
-    }
-
-    /// The deaf hosts, the busiest first.
-    fn deaf(&self) -> Vec<DeafSnapshot> {
-        let now = monotonic_ns();
-        let mut hosts = self.program.deaf_hosts().unwrap_or_default();
-        hosts.sort_by_key(|host| (std::cmp::Reverse(host.frames), host.address));
-        let seconds = |ns: u64| now.saturating_sub(ns) as f64 / 1e9;
-        let snapshot = |host: &DeafHost| DeafSnapshot {
-            address: host.address.to_string(),
-            since_s: seconds(host.since_ns),
-            last_s: seconds(host.last_ns),
-            frames: host.frames,
-        };
-        hosts.iter().map(snapshot).collect()
     }
 }
 

@@ -4,9 +4,9 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, Sender, bounded, select, unbounded};
+use crossbeam::channel::{Receiver, Sender, bounded, select, tick, unbounded};
 use ipnet::IpNet;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -14,14 +14,14 @@ use signal_hook::iterator::Signals;
 use thiserror::Error;
 
 use super::finding::{Finding, Level};
-use super::gateway::{Gateway, GatewayError};
+use super::gateway::{Gateway, GatewayError, Shared};
 use super::preflight;
 use crate::config::Plan;
 use crate::net::addresses::{Changes, Monitor};
 use crate::observe::server::{Server, ServerError};
 use crate::observe::snapshot::Snapshot;
-use crate::packet::{Idents, Transform};
-use crate::worker::WorkerEnd;
+use crate::packet::{Idents, Transform, ident};
+use crate::worker::{Notifier, WorkerEnd};
 
 /// Why `run` did not end as asked.
 #[derive(Debug, Error)]
@@ -81,6 +81,9 @@ struct Running {
     signals: Receiver<i32>,
     changes: Receiver<Changes>,
     ended: Receiver<WorkerEnd>,
+    /// Fires when a reassembly time is over.
+    interval: Receiver<Instant>,
+    idents: Arc<Idents>,
     started: Instant,
 }
 
@@ -93,18 +96,29 @@ impl Running {
         }
         // Before the addresses are read, so that no change is missed.
         let changes = monitor().map_err(|source| RunError::System { step: "watching interfaces", source })?;
+        let notifier = match plan.notify {
+            true => {
+                let open = Notifier::open();
+                Some(Arc::new(open.map_err(|source| RunError::System { step: "--notify", source })?))
+            }
+            false => None,
+        };
+        let idents = Arc::new(Idents::partitioned(plan.id_partition));
         let transform =
-            Transform { df: plan.treatment.df, tcp: plan.treatment.tcp, idents: Arc::new(Idents::default()) };
+            Transform { df: plan.treatment.df, tcp: plan.treatment.tcp, idents: Arc::clone(&idents) };
+        let interval = tick(Duration::from_secs(ident::REASSEMBLY_SECS));
         let (end, ended) = unbounded();
+        let shared = Shared { transform, notifier, ended: end };
         let gateways = plan
             .interfaces
             .iter()
-            .map(|interface| Gateway::start(interface, plan, &transform, &end, say))
+            .map(|interface| Gateway::start(interface, plan, &shared, say))
             .collect::<Result<Vec<_>, _>>()?;
         let gateways: Gateways = Arc::new(Mutex::new(gateways));
         let started = Instant::now();
-        let observed = Arc::clone(&gateways);
-        let server = Server::start(&plan.interfaces, move || snapshot(&lock(&observed), started))?;
+        let observed = (Arc::clone(&gateways), Arc::clone(&idents));
+        let server =
+            Server::start(&plan.interfaces, move || snapshot(&lock(&observed.0), &observed.1, started))?;
         for warning in &plan.warnings {
             say(&format!("warning: {warning}"));
         }
@@ -118,7 +132,7 @@ impl Running {
         }
         let served: Vec<_> = lock(&gateways).iter().map(Gateway::describe).collect();
         say(&format!("forwarding on {}", served.join(", ")));
-        Ok(Running { server: Some(server), gateways, signals, changes, ended, started })
+        Ok(Running { server: Some(server), gateways, signals, changes, ended, interval, idents, started })
     }
 
     /// Handles what happens until a signal asks for the end.
@@ -127,11 +141,26 @@ impl Running {
             select! {
                 recv(self.signals) -> _ => return Ok(()),
                 recv(self.ended) -> end => if let Ok(end) = end { self.worker_ended(&end, say)? },
+                recv(self.interval) -> _ => self.end_interval(say),
                 recv(self.changes) -> changes => match changes {
                     Ok(changes) => self.follow(changes, say)?,
                     Err(_) => return Err(RunError::Lost("the kernel ended the watch on interfaces".into())),
                 },
             }
+        }
+    }
+
+    /// Says so if identifications were used again while a receiver may have waited for fragments.
+    fn end_interval(&self, say: &dyn Fn(&str)) {
+        let before = self.idents.wrap_risk();
+        self.idents.end_of_interval();
+        match self.idents.wrap_risk() - before {
+            0 => {}
+            reused => say(&format!(
+                "warning: {reused} IPv4 identifications were used again within {} s: a receiver that loses a \
+                 fragment may mix datagrams; --tcp resegment needs none",
+                ident::REASSEMBLY_SECS
+            )),
         }
     }
 
@@ -175,7 +204,7 @@ impl Running {
         for gateway in gateways.iter_mut() {
             gateway.stop();
         }
-        snapshot(&gateways, self.started)
+        snapshot(&gateways, &self.idents, self.started)
     }
 }
 
@@ -184,11 +213,12 @@ fn lock(gateways: &Gateways) -> MutexGuard<'_, Vec<Gateway>> {
     gateways.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn snapshot(gateways: &[Gateway], started: Instant) -> Snapshot {
+fn snapshot(gateways: &[Gateway], idents: &Idents, started: Instant) -> Snapshot {
     Snapshot {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         uptime_s: started.elapsed().as_secs_f64(),
+        idents_reused: idents.wrap_risk(),
         interfaces: gateways.iter().map(Gateway::snapshot).collect(),
     }
 }

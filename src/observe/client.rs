@@ -107,7 +107,7 @@ mod tests {
     }
 
     fn sample() -> Snapshot {
-        Snapshot { version: "0.1.0".into(), pid: 42, uptime_s: 1.5, interfaces: Vec::new() }
+        Snapshot { version: "0.1.0".into(), pid: 42, uptime_s: 1.5, idents_reused: 0, interfaces: Vec::new() }
     }
 
     #[test]

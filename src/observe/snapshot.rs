@@ -13,6 +13,10 @@ pub struct Snapshot {
     pub pid: u32,
     /// Seconds since forwarding began.
     pub uptime_s: f64,
+    /// IPv4 identifications used again within the reassembly time of 30 s: where a fragment is lost, a
+    /// receiver may mix the datagrams that had them.
+    #[serde(default)]
+    pub idents_reused: u64,
     /// One entry per LAN interface.
     pub interfaces: Vec<InterfaceSnapshot>,
 }

@@ -26,6 +26,10 @@ pub fn render(snapshot: &Snapshot, style: Style<'_>) -> String {
         "xdpfrag {}, process {}, forwarding for {:.1} s{unit}\n",
         snapshot.version, snapshot.pid, snapshot.uptime_s
     );
+    if snapshot.idents_reused > 0 {
+        let reused = grouped(snapshot.idents_reused);
+        let _ = writeln!(out, "IPv4 identifications used again within 30 s: {reused}");
+    }
     for (position, interface) in snapshot.interfaces.iter().enumerate() {
         let since = style.since.and_then(|since| {
             let seconds = snapshot.uptime_s - since.uptime_s;
@@ -81,6 +85,8 @@ fn counters(out: &mut String, interface: &InterfaceSnapshot, since: Since<'_>, z
         let of_workers = |interface: &InterfaceSnapshot| sum(interface, |worker| count(&worker.edits, label));
         add(label, edit.meaning(), &|interface| count(&interface.xdp_edits, label), &of_workers);
     }
+    let errors = |interface: &InterfaceSnapshot| sum(interface, |worker| worker.notify_errors);
+    add("notify_errors", "--notify: messages that the kernel refused", &|_| 0, &errors);
     add("egress_mss", "MSS lowered on the way to the LAN", &|interface| interface.egress_mss, &|_| 0);
     align_right(&mut table, [1, 2]);
     if table.is_empty() {
@@ -175,6 +181,7 @@ mod tests {
             version: "0.1.0".into(),
             pid: 42,
             uptime_s: 10.0 * factor as f64,
+            idents_reused: 7,
             interfaces: vec![InterfaceSnapshot {
                 name: "eth1".into(),
                 mode: "native".into(),
@@ -204,9 +211,15 @@ mod tests {
     fn fits_eighty_columns_and_leaves_zeros_out() {
         let text = render(&snapshot(1), Style::default());
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-        for part in
-            ["4,000,000,000", "fragmented", "SA MTU 1422, MSS 1382", "17.2 us", "1.3 ms", "egress_mss"]
-        {
+        for part in [
+            "4,000,000,000",
+            "fragmented",
+            "SA MTU 1422, MSS 1382",
+            "17.2 us",
+            "1.3 ms",
+            "egress_mss",
+            "30 s: 7",
+        ] {
             assert!(text.contains(part), "{part} is missing:\n{text}");
         }
         assert!(!text.contains("sticky"), "{text}");

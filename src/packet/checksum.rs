@@ -8,18 +8,16 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 /// One's complement sum of `bytes`; an odd last byte is padded with a zero (RFC 1071).
 #[inline]
 pub fn sum(bytes: &[u8]) -> u16 {
-    // The sum does not depend on byte order (RFC 1071 section 2 B), nor on the width of the
-    // words, as 2^16 = 1 modulo 0xffff: native 32-bit words in 64-bit lanes, which the
-    // compiler vectorises and which cannot overflow below 16 GiB.
-    let (blocks, rest) = bytes.as_chunks::<32>();
-    let mut lanes = [0u64; 8];
-    for block in blocks {
-        for (lane, word) in lanes.iter_mut().zip(block.as_chunks::<4>().0) {
-            *lane += u64::from(u32::from_ne_bytes(*word));
-        }
+    // The sum does not depend on byte order (RFC 1071 section 2 B): native words, folded at the end.
+    let mut total = 0;
+    let mut rest = bytes;
+    // Neither lane of a block overflows below 2^16 steps.
+    while rest.len() >= 32 {
+        let (blocks, _) = rest[..rest.len().min(BLOCK)].as_chunks::<32>();
+        total += block_sum(blocks);
+        rest = &rest[blocks.len() * 32..];
     }
     let (pairs, last) = rest.as_chunks::<2>();
-    let mut total: u64 = lanes.iter().sum();
     for pair in pairs {
         total += u64::from(u16::from_ne_bytes(*pair));
     }
@@ -27,6 +25,28 @@ pub fn sum(bytes: &[u8]) -> u16 {
         total += u64::from(u16::from_ne_bytes([*byte, 0]));
     }
     fold(total).to_be()
+}
+
+/// Longest part of a sum that [`block_sum`] can take, bytes.
+const BLOCK: usize = 32 << 16;
+
+/// Sum of the 16-bit halves of 32-bit words, in lanes that the compiler vectorises.
+///
+/// `all` overflows, but with `high` gives the sum of the low halves: all - high * 2^16, modulo
+/// 2^32, which is exact because that sum is below 2^32. An addition less for each word than
+/// taking the halves apart.
+#[inline]
+fn block_sum(blocks: &[[u8; 32]]) -> u64 {
+    let (mut all, mut high) = ([0u32; 8], [0u32; 8]);
+    for block in blocks {
+        for (lane, word) in block.as_chunks::<4>().0.iter().enumerate() {
+            let word = u32::from_ne_bytes(*word);
+            all[lane] = all[lane].wrapping_add(word);
+            high[lane] = high[lane].wrapping_add(word >> 16);
+        }
+    }
+    let low = all.iter().zip(&high).map(|(all, high)| u64::from(all.wrapping_sub(high << 16)));
+    low.sum::<u64>() + high.iter().map(|high| u64::from(*high)).sum::<u64>()
 }
 
 /// One's complement sum of two folded sums.
@@ -115,7 +135,10 @@ mod tests {
         for len in 0..bytes.len() {
             assert_eq!(sum(&bytes[..len]), reference(&bytes[..len]), "{len} bytes");
         }
-        assert_eq!(sum(&[0xff; 9000]), 0xffff);
+        let long = vec![0xff; BLOCK * 2 + 33];
+        for len in [9000, BLOCK - 1, BLOCK, BLOCK + 31, long.len()] {
+            assert_eq!(sum(&long[..len]), reference(&long[..len]), "{len} bytes of 0xff");
+        }
     }
 
     #[test]

@@ -69,43 +69,43 @@ impl Layout {
         let payload = packet.payload();
         let flags = packet.flags_offset() & !(DF | MF | OFFSET);
         let more = packet.flags_offset() & MF;
-        // RFC 1624 equation 3 over all that changes: !HC and every !m here, every m' below.
-        let [version_ihl, tos, ..] = *packet.header();
-        let before = [
-            u16::from_be_bytes([version_ihl, tos]),
-            packet.total_len(),
-            packet.id(),
-            packet.flags_offset(),
-            checksum::sum(packet.options()),
-            packet.header_checksum(),
-        ];
-        let unchanged: u64 = before.iter().map(|word| u64::from(!word)).sum();
+        let id = u64::from(id) << 16;
+        // RFC 1624 equation 3 over all that changes: !HC and every !m here, every m' below. The
+        // first four words, from the version to the offset, are one number.
+        let [b0, b1, b2, b3, b4, b5, b6, b7, ..] = *packet.header();
+        let before = u64::from_be_bytes([b0, b1, b2, b3, b4, b5, b6, b7]);
+        let unchanged = halves(!before)
+            + u64::from(!options_sum(packet.options()))
+            + u64::from(!packet.header_checksum());
         let (mut at, mut share, mut options) = (0, self.first, packet.options());
         for left in (0..self.frames).rev() {
-            let data = &payload[at..at + share];
             let header_len = HEADER_LEN + options.len();
             let more = if left == 0 { more } else { MF };
             let offset = ((packet.offset() + at) / 8) as u16;
-            let words = [
-                u16::from_be_bytes([0x40 | (header_len / 4) as u8, tos]),
-                (header_len + share) as u16,
-                id,
-                flags | more | offset,
-            ];
-            let sum = unchanged + words.iter().map(|word| u64::from(*word)).sum::<u64>();
-            let checksum = !checksum::fold(sum + u64::from(checksum::sum(options)));
+            let words = (0x40 | (header_len as u64 / 4)) << 56
+                | u64::from(b1) << 48
+                | ((header_len + share) as u64) << 32
+                | id
+                | u64::from(flags | more | offset);
+            let checksum = !checksum::fold(unchanged + halves(words) + u64::from(options_sum(options)));
 
             let out = sink.push(link_len + header_len + share);
-            let (out_headers, out) = out.split_at_mut(link_len + HEADER_LEN);
-            let (out_options, out) = out.split_at_mut(options.len());
-            out_headers.copy_from_slice(headers);
-            out_options.copy_from_slice(options);
-            out.copy_from_slice(data);
-            // Written in place: copying a header that was just made up stalls on its stores.
-            let out_header = &mut out_headers[link_len..];
-            for (place, word) in out_header.as_chunks_mut().0.iter_mut().zip(words) {
-                *place = word.to_be_bytes();
+            if at == 0 {
+                // All that the first fragment is made of lies in a row.
+                out.copy_from_slice(&frame[..link_len + header_len + share]);
+            } else {
+                let (out_headers, out) = out.split_at_mut(headers.len());
+                out_headers.copy_from_slice(headers);
+                let (out_options, out) = out.split_at_mut(options.len());
+                // Most have none: spare them the call.
+                if !options.is_empty() {
+                    out_options.copy_from_slice(options);
+                }
+                out.copy_from_slice(&payload[at..at + share]);
             }
+            // Written in place: copying a header that was just made up stalls on its stores.
+            let (out_header, out) = out[link_len..].split_at_mut(header_len);
+            out_header[..8].copy_from_slice(&words.to_be_bytes());
             out_header[10..12].copy_from_slice(&checksum.to_be_bytes());
             if let Some(head) = head.get(at..).filter(|head| !head.is_empty()) {
                 let len = head.len().min(share);
@@ -118,6 +118,18 @@ impl Layout {
         }
         debug_assert_eq!(at, payload.len());
     }
+}
+
+/// Four words of 16 bits as a sum of two of 32, for [`checksum::fold`].
+#[inline]
+fn halves(words: u64) -> u64 {
+    (words >> 32) + (words & 0xffff_ffff)
+}
+
+/// Most headers have none: spare them the call.
+#[inline]
+fn options_sum(options: &[u8]) -> u16 {
+    if options.is_empty() { 0 } else { checksum::sum(options) }
 }
 
 /// The copied options of a header, padded with end-of-list to a multiple of 4.

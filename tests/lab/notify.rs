@@ -5,6 +5,8 @@ use std::sync::Arc;
 use etherparse::PacketBuilder;
 use xdpfrag::config::Treatment;
 use xdpfrag::handback::MemHandback;
+use xdpfrag::lab::traffic::tcp::Direction;
+use xdpfrag::lab::traffic::udp::Flow;
 use xdpfrag::lab::{APPLIANCE, FAR, LabConfig};
 use xdpfrag::packet::{Df, Edit, Idents, Reason, Rule, Tcp, Transform};
 use xdpfrag::port::MemPort;
@@ -12,7 +14,7 @@ use xdpfrag::worker::clock::monotonic_ns;
 use xdpfrag::worker::{Notifier, Turn};
 use xdpfrag::xdp::Meta;
 
-use crate::support::lab;
+use crate::support::{PORT, carry, forward, lab, stop};
 
 const RULE: Rule = Rule { mtu: 1422, mss4: None, mss6: None };
 
@@ -54,4 +56,47 @@ fn one_message_per_second_reaches_the_sender_and_every_packet_its_destination() 
     assert_eq!((seen.too_big, seen.packets), (3, 3), "{seen:?}");
     // RFC 1812 section 4.3.2.3: as much of the packet as fits 576 bytes.
     assert_eq!(seen.largest(), 576);
+}
+
+#[test]
+fn the_flag_tells_senders_and_serves_them_all_the_same() {
+    let Some(lab) = lab(LabConfig::default()) else { return };
+    lab.lan_wire.reset().unwrap();
+    let daemon = forward(&lab, &["--notify", "--id-partition", "2/2"]);
+    let flow = Flow { rate: 500, ..Flow::new((FAR, PORT), (1390..=1399).collect()) };
+    let tally = flow.run(&lab.appliance, &lab.far).unwrap();
+    assert!(tally.missing.is_empty(), "{:?}", tally.missing);
+    let interface = stop(daemon);
+    let told: u64 = interface.workers.iter().map(|worker| worker.edits["notified"]).sum();
+    // One per second, and the flow is over within that.
+    assert_eq!((told, lab.lan_wire.seen().unwrap().too_big), (1, 1), "{interface:?}");
+}
+
+#[test]
+fn a_host_is_told_at_most_once_a_second_while_its_datagrams_arrive() {
+    let Some(lab) = lab(LabConfig { deaf: false, ..LabConfig::default() }) else { return };
+    let daemon = forward(&lab, &["--notify"]);
+    // Unconnected, the socket does not hear of it either: 2.5 s of oversize datagrams.
+    let flow = Flow { connected: false, rate: 400, ..Flow::new((FAR, PORT), vec![1472; 1000]) };
+    let tally = flow.run(&lab.appliance, &lab.far).unwrap();
+    assert!(tally.complete(), "{tally:?}");
+    let told = lab.lan_wire.seen().unwrap().too_big;
+    // A busy machine takes longer for the flow.
+    assert!((2..=5).contains(&told), "{told}");
+    let [worker] = &stop(daemon).workers[..] else { panic!("one queue") };
+    assert_eq!((worker.edits["notified"], worker.notify_errors), (told, 0));
+}
+
+#[test]
+fn a_connection_of_a_host_that_listens_shrinks_to_the_sa_mtu() {
+    let Some(lab) = lab(LabConfig { deaf: false, ..LabConfig::default() }) else { return };
+    let daemon = forward(&lab, &["--notify", "--mss", "off"]);
+    let report = carry(&lab, Direction::Upload);
+    assert!(report.complete(), "{report:?}");
+    // 1422 less 40 and less the timestamp option.
+    assert_eq!(report.client_mss, 1370, "{report:?}");
+    let far = lab.far_wire.seen().unwrap();
+    // 4 MB would be 5800 fragments.
+    assert!((1..3000).contains(&far.fragments), "{far:?}");
+    stop(daemon);
 }

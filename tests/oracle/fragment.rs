@@ -114,8 +114,8 @@ fn the_same_bytes_as_linux_for_every_size_mtu_option_list_and_fragment() {
                 let payload = length - header_len;
                 // Whole; first, middle and last fragment; with DF; with DF and a fragment of itself.
                 for (place, flags) in [0, MF, MF | 100, 100, DF, DF | MF | 7].into_iter().enumerate() {
-                    // Half of the product is plenty, alternating.
-                    if flags & MF != 0 && payload % 8 != 0 || (length / 8 + place + index) % 2 == 1 {
+                    // A fifth of the product is plenty, taken in turn.
+                    if flags & MF != 0 && payload % 8 != 0 || (length + place + index) % 5 != 0 {
                         continue;
                     }
                     cases += 1;
@@ -149,7 +149,7 @@ fn the_same_bytes_as_linux_for_every_size_mtu_option_list_and_fragment() {
     }
     assert!(wire.silent(), "a fragment too many");
     eprintln!("{cases} packets, {fragments} fragments: the same bytes");
-    assert!(cases > 5000, "{cases}");
+    assert!(cases > 100_000, "{cases}");
 }
 
 fn first_difference(ours: &[Vec<u8>], theirs: &[Vec<u8>]) -> String {

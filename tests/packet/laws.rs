@@ -1,7 +1,7 @@
 //! What holds for every frame and every policy, shared with the fuzz targets. The parsing
 //! here is the law's own: naive, and nothing of it from `packet/`.
 
-use xdpfrag::packet::{Df, Edit, Edits, Outcome, Reason, Tcp, Verdict};
+use xdpfrag::packet::{Df, Edit, Edits, Outcome, Reason, Rule, Tcp, Verdict, mss, options};
 
 use crate::support::{Fragment, Policy, ones_sum, reassemble};
 
@@ -9,6 +9,45 @@ const FIN: u8 = 0x01;
 const PSH: u8 = 0x08;
 const CWR: u8 = 0x80;
 const NOT_TO_CUT: u8 = 0x02 | 0x04 | 0x20;
+
+/// The walk visits what a plain reading of RFC 791 visits, ends where it ends, and stays in the list.
+pub(crate) fn options(list: &[u8]) {
+    let (mut at, mut sound, mut kinds) = (0, true, vec![]);
+    while sound && at < list.len() && list[at] != 0 {
+        let len = match list[at] {
+            1 => 1,
+            kind => {
+                let len = list.get(at + 1).map_or(0, |len| usize::from(*len));
+                sound = len >= 2 && at + len <= list.len();
+                if sound {
+                    let expected = options::Step::Option(kind, at..at + len);
+                    assert_eq!(options::next(list, at), expected);
+                    kinds.push(kind);
+                }
+                len
+            }
+        };
+        at += len;
+    }
+    assert_eq!(options::sound(list), sound);
+    for kind in [2, 5, 8, 19, 29] {
+        let found = if kinds.contains(&kind) { Some(true) } else { sound.then_some(false) };
+        assert_eq!(options::find(list, &[kind]), found);
+    }
+    // From anywhere, not only from the start of an option.
+    for at in 0..=list.len() + 1 {
+        if let options::Step::Option(_, place) = options::next(list, at) {
+            assert!(place.start >= at && place.end <= list.len() && place.len() >= 2);
+        }
+    }
+    let mut segment =
+        [&[0; 12][..], &[(5 + list.len().min(40) as u8 / 4) << 4, 2, 0, 0, 0, 0, 0, 0]].concat();
+    segment.extend(list);
+    let before = segment.clone();
+    let lowered = mss::clamp(&mut segment, 1382);
+    assert_eq!(lowered, segment != before);
+    assert!(!mss::clamp(&mut segment, 1382), "once is enough");
+}
 
 /// A packet, taken apart without any check but that nothing is read beyond the frame.
 #[derive(Debug, Clone)]
@@ -60,6 +99,23 @@ impl<'a> Seen<'a> {
         covered.extend(self.payload);
         ones_sum(&covered)
     }
+}
+
+/// [`transform`] of what a fuzzer makes up: a byte for `--df` and `--tcp`, the MTU, the MSS for
+/// IPv4 and for IPv6 (0 for none), and the frame.
+pub(crate) fn transform_bytes(input: &[u8]) {
+    let [flags, mtu0, mtu1, mss40, mss41, mss60, mss61, frame @ ..] = input else { return };
+    let mss = |bytes| Some(u16::from_be_bytes(bytes)).filter(|mss| *mss != 0);
+    let policy = Policy {
+        df: [Df::Clear, Df::Oversize, Df::Keep][usize::from(flags / 2 % 3)],
+        tcp: [Tcp::Fragment, Tcp::Resegment][usize::from(flags % 2)],
+        rule: Rule {
+            mtu: u16::from_be_bytes([*mtu0, *mtu1]),
+            mss4: mss([*mss40, *mss41]),
+            mss6: mss([*mss60, *mss61]),
+        },
+    };
+    transform(&policy, frame);
 }
 
 /// No panic, nothing longer than the MTU, nothing lost, nothing added, no checksum repaired.

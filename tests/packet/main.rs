@@ -1,6 +1,7 @@
 //! The packet transform against independent checks: own builder, own checksum, own
-//! reassembler, etherparse; nothing here calls into `src/packet` but the transform itself.
+//! reassembler, etherparse; nothing here calls into `src/packet` but what is tested.
 
+mod corpus;
 mod exhaustive;
 mod ipv6;
 mod laws;

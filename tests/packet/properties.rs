@@ -147,6 +147,11 @@ proptest! {
         laws::transform(&Policy { df, tcp, rule: Rule { mtu, mss4, mss6 } }, &frame);
     }
 
+    #[test]
+    fn the_law_of_option_lists_holds(list in prop_oneof![vec(any::<u8>(), 0..48), tcp_options(), option_lists()]) {
+        laws::options(&list);
+    }
+
     /// Whether a segment is cut, and if not, why: as the headers say.
     #[test]
     fn what_is_resegmented_and_what_is_kept(

@@ -223,8 +223,11 @@ fn step(wild: bool) -> impl Strategy<Value = Step> {
         .prop_map(|(frames, port, flush, complete)| Step { frames, port, flush, complete })
 }
 
+/// Under Miri a case takes a minute.
+const CASES: u32 = if cfg!(miri) { 2 } else { 200 };
+
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(CASES) })]
 
     #[test]
     fn nothing_is_lost_without_a_counter(
