@@ -1,10 +1,12 @@
 //! Instructions per frame of the transform, counted by callgrind: the same on a busy machine.
 //!
 //! `make bench-instructions`; it fails where a count grew by more than 5 % since the last run.
+#![allow(missing_docs, reason = "of what the macros make")]
 
 use std::hint::black_box;
 
 use gungraun::prelude::*;
+use gungraun::{Callgrind, EventKind};
 use xdpfrag::packet::{Outcome, Tcp, Transform};
 
 #[allow(dead_code, reason = "the other bench uses the rest")]

@@ -82,7 +82,7 @@ impl Layout {
             let header_len = HEADER_LEN + options.len();
             let more = if left == 0 { more } else { MF };
             let offset = ((packet.offset() + at) / 8) as u16;
-            let words = (0x40 | header_len as u64 / 4) << 56
+            let words = (0x40 | (header_len as u64 / 4)) << 56
                 | u64::from(b1) << 48
                 | ((header_len + share) as u64) << 32
                 | id

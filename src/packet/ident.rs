@@ -41,7 +41,7 @@ impl Partition {
     }
 
     /// How many identifications there are in it, 0 included.
-    pub const fn len(self) -> u32 {
+    pub const fn size(self) -> u32 {
         1 << (16 - self.bits())
     }
 }
@@ -50,7 +50,7 @@ impl Partition {
 ///
 /// (source, destination, protocol) is hashed with a random key to one of 2048 counters, each
 /// with a random start. IDs of one such flow therefore differ until its counter has gone
-/// round: 65,535 fragmented datagrams of all the flows on it, or [`Partition::len`].
+/// round: 65,535 fragmented datagrams of all the flows on it, or [`Partition::size`].
 pub struct Idents {
     keys: [u64; 2],
     counters: Box<[AtomicU32; COUNTERS]>,
@@ -109,7 +109,7 @@ impl Idents {
         let mut reused = 0;
         for (mark, counter) in marks.iter_mut().zip(self.counters.iter()) {
             let now = counter.load(Ordering::Relaxed);
-            reused += u64::from(now.wrapping_sub(*mark).saturating_sub(self.partition.len()));
+            reused += u64::from(now.wrapping_sub(*mark).saturating_sub(self.partition.size()));
             *mark = now;
         }
         self.reused.fetch_add(reused, Ordering::Relaxed);
@@ -200,7 +200,7 @@ mod tests {
             for part in 1..=of {
                 let partition = Partition::new(part, of).unwrap();
                 let idents = Idents::partitioned(partition);
-                for _ in 0..partition.len() - u32::from(part == 1) {
+                for _ in 0..partition.size() - u32::from(part == 1) {
                     let id = idents.next(A, B, 17);
                     assert!(id != 0 && !seen[usize::from(id)], "{id} in part {part} of {of}");
                     seen[usize::from(id)] = true;
@@ -218,9 +218,10 @@ mod tests {
     #[test]
     fn the_wrap_risk_counts_what_was_used_again_within_an_interval() {
         let idents = Idents::partitioned(Partition::new(2, 256).unwrap());
-        let take = |count| (0..count).for_each(|_| drop(idents.next(A, B, 17)));
         for (count, risk) in [(0, 0), (256, 0), (256, 0), (257, 1), (1000, 745), (10, 745)] {
-            take(count);
+            for _ in 0..count {
+                idents.next(A, B, 17);
+            }
             idents.end_of_interval();
             assert_eq!(idents.wrap_risk(), risk);
         }
