@@ -2,15 +2,16 @@
 //!
 //! Neither has a function for a datagram that was received: **etherparse** reads and writes
 //! headers, and the cutting is the caller's; **smoltcp** fragments what a socket of its own
-//! sends, so that the packet is copied into the socket, into the fragmentation buffer, and out
-//! of it, with a header checksum made anew each time.
+//! sends, so that the data is copied into the socket, into the fragmentation buffer, and out of
+//! it. It is a UDP socket whose checksum is left to hardware, because 0.12 cannot fragment what
+//! a raw socket sends.
 
 use etherparse::{IpFragOffset, Ipv4Header};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-use smoltcp::phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken};
-use smoltcp::socket::raw::{self, PacketBuffer, PacketMetadata};
+use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::socket::udp::{self, PacketBuffer, PacketMetadata};
 use smoltcp::time::Instant;
-use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, IpProtocol, IpVersion, Ipv4Address};
+use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, IpEndpoint, Ipv4Address};
 use xdpfrag::packet::Sink;
 
 use crate::common::Slab;
@@ -39,7 +40,7 @@ pub(crate) fn etherparse(frame: &[u8], mtu: usize, slab: &mut Slab) -> usize {
     fragments
 }
 
-/// An interface of medium IP with one raw socket. The Ethernet header is added by the device.
+/// An interface of medium IP with one UDP socket. The Ethernet header is added by the device.
 pub(crate) struct Smoltcp {
     interface: Interface,
     sockets: SocketSet<'static>,
@@ -57,17 +58,19 @@ impl Smoltcp {
         });
         interface.routes_mut().add_default_ipv4_route(Ipv4Address::new(198, 18, 0, 2)).expect("room for one");
         let buffer = || PacketBuffer::new(vec![PacketMetadata::EMPTY; 4], vec![0; 16_384]);
-        let socket = raw::Socket::new(IpVersion::Ipv4, IpProtocol::Udp, buffer(), buffer());
+        let mut socket = udp::Socket::new(buffer(), buffer());
+        socket.bind(12_345).expect("a port");
         let mut sockets = SocketSet::new(vec![]);
         let socket = sockets.add(socket);
         Smoltcp { interface, sockets, socket, mtu }
     }
 
-    /// Sends the packet in `frame`. Returns how many fragments came out.
+    /// Sends the data of the UDP datagram in `frame`. Returns how many fragments came out.
     pub(crate) fn fragment(&mut self, frame: &[u8], slab: &mut Slab) -> usize {
         let (link, packet) = frame.split_at(LINK);
-        let socket = self.sockets.get_mut::<raw::Socket<'_>>(self.socket);
-        socket.send_slice(packet).expect("the buffer is empty");
+        let peer = IpEndpoint::new(IpAddress::v4(198, 18, 0, 2), 12_346);
+        let socket = self.sockets.get_mut::<udp::Socket<'_>>(self.socket);
+        socket.send_slice(&packet[28..], peer).expect("the buffer is empty");
         let mut device = Wire { link, slab, mtu: self.mtu, sent: 0 };
         // One fragment a poll, until nothing is left.
         let mut before = usize::MAX;
@@ -109,8 +112,7 @@ impl Device for Wire<'_> {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ip;
         capabilities.max_transmission_unit = self.mtu;
-        // Only the header's: the transport checksum is the sender's.
-        capabilities.checksum = ChecksumCapabilities::default();
+        capabilities.checksum.udp = Checksum::None;
         capabilities
     }
 }

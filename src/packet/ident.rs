@@ -218,9 +218,10 @@ mod tests {
     #[test]
     fn the_wrap_risk_counts_what_was_used_again_within_an_interval() {
         let idents = Idents::partitioned(Partition::new(2, 256).unwrap());
-        let take = |count| (0..count).for_each(|_| _ = idents.next(A, B, 17));
         for (count, risk) in [(0, 0), (256, 0), (256, 0), (257, 1), (1000, 745), (10, 745)] {
-            take(count);
+            for _ in 0..count {
+                idents.next(A, B, 17);
+            }
             idents.end_of_interval();
             assert_eq!(idents.wrap_risk(), risk);
         }
