@@ -2,7 +2,6 @@
 //!
 //! `make bench-instructions`; it fails where a count grew by more than 5 % since the last run.
 #![allow(missing_docs, reason = "of what the macros make")]
-#![allow(missing_docs, reason = "the macros of gungraun make undocumented items")]
 
 use std::hint::black_box;
 
