@@ -67,7 +67,7 @@ fn a_lost_fragment_loses_its_own_datagram_only() {
 }
 
 #[test]
-fn what_is_out_of_scope_is_not_touched() {
+fn trap_11_what_is_out_of_scope_is_not_touched() {
     let Some(lab) = lab(LabConfig::default()) else { return };
     let daemon = forward(&lab, &["--dst", "198.18.77.0/24"]);
     let tally = Flow::new((FAR, PORT), vec![1394, 1472]).run(&lab.appliance, &lab.far).unwrap();

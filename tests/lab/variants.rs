@@ -54,3 +54,13 @@ fn an_sa_mtu_above_the_lans_is_a_warning_and_traffic_passes() {
     assert!(ended.status.success());
     assert!(ended.stderr.contains("1600") && ended.stderr.contains("warning"), "{}", ended.stderr);
 }
+
+#[test]
+fn trap_15_an_sa_mtu_below_1280_is_no_black_hole() {
+    let Some(lab) = lab(LabConfig { sa_mtu: 1000, ..LabConfig::default() }) else { return };
+    let daemon = forward(&lab, &["--dst", "198.18.2.0/24=1000"]);
+    deliver(&lab, mixed(600));
+    assert!(carry(&lab, Direction::Upload).complete());
+    assert!(lab.far_wire.seen().unwrap().largest() <= 1000);
+    stop(daemon);
+}
