@@ -14,6 +14,7 @@
 
 #include "intf.h"
 #include "parse.h"
+#include "routes.h"
 
 /*
  * Up to the fixed part of the TCP header over IPv4, or of the IPv6 header: the
@@ -23,22 +24,6 @@
  */
 #define HEADERS (ETH_HLEN + XF_VLAN_TAGS * sizeof(struct xf_vlan) + sizeof(struct iphdr) + sizeof(struct tcphdr))
 _Static_assert(sizeof(struct ipv6hdr) == sizeof(struct iphdr) + sizeof(struct tcphdr), "one length for both");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 4096);
-	__type(key, struct xf_prefix4);
-	__type(value, struct xf_route);
-} routes SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 4096);
-	__type(key, struct xf_prefix6);
-	__type(value, struct xf_route);
-} routes6 SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

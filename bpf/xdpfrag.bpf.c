@@ -21,6 +21,7 @@
 
 #include "intf.h"
 #include "parse.h"
+#include "routes.h"
 
 const volatile struct xf_config cfg;
 
@@ -28,22 +29,6 @@ const volatile struct xf_config cfg;
 #include "flow.h"
 
 volatile struct xf_live live = { .lan_mtu = ETH_DATA_LEN };
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 4096);
-	__type(key, struct xf_prefix4);
-	__type(value, struct xf_route);
-} routes SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 4096);
-	__type(key, struct xf_prefix6);
-	__type(value, struct xf_route);
-} routes6 SEC(".maps");
 
 /* Sockets by RX queue; the number of entries is set before loading. */
 struct {

@@ -54,7 +54,7 @@ impl Lab {
         let (host, far) = (fd(&lab.host), fd(&lab.far));
         lab.gateway
             .run(|| {
-                sh("sysctl -qw net.ipv6.conf.default.disable_ipv6=1 net.ipv4.ip_forward=1");
+                sh("echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6; echo 1 >/proc/sys/net/ipv4/ip_forward");
                 sh(&format!(
                     "ip link add lan0 mtu {lan_mtu} address 02:00:00:00:00:01 type veth peer name eth0 \
                      mtu {lan_mtu} address 02:00:00:00:00:02 netns {host}
@@ -72,7 +72,7 @@ impl Lab {
         {
             ns.run(|| {
                 sh(&format!(
-                    "sysctl -qw net.ipv6.conf.all.disable_ipv6=1
+                    "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6
                      ip addr add {near}/24 dev eth0; ip link set eth0 up; ip link set lo up
                      ip neigh add {gateway} lladdr 02:00:00:00:00:0{mac} dev eth0
                      ip route add default via {gateway}; ethtool -K eth0 tx off gro off tso off >/dev/null"

@@ -121,6 +121,12 @@ fn a_busy_xdp_slot_names_the_program() {
         assert!(busy.remedy.unwrap().starts_with("bpftool link detach id "));
         assert_eq!(xdpfrag("", "run --iface eth1 --mtu 1422").status.code(), Some(3));
         drop(attached);
+        // A process that another test is starting holds the link until its execve(2).
+        let gone = || links::find("eth1").unwrap().is_some_and(|link| link.xdp.is_none());
+        assert!((0..50).any(|_| gone() || {
+            std::thread::sleep(Duration::from_millis(20));
+            false
+        }));
         find(&check(&Options::default()), Level::Ok, "no program is attached");
     });
 }
