@@ -67,19 +67,8 @@ impl Inject {
     /// # Errors
     /// [`OpenError`]; `EINVAL` from the trial run on a kernel before 5.18.
     pub fn open(config: &HandbackConfig) -> Result<Inject, OpenError> {
-        let step = |step| {
-            move |source: io::Error| OpenError::Step { interface: config.interface.clone(), step, source }
-        };
-        let max_frame = config.max_frame;
-        if max_frame > MAX_FRAME {
-            let interface = config.interface.clone();
-            return Err(OpenError::TooLong {
-                interface,
-                backend: "inject",
-                wanted: max_frame,
-                limit: MAX_FRAME,
-            });
-        }
+        let step = |step| config.failed(step);
+        let max_frame = config.frames_up_to("inject", MAX_FRAME)?;
         let slot_size = if max_frame + HEADER > SMALL_SLOT { LARGE_SLOT } else { SMALL_SLOT };
         let Loaded { program, slots, state } =
             load(slot_size, max_frame).map_err(step("loading the live-frames program"))?;

@@ -36,6 +36,22 @@ pub struct HandbackConfig {
     pub max_frame: usize,
 }
 
+impl HandbackConfig {
+    /// The longest frame asked for, which `backend` can carry if it is not over `limit` bytes.
+    fn frames_up_to(&self, backend: &'static str, limit: usize) -> Result<usize, OpenError> {
+        let wanted = self.max_frame;
+        if wanted > limit {
+            return Err(OpenError::TooLong { interface: self.interface.clone(), backend, wanted, limit });
+        }
+        Ok(wanted)
+    }
+
+    /// Makes an error of a failed `step`.
+    fn failed(&self, step: &'static str) -> impl Fn(std::io::Error) -> OpenError {
+        move |source| OpenError::Step { interface: self.interface.clone(), step, source }
+    }
+}
+
 /// What a [`Handback::flush`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Flushed {

@@ -78,19 +78,8 @@ impl Veth {
     /// # Errors
     /// [`OpenError`] names the step.
     pub fn open_with(config: &HandbackConfig, method: Option<Method>) -> Result<Veth, OpenError> {
-        let step = |step| {
-            move |source: io::Error| OpenError::Step { interface: config.interface.clone(), step, source }
-        };
-        let max_frame = config.max_frame;
-        if max_frame > MAX_FRAME {
-            let interface = config.interface.clone();
-            return Err(OpenError::TooLong {
-                interface,
-                backend: "veth",
-                wanted: max_frame,
-                limit: MAX_FRAME,
-            });
-        }
+        let step = |step| config.failed(step);
+        let max_frame = config.frames_up_to("veth", MAX_FRAME)?;
         let ns = PrivateNs::new().map_err(step("making a private network namespace"))?;
         let name = format!("xdpfrag{}q{}", config.ifindex, config.queue);
         let pair = VethPair::create(&name, max_frame as u32, &ns).map_err(step("making a veth pair"))?;
