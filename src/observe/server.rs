@@ -20,6 +20,9 @@ use super::snapshot::Snapshot;
 /// How long a client may take to read its answer before it is cut off.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// How long to leave clients waiting when the kernel does not let one in.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 /// Why the statistics socket could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
@@ -95,11 +98,15 @@ fn serve(listeners: &[UnixListener], stopped: &UnixStream, snapshot: &dyn Fn() -
             return;
         }
         for (listener, polled) in listeners.iter().zip(&ready) {
-            if polled.any().unwrap_or(false)
-                && let Ok((client, _)) = listener.accept()
-            {
+            if !polled.any().unwrap_or(false) {
+                continue;
+            }
+            match listener.accept() {
                 // Whatever goes wrong is the client's trouble: it sees an answer cut short.
-                let _ = answer(&client, snapshot);
+                Ok((client, _)) => drop(answer(&client, snapshot)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // Out of descriptors, say: the client stays in the queue, which polls as ready again at once.
+                Err(_) => std::thread::sleep(ACCEPT_PAUSE),
             }
         }
     }

@@ -14,5 +14,6 @@ mod refusals;
 mod resegment;
 mod residue;
 mod tcp;
+mod torture;
 mod udp;
 mod variants;

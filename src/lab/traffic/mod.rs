@@ -1,6 +1,7 @@
 //! Real kernel sockets at both ends, with content that the receiver can check byte by byte.
 
 pub mod ping;
+pub mod stream;
 pub mod tcp;
 pub mod udp;
 
