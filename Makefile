@@ -12,7 +12,7 @@ SKIPPED := $(CURDIR)/target/skipped-tests.txt
 KERNELS ?= 6.1 6.12 7
 VM_ARGUMENTS = --test-threads=1 $(if $(FULL),--include-ignored) $(TEST)
 
-.PHONY: build demo test vm-test bench bench-instructions lint fuzz miri loom deps
+.PHONY: build demo test vm-test torture bench bench-instructions lint fuzz miri loom deps
 
 build: deps
 	cargo build --release --locked
@@ -37,6 +37,13 @@ vm-test: deps
 		CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(CURDIR)/tests/vm/boot $$kernel" \
 			cargo test --locked --test vm -- $(VM_ARGUMENTS); status=$$?; \
 	done; exit $$status
+
+# Faults, overload and hostile frames, alone on the machine and for longer than in `make test`; prints what each cost.
+torture: deps
+	@rm -f target/torture.txt; XDPFRAG_TORTURE=$(CURDIR)/target/torture.txt \
+		cargo test --release --locked --test lab torture:: -- --test-threads=1; status=$$?; \
+	echo; echo "| fault | fits: lost | after, ms | oversize: lost | after, ms |"; echo "|---|---|---|---|---|"; \
+	grep '^|' target/torture.txt; grep -v '^|' target/torture.txt; exit $$status
 
 bench: deps
 	cargo bench --locked --bench transform --bench turn --bench lab

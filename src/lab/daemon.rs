@@ -79,22 +79,33 @@ impl Daemon {
     /// # Errors
     /// If it ends before that or takes too long; the message holds its standard error.
     pub fn start(gateway: &Namespace, binary: &Path, args: &[&str]) -> Result<Daemon> {
-        let mut daemon = Daemon::launch(gateway, binary, args)?;
+        Daemon::launch(gateway, binary, args)?.ready()
+    }
+
+    /// The same for a whole command that runs it, such as `unshare --time ... xdpfrag run ...`.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn start_command(gateway: &Namespace, command: Command) -> Result<Daemon> {
+        Daemon::watch(gateway.spawn(command)?)?.ready()
+    }
+
+    fn ready(mut self) -> Result<Daemon> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            match daemon.stderr.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            match self.stderr.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
                     let ready = line.contains("forwarding");
-                    daemon.log.push(line);
+                    self.log.push(line);
                     if ready {
-                        return Ok(daemon);
+                        return Ok(self);
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    bail!("`xdpfrag run` did not say that it is forwarding: {}", daemon.log.join("\n"))
+                    bail!("`xdpfrag run` did not say that it is forwarding: {}", self.log.join("\n"))
                 }
                 Err(RecvTimeoutError::Disconnected) => {
-                    let ended = daemon.wait()?;
+                    let ended = self.wait()?;
                     bail!("`xdpfrag run` ended at once ({}): {}", ended.status, ended.stderr.trim())
                 }
             }

@@ -7,4 +7,4 @@ pub mod snapshot;
 pub mod table;
 
 /// Abstract names of statistics sockets begin with this; the interface's name follows.
-const SOCKET_PREFIX: &str = "xdpfrag/";
+pub const SOCKET_PREFIX: &str = "xdpfrag/";

@@ -33,7 +33,7 @@ pub const UMEM_BYTES: u64 = FRAMES as u64 * FRAME_SIZE as u64;
 const RING: u32 = FRAMES / 2;
 
 /// The socket of an earlier process is released asynchronously.
-const BIND_ATTEMPTS: u32 = 20;
+const BIND_ATTEMPTS: u32 = 60;
 const BIND_PAUSE: Duration = Duration::from_millis(50);
 
 /// What to open.

@@ -1,1 +1,202 @@
-//! placeholder
+//! Frames made to hurt, at rate, beside a flow that must not notice.
+#![allow(unsafe_code)]
+
+use std::os::fd::AsRawFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use etherparse::{IpNumber, Ipv4Header, PacketBuilder};
+use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike, sendto, socket,
+};
+use xdpfrag::lab::topology::{APPLIANCE_MAC, LAN_MAC};
+use xdpfrag::lab::{FAR, Lab, LabConfig};
+
+use super::{costs_at_most, disturb, long};
+use crate::support::{forward, lab, stop};
+
+/// The attacker, a neighbour of the appliance.
+const ATTACKER: [u8; 4] = [198, 18, 1, 66];
+/// Frames per second: more than a flow of the stack's needs to be drowned by mistakes, less than a full ring.
+const RATE: u32 = 10_000;
+
+/// A sequence of pseudo-random numbers (splitmix64): the same frames in every run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+
+    fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| self.next() as u8).collect()
+    }
+}
+
+/// One kind of attack: a frame, Ethernet header included.
+type Attack = fn(&mut Numbers) -> Vec<u8>;
+
+const ATTACKS: [(&str, Attack); 9] = [
+    ("random bytes", |numbers| {
+        let len = 14 + numbers.below(1486);
+        let mut frame = ethernet(0x0800);
+        frame.extend(numbers.bytes(len - 14));
+        frame
+    }),
+    ("mutated", |numbers| {
+        let mut frame = udp(numbers, 1472);
+        for _ in 0..1 + numbers.below(4) {
+            let at = 12 + numbers.below(60);
+            frame[at] = numbers.next() as u8;
+        }
+        frame
+    }),
+    ("truncated", |numbers| {
+        let mut frame = udp(numbers, 1472);
+        frame.truncate(15 + numbers.below(80));
+        frame
+    }),
+    ("options", |numbers| {
+        let options = numbers.bytes(40);
+        let mut header = header(numbers, 1400);
+        header.options = options.as_slice().try_into().expect("40 bytes");
+        ip(header, &[0x41; 1400])
+    }),
+    ("a stack of VLAN tags", |numbers| {
+        let inner = udp(numbers, 1300);
+        let mut frame = inner[..12].to_vec();
+        for _ in 0..1 + numbers.below(20) {
+            frame.extend([0x81, 0x00, 0, numbers.next() as u8]);
+        }
+        frame.extend(&inner[12..]);
+        frame.truncate(1514);
+        frame
+    }),
+    ("overlapping fragments", |numbers| {
+        let mut header = header(numbers, 1480);
+        header.identification = numbers.below(4) as u16;
+        header.dont_fragment = numbers.below(2) == 0;
+        header.more_fragments = true;
+        header.fragment_offset = (numbers.below(180) as u16).try_into().expect("13 bits");
+        ip(header, &[0x42; 1480])
+    }),
+    ("tiny fragments", |numbers| {
+        let mut header = header(numbers, 8);
+        header.more_fragments = numbers.below(8) != 0;
+        header.fragment_offset = (numbers.below(8191) as u16).try_into().expect("13 bits");
+        ip(header, &[0x43; 8])
+    }),
+    ("land", |numbers| {
+        let mut header = header(numbers, 1472);
+        header.source = header.destination;
+        ip(header, &[0x44; 1472])
+    }),
+    ("forged sources", |numbers| {
+        let mut header = header(numbers, 1472);
+        header.source = [198, 19, numbers.next() as u8, numbers.next() as u8];
+        header.dont_fragment = true;
+        ip(header, &[0x45; 1472])
+    }),
+];
+
+fn ethernet(ether_type: u16) -> Vec<u8> {
+    let mac = |text: &str| text.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
+    let (to, from): (Vec<u8>, Vec<u8>) = (mac(LAN_MAC), mac(APPLIANCE_MAC));
+    [to, from, ether_type.to_be_bytes().to_vec()].concat()
+}
+
+/// To a port of the far host where nobody listens.
+fn udp(numbers: &mut Numbers, len: usize) -> Vec<u8> {
+    let mut packet = Vec::new();
+    let builder = PacketBuilder::ipv4(ATTACKER, FAR.octets(), 64).udp(numbers.next() as u16, 9);
+    builder.write(&mut packet, &vec![0x40; len]).unwrap();
+    [ethernet(0x0800), packet].concat()
+}
+
+fn header(numbers: &mut Numbers, payload: u16) -> Ipv4Header {
+    let mut header =
+        Ipv4Header::new(payload, 64, IpNumber::UDP, ATTACKER, FAR.octets()).unwrap();
+    header.identification = numbers.next() as u16;
+    header
+}
+
+fn ip(mut header: Ipv4Header, payload: &[u8]) -> Vec<u8> {
+    header.set_payload_len(payload.len()).unwrap();
+    header.header_checksum = header.calc_header_checksum();
+    let mut packet = Vec::new();
+    header.write_raw(&mut packet).unwrap();
+    packet.extend(payload);
+    [ethernet(0x0800), packet].concat()
+}
+
+/// Where a packet socket sends to.
+fn link_address(index: u32) -> LinkAddr {
+    let family = libc::AF_PACKET as u16;
+    let address = libc::sockaddr_ll {
+        sll_family: family,
+        sll_protocol: 0,
+        sll_ifindex: index as i32,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    let len = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: the pointer is to a whole address of the family that it names, which is copied.
+    unsafe { LinkAddr::from_raw((&raw const address).cast(), Some(len)) }.expect("a link-layer address")
+}
+
+/// Sends attacks in turn from the appliance's link for `duration`; returns how many.
+fn attack(lab: &Lab, attacks: &[(&str, Attack)], duration: Duration) -> Result<u64> {
+    lab.appliance.run(|| {
+        let wire = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None::<SockProtocol>)?;
+        let lan0 = link_address(if_nametoindex("lan0")?);
+        let (start, mut numbers, mut sent) = (Instant::now(), Numbers(1), 0);
+        while start.elapsed() < duration {
+            for (_, attack) in attacks {
+                let frame = attack(&mut numbers);
+                // A frame that even the sender's kernel does not let out hurts nobody.
+                if sendto(wire.as_raw_fd(), &frame, &lan0, MsgFlags::empty()).is_ok() {
+                    sent += 1;
+                }
+            }
+            thread::sleep((Duration::from_secs(sent) / RATE).saturating_sub(start.elapsed()));
+        }
+        Ok(sent)
+    })
+}
+
+#[test]
+fn hostile_frames_do_not_disturb_a_flow() {
+    let Some(lab) = lab(LabConfig::default()) else { return };
+    // Fragments without the rest fill the far host's memory for them, with any router before it.
+    lab.far.sysctl("ipv4/ipfrag_high_thresh", "536870912").unwrap();
+    for arguments in [&["--notify"][..], &["--redirect", "all"], &["--tcp", "resegment", "--handback", "veth"]] {
+        let daemon = forward(&lab, arguments);
+        let duration = Duration::from_secs(if long() { 20 } else { 2 });
+        let mut sent = 0;
+        let cost = disturb(&lab, Duration::from_millis(300), || {
+            sent = attack(&lab, &ATTACKS, duration).unwrap();
+        });
+        let interface = stop(daemon);
+        costs_at_most(&format!("{sent} hostile frames, {}", arguments.join(" ")), cost, 0);
+        assert!(sent > 1000, "{sent} frames");
+        let counted: u64 = interface.xdp.values().sum();
+        assert!(counted >= sent, "{counted} of {sent} frames are accounted for: {interface:?}");
+        for reason in ["malformed", "not_ip", "group", "oversize"] {
+            assert!(interface.xdp[reason] + interface.xdp["all"] > 0, "no frame was {reason}: {interface:?}");
+        }
+        for worker in &interface.workers {
+            assert_eq!(worker.received, worker.reasons.values().sum::<u64>(), "{interface:?}");
+        }
+    }
+}

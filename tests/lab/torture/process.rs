@@ -163,8 +163,10 @@ fn many_starts_under_traffic() {
     let times = if long() { 200 } else { 10 };
     let links = || lab.gateway.ip("-o -br link").unwrap();
     let before = links();
+    let first = forward(&lab, &[]);
     let cost = disturb(&lab, Duration::ZERO, || {
-        for _ in 0..times {
+        stop(first);
+        for _ in 1..times {
             stop(forward(&lab, &[]));
         }
     });
