@@ -12,10 +12,12 @@ use nix::sys::socket::{
     AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike, sendto, socket,
 };
 use xdpfrag::lab::topology::{APPLIANCE_MAC, LAN_MAC};
+use xdpfrag::lab::traffic::udp::Flow;
 use xdpfrag::lab::{FAR, Lab, LabConfig};
 
-use super::{costs_at_most, disturb, long};
-use crate::support::{forward, lab, stop};
+use super::{costs_at_most, disturb, long, note};
+use crate::footprint::resident_kib;
+use crate::support::{PORT, forward, lab, stop};
 
 /// The attacker, a neighbour of the appliance.
 const ATTACKER: [u8; 4] = [198, 18, 1, 66];
@@ -123,8 +125,7 @@ fn udp(numbers: &mut Numbers, len: usize) -> Vec<u8> {
 }
 
 fn header(numbers: &mut Numbers, payload: u16) -> Ipv4Header {
-    let mut header =
-        Ipv4Header::new(payload, 64, IpNumber::UDP, ATTACKER, FAR.octets()).unwrap();
+    let mut header = Ipv4Header::new(payload, 64, IpNumber::UDP, ATTACKER, FAR.octets()).unwrap();
     header.identification = numbers.next() as u16;
     header
 }
@@ -158,7 +159,8 @@ fn link_address(index: u32) -> LinkAddr {
 /// Sends attacks in turn from the appliance's link for `duration`; returns how many.
 fn attack(lab: &Lab, attacks: &[(&str, Attack)], duration: Duration) -> Result<u64> {
     lab.appliance.run(|| {
-        let wire = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None::<SockProtocol>)?;
+        let wire =
+            socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None::<SockProtocol>)?;
         let lan0 = link_address(if_nametoindex("lan0")?);
         let (start, mut numbers, mut sent) = (Instant::now(), Numbers(1), 0);
         while start.elapsed() < duration {
@@ -180,7 +182,9 @@ fn hostile_frames_do_not_disturb_a_flow() {
     let Some(lab) = lab(LabConfig::default()) else { return };
     // Fragments without the rest fill the far host's memory for them, with any router before it.
     lab.far.sysctl("ipv4/ipfrag_high_thresh", "536870912").unwrap();
-    for arguments in [&["--notify"][..], &["--redirect", "all"], &["--tcp", "resegment", "--handback", "veth"]] {
+    for arguments in
+        [&["--notify"][..], &["--redirect", "all"], &["--tcp", "resegment", "--handback", "veth"]]
+    {
         let daemon = forward(&lab, arguments);
         let duration = Duration::from_secs(if long() { 20 } else { 2 });
         let mut sent = 0;
@@ -199,4 +203,38 @@ fn hostile_frames_do_not_disturb_a_flow() {
             assert_eq!(worker.received, worker.reasons.values().sum::<u64>(), "{interface:?}");
         }
     }
+}
+
+/// `--force deaf` learns who is deaf from what hosts send: forged senders must not make it forget one.
+#[test]
+fn forged_senders_do_not_push_a_deaf_host_out() {
+    let Some(lab) = lab(LabConfig::default()) else { return };
+    let daemon = forward(&lab, &["--force", "deaf"]);
+    let learning = Flow { rate: 1000, ..Flow::new((FAR, PORT), vec![1472; 3000]) };
+    learning.run(&lab.appliance, &lab.far).unwrap();
+    let forged = ATTACKS.iter().filter(|(name, _)| *name == "forged sources").copied().collect::<Vec<_>>();
+    let mut sent = 0;
+    let cost = disturb(&lab, Duration::from_millis(300), || {
+        sent = attack(&lab, &forged, Duration::from_secs(2)).unwrap();
+    });
+    costs_at_most(&format!("{sent} forged senders, `--force deaf`"), cost, 0);
+    let interface = stop(daemon);
+    assert!(interface.xdp["warned"] > sent / 2, "{interface:?}");
+}
+
+/// All tables that a sender can write to are of a fixed size.
+#[test]
+fn forged_senders_cost_no_memory() {
+    let Some(lab) = lab(LabConfig::default()) else { return };
+    let daemon = forward(&lab, &["--notify"]);
+    let forged = ATTACKS.iter().filter(|(name, _)| *name == "forged sources").copied().collect::<Vec<_>>();
+    attack(&lab, &forged, Duration::from_millis(500)).unwrap();
+    let before = resident_kib(daemon.pid());
+    let sent = attack(&lab, &forged, Duration::from_secs(if long() { 20 } else { 2 })).unwrap();
+    let after = resident_kib(daemon.pid());
+    note(&format!(
+        "{sent} forged senders, `--notify`: resident memory {before} KiB before, {after} KiB after"
+    ));
+    assert!(after <= before + 256, "{before} KiB, then {after} KiB");
+    stop(daemon);
 }

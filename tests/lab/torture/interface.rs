@@ -106,7 +106,9 @@ fn the_device_of_the_hand_back_is_deleted() {
     let Some(lab) = lab(LabConfig::default()) else { return };
     let daemon = forward(&lab, &["--handback", "veth"]);
     let links = lab.gateway.ip("-o -br link").unwrap();
-    let device = links.lines().find_map(|line| line.split(['@', ' ']).next().filter(|name| name.starts_with("xdpfrag")));
+    let device = links
+        .lines()
+        .find_map(|line| line.split(['@', ' ']).next().filter(|name| name.starts_with("xdpfrag")));
     let device = device.expect("the veth pair's end");
     let down = disturb(&lab, WATCH, || {
         lab.gateway.ip(&format!("link set {device} down")).unwrap();

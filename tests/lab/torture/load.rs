@@ -37,7 +37,9 @@ fn a_flood_is_accounted_for_to_the_packet() {
     note(&format!(
         "Flood: {sent} frames of 1500 bytes sent; {} refused by the full ring of the interface, {} by the full ring of \
          the socket, {lost} by the hand-back; {} fragments at the far side, {beyond} refused by the full ring of the WAN",
-        sent - seen, worker.socket_drops, arrived
+        sent - seen,
+        worker.socket_drops,
+        arrived
     ));
     assert!(worker.socket_drops > 0, "a flood that is no overload: {flooded:?}");
     assert_eq!(flooded.xdp["oversize"], seen, "{flooded:?}");

@@ -38,6 +38,22 @@ fn a_kill_and_a_new_start() {
     stop(next.expect("a second instance"));
 }
 
+/// As `systemctl restart` does, also for a newer binary.
+#[test]
+fn an_orderly_restart() {
+    let Some(lab) = lab(LabConfig::default()) else { return };
+    let daemon = forward(&lab, &[]);
+    let mut next = None;
+    let cost = disturb(&lab, WATCH, || {
+        stop(daemon);
+        next = Some(forward(&lab, &[]));
+    });
+    report("stop and start (an upgrade)", cost);
+    assert_eq!(cost.fits.datagrams, 0, "{cost:?}");
+    assert!(cost.oversize.recovery < WATCH, "{cost:?}");
+    stop(next.expect("a second instance"));
+}
+
 #[test]
 fn a_stop_and_a_continuation() {
     let Some(lab) = lab(LabConfig::default()) else { return };
