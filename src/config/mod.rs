@@ -5,6 +5,6 @@ pub mod raw;
 pub mod validate;
 pub mod values;
 
-pub use plan::{Choice, Force, HandbackChoice, Mode, Plan, Poll, Redirect, Treatment};
+pub use plan::{Auto, Choice, Force, HandbackChoice, Mode, Plan, Poll, Redirect, Scope, Treatment};
 pub use raw::{RunArgs, TreatmentArgs};
 pub use validate::{ConfigError, plan, treatment};

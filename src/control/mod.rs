@@ -1,8 +1,11 @@
 //! Brings gateways up, keeps them in step with the machine, and takes them down.
 
+mod follow;
 pub mod finding;
 pub mod gateway;
 pub mod preflight;
 pub mod run;
+pub mod scope;
+pub mod tunnels;
 
 pub use run::{RunError, run};
