@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, Sender, bounded, select, tick, unbounded};
+use crossbeam::channel::{Receiver, Sender, after, bounded, never, select, tick, unbounded};
 use ipnet::IpNet;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -25,6 +25,9 @@ use crate::observe::server::{Server, ServerError};
 use crate::observe::snapshot::Snapshot;
 use crate::packet::{Idents, Transform, ident};
 use crate::worker::{Notifier, WorkerEnd};
+
+/// When to look again at what the kernel did not tell.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Why `run` did not end as asked.
 #[derive(Debug, Error)]
@@ -83,6 +86,9 @@ struct Running {
     gateways: Gateways,
     signals: Receiver<i32>,
     changes: Receiver<Changes>,
+    /// Changes that could not be looked at, and when to try again.
+    unread: Changes,
+    again: Receiver<Instant>,
     follower: Follower,
     treatment: Treatment,
     ended: Receiver<WorkerEnd>,
@@ -139,6 +145,8 @@ impl Running {
             gateways,
             signals,
             changes,
+            unread: Changes::default(),
+            again: never(),
             follower,
             treatment: plan.treatment.clone(),
             ended,
@@ -166,6 +174,7 @@ impl Running {
                     Err(_) => return Err(RunError::Lost("the kernel ended the watch on tunnels".into())),
                 },
                 recv(self.follower.due) -> _ => self.follow_tunnels(say)?,
+                recv(self.again) -> _ => self.follow(Changes::default(), say)?,
                 recv(self.changes) -> changes => match changes {
                     Ok(changes) => self.follow(changes, say)?,
                     Err(_) => return Err(RunError::Lost("the kernel ended the watch on interfaces".into())),
@@ -210,7 +219,27 @@ impl Running {
         }
     }
 
-    fn follow(&self, changes: Changes, say: &dyn Fn(&str)) -> Result<(), RunError> {
+    /// Looks at what changed. What cannot be read now (no descriptor left, no memory) is tried again.
+    fn follow(&mut self, changes: Changes, say: &dyn Fn(&str)) -> Result<(), RunError> {
+        let unread = self.unread.is_any();
+        self.unread |= changes;
+        self.again = never();
+        match self.look(self.unread, say) {
+            Err(RunError::Setup(error @ GatewayError::Netlink { .. })) => {
+                if !unread {
+                    say(&format!("warning: {error}; trying again"));
+                }
+                self.again = after(RETRY);
+            }
+            result => {
+                result?;
+                self.unread = Changes::default();
+            }
+        }
+        Ok(())
+    }
+
+    fn look(&self, changes: Changes, say: &dyn Fn(&str)) -> Result<(), RunError> {
         for gateway in lock(&self.gateways).iter_mut() {
             if changes.addresses {
                 gateway.follow_addresses()?;

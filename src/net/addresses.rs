@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
+use std::ops::BitOrAssign;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_packet_route::RouteNetlinkMessage;
@@ -52,6 +53,20 @@ pub struct Changes {
     pub addresses: bool,
     /// Interfaces came, went or changed (state, MTU, ...): read them again.
     pub links: bool,
+}
+
+impl Changes {
+    /// True if anything changed.
+    pub fn is_any(self) -> bool {
+        self.addresses || self.links
+    }
+}
+
+impl BitOrAssign for Changes {
+    fn bitor_assign(&mut self, other: Changes) {
+        self.addresses |= other.addresses;
+        self.links |= other.links;
+    }
 }
 
 /// Listens for changes of addresses and of interfaces.
