@@ -16,7 +16,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("port", &["frame", "packet", "config", "xdp"]),
     ("handback", &["frame", "packet", "config", "xdp", "net"]),
     ("worker", &["port", "handback", "frame", "packet", "config", "observe", "xdp"]),
-    ("control", &["worker", "port", "handback", "frame", "packet", "config", "observe", "xdp", "net", "ipsec"]),
+    (
+        "control",
+        &["worker", "port", "handback", "frame", "packet", "config", "observe", "xdp", "net", "ipsec"],
+    ),
     ("lab", &["observe", "net"]),
     ("cli", &["control", "lab", "config", "observe", "packet", "ipsec", "net", "xdp"]),
 ];

@@ -20,7 +20,10 @@ fn without_a_tunnel_everything_passes_untouched() {
     assert_eq!(oversize.intact, 0, "the kernel refuses it, as it does without xdpfrag");
     let interface = stop(daemon);
     assert!(interface.auto && interface.routes.is_empty());
-    assert_eq!((interface.xdp["out_of_scope"] >= 100, interface.xdp_edits["df"], received(&interface)), (true, 0, 0));
+    assert_eq!(
+        (interface.xdp["out_of_scope"] >= 100, interface.xdp_edits["df"], received(&interface)),
+        (true, 0, 0)
+    );
 }
 
 #[test]
@@ -53,7 +56,10 @@ fn a_prefix_by_hand_is_served_without_a_tunnel() {
     deliver(&lab, mixed(300));
     let interface = stop(daemon);
     let [route] = interface.routes.as_slice() else { panic!("{interface:?}") };
-    assert_eq!((route.prefix.as_str(), route.mtu, route.via.as_deref()), ("198.18.2.0/24", 1422, Some("--dst")));
+    assert_eq!(
+        (route.prefix.as_str(), route.mtu, route.via.as_deref()),
+        ("198.18.2.0/24", 1422, Some("--dst"))
+    );
     assert!(received(&interface) > 0);
 }
 
@@ -73,7 +79,10 @@ fn a_scope_wider_than_the_policies_is_a_warning() {
     assert!(wide.contains("scope: all IPv4 packets that are forwarded, SA MTU 1422, MSS 1382"), "{wide}");
     assert!(wide.contains("--mtu auto, or --dst 198.18.2.0/24"), "{wide}");
     let narrow = log(&["--mtu", "1422", "--dst", "198.18.2.0/24"]);
-    assert!(narrow.contains("scope: IPv4 packets to 198.18.2.0/24") && !narrow.contains("--mtu auto"), "{narrow}");
+    assert!(
+        narrow.contains("scope: IPv4 packets to 198.18.2.0/24") && !narrow.contains("--mtu auto"),
+        "{narrow}"
+    );
     let auto = log(&["--mtu", "auto", "--dst", "198.18.0.0/16"]);
     assert!(auto.contains("scope: packets to 198.18.0.0/16 that go into an IPsec tunnel"), "{auto}");
 }

@@ -43,8 +43,11 @@ fn await_routes(gateways: &Gateways, wanted: impl Fn(&Site) -> Vec<(String, Opti
         let wanted = wanted(site);
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let routes: Vec<_> =
-                stats(site).routes.into_iter().map(|RouteSnapshot { prefix, source, mtu, .. }| (prefix, source, mtu)).collect();
+            let routes: Vec<_> = stats(site)
+                .routes
+                .into_iter()
+                .map(|RouteSnapshot { prefix, source, mtu, .. }| (prefix, source, mtu))
+                .collect();
             if routes == wanted {
                 break;
             }
@@ -76,7 +79,8 @@ fn untouched(gateways: &Gateways, address: &str) {
     let tally = datagrams(one, two, address, vec![1472, 100, 1472]);
     assert!(tally.complete(), "{address}: {tally:?}");
     let to = (address.parse::<std::net::IpAddr>().unwrap(), PORT).into();
-    let transfer = Transfer { to, bytes: 20_000, direction: Direction::Upload, deadline: Duration::from_secs(20) };
+    let transfer =
+        Transfer { to, bytes: 20_000, direction: Direction::Upload, deadline: Duration::from_secs(20) };
     let report = transfer.run(&one.appliance, &two.appliance).unwrap();
     // 1460 less the time stamps, on both sides.
     assert!(report.complete() && (report.client_mss, report.server_mss) == (1448, 1448), "{report:?}");

@@ -137,10 +137,7 @@ fn an_interface_has_its_own_policies() {
     // Over several hops only what each of them encrypts.
     let mut paths = routes(&[("10.1.0.0/16", xfrm(42))]);
     paths.get_mut(&net("10.1.0.0/16")).unwrap().push(xfrm(43));
-    assert_eq!(
-        rows(&compiled(vec![mine(42, 1422), mine(43, 1406)], &paths)),
-        ["10.1.0.0/16 0.0.0.0/0 1406"]
-    );
+    assert_eq!(rows(&compiled(vec![mine(42, 1422), mine(43, 1406)], &paths)), ["10.1.0.0/16 0.0.0.0/0 1406"]);
     paths.get_mut(&net("10.1.0.0/16")).unwrap().push(PLAIN);
     assert!(compiled(vec![mine(42, 1422), mine(43, 1406)], &paths).0.is_empty());
 }
@@ -148,7 +145,8 @@ fn an_interface_has_its_own_policies() {
 #[test]
 fn a_vti_marks_its_packets() {
     let device = Device::Tunnel { name: "vti7".into(), if_id: 0, mark: Some(7), lower: 1 };
-    let map = routes(&[("0.0.0.0/0", PLAIN), ("10.1.0.0/16", Hop { oif: 3, device, mtu: 1480, exempt: false })]);
+    let map =
+        routes(&[("0.0.0.0/0", PLAIN), ("10.1.0.0/16", Hop { oif: 3, device, mtu: 1480, exempt: false })]);
     let mark = Mark { value: 7, mask: u32::MAX };
     let mine = Policy { mark, ..policy("0.0.0.0/0", "0.0.0.0/0", 1, protect(1438)) };
     let table = compiled(vec![mine], &map);
@@ -172,7 +170,10 @@ fn what_addresses_cannot_tell_is_served_only_if_it_does_not_matter() {
         "into one tunnel or the other"
     );
     let clear = Policy { action: Action::Allow, ..ports() };
-    assert_eq!(rows(&compiled(vec![clear, rest.clone()], &plain)), ["10.0.0.0/8 0.0.0.0/0 1438", "10.1.0.0/16 -"]);
+    assert_eq!(
+        rows(&compiled(vec![clear, rest.clone()], &plain)),
+        ["10.0.0.0/8 0.0.0.0/0 1438", "10.1.0.0/16 -"]
+    );
     // An out-device can be told.
     let device = |oif| Policy { oif, ..policy("0.0.0.0/0", "10.1.0.0/16", 1, protect(1406)) };
     assert_eq!(rows(&compiled(vec![device(1)], &plain)), ["10.1.0.0/16 0.0.0.0/0 1406"]);
@@ -202,7 +203,10 @@ fn the_user_restricts_and_overrides() {
 #[test]
 fn routes_are_asked_for_hosts_that_can_be() {
     let facts = Facts {
-        policies: vec![policy("0.0.0.0/0", "10.0.0.0/8", 2, protect(1422)), policy("10.9.4.0/24", "10.0.0.0/8", 1, protect(1406))],
+        policies: vec![
+            policy("0.0.0.0/0", "10.0.0.0/8", 2, protect(1422)),
+            policy("10.9.4.0/24", "10.0.0.0/8", 1, protect(1406)),
+        ],
         own: BTreeSet::from(["10.9.0.0/32", "10.9.0.1/32", "10.9.4.0/32", "10.0.0.0/32"].map(net)),
         lan: BTreeSet::from(["10.9.0.0/16"].map(net)),
         ..Facts::default()
@@ -218,12 +222,20 @@ fn routes_are_asked_for_hosts_that_can_be() {
 
 #[test]
 fn an_error_of_the_kernel_is_passed_on() {
-    let facts = Facts { policies: vec![policy("10.9.0.0/16", "10.0.0.0/8", 1, protect(1422))], ..Facts::default() };
+    let facts =
+        Facts { policies: vec![policy("10.9.0.0/16", "10.0.0.0/8", 1, protect(1422))], ..Facts::default() };
     assert_eq!(compile(&facts, |_, _| Err("no answer")), Err("no answer"));
 }
 
 /// What becomes of one packet, of which everything is known: the mark and whether upper-layer selectors fit.
-fn outcome(policies: &[Policy], routes: &Routes, from: IpAddr, to: IpAddr, mark: u32, upper: bool) -> Vec<Option<u32>> {
+fn outcome(
+    policies: &[Policy],
+    routes: &Routes,
+    from: IpAddr,
+    to: IpAddr,
+    mark: u32,
+    upper: bool,
+) -> Vec<Option<u32>> {
     let find = |if_id, mark: u32, oif| {
         let selected = |policy: &&Policy| {
             policy.if_id == if_id
@@ -255,9 +267,8 @@ fn outcome(policies: &[Policy], routes: &Routes, from: IpAddr, to: IpAddr, mark:
 
 /// Prefixes that overlap a lot: of 16 addresses.
 fn prefixes() -> impl Strategy<Value = IpNet> {
-    (0u8..16, 28u8..=32).prop_map(|(host, len)| {
-        IpNet::new(IpAddr::from([10, 0, 0, host]), len).unwrap().trunc()
-    })
+    (0u8..16, 28u8..=32)
+        .prop_map(|(host, len)| IpNet::new(IpAddr::from([10, 0, 0, host]), len).unwrap().trunc())
 }
 
 fn actions() -> impl Strategy<Value = Action> {
@@ -271,11 +282,25 @@ fn actions() -> impl Strategy<Value = Action> {
 }
 
 fn policies() -> impl Strategy<Value = Policy> {
-    let mark = prop_oneof![4 => Just(Mark::default()), 1 => (0u32..2).prop_map(|value| Mark { value, mask: 1 })];
+    let mark =
+        prop_oneof![4 => Just(Mark::default()), 1 => (0u32..2).prop_map(|value| Mark { value, mask: 1 })];
     let rare = || prop_oneof![5 => Just(false), 1 => Just(true)];
-    (prefixes(), prefixes(), 0u32..3, (0u32..3, mark, prop_oneof![5 => Just(0u32), 1 => 1u32..3], rare(), actions()))
+    (
+        prefixes(),
+        prefixes(),
+        0u32..3,
+        (0u32..3, mark, prop_oneof![5 => Just(0u32), 1 => 1u32..3], rare(), actions()),
+    )
         .prop_map(|(src, dst, priority, (if_id, mark, oif, upper, action))| Policy {
-            src, dst, priority, index: 0, if_id, mark, oif, upper, action,
+            src,
+            dst,
+            priority,
+            index: 0,
+            if_id,
+            mark,
+            oif,
+            upper,
+            action,
         })
 }
 
