@@ -1,7 +1,7 @@
 //! Brings gateways up, keeps them in step with the machine, and takes them down.
 
-mod follow;
 pub mod finding;
+mod follow;
 pub mod gateway;
 pub mod preflight;
 pub mod run;

@@ -275,7 +275,8 @@ impl Running {
                 Ok(())
             }
             Ok(Err(GatewayError::Netlink { source, .. })) | Err(source) => {
-                let line = format!("warning: cannot read the tunnels of this machine: {source}; trying again");
+                let line =
+                    format!("warning: cannot read the tunnels of this machine: {source}; trying again");
                 for line in self.follower.unsaid(vec![line]) {
                     say(&line);
                 }
@@ -332,7 +333,9 @@ fn scope_lines(plan: &Plan) -> Vec<String> {
         Some(auto) => {
             let within: Vec<String> = auto.within.iter().map(ToString::to_string).collect();
             let within = within.join(" or ");
-            lines.push(format!("scope: packets to {within} that go into an IPsec tunnel, each with its SA MTU"));
+            lines.push(format!(
+                "scope: packets to {within} that go into an IPsec tunnel, each with its SA MTU"
+            ));
         }
         None => lines.extend(too_wide(plan)),
     }

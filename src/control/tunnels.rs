@@ -52,16 +52,17 @@ impl Tunnels {
         wishes.extend(by_hand.scope.iter().map(|(prefix, rule)| (*prefix, Wish::Fixed(rule.mtu))));
         let mut facts = scope::Facts { policies: self.kernel.policies(), wishes, ..scope::Facts::default() };
         self.routing.add_to(&mut facts, lan);
-        let table = scope::compile(&facts, |source, destination| self.routing.hops(lan, source, destination))?;
+        let table =
+            scope::compile(&facts, |source, destination| self.routing.hops(lan, source, destination))?;
         let rule = |prefix: IpNet, tunnel: &Tunnel| {
             let given = by_hand.scope.iter().find(|(other, _)| tunnel.via == Via::Hand && *other == prefix);
             let rule = given.map(|(_, rule)| *rule);
             rule.unwrap_or_else(|| validate::rule(prefix, tunnel.mtu.min(longest), auto.mss))
         };
         let entry = |(destination, sources): (&IpNet, &scope::Sources)| {
-            let sources = sources.iter().map(|(source, tunnel)| {
-                (*source, tunnel.as_ref().map(|tunnel| rule(*destination, tunnel)))
-            });
+            let sources = sources
+                .iter()
+                .map(|(source, tunnel)| (*source, tunnel.as_ref().map(|tunnel| rule(*destination, tunnel))));
             (*destination, sources.collect())
         };
         let scope = Scope(table.0.iter().map(entry).collect());
@@ -101,10 +102,20 @@ pub fn changes(before: &Table, now: &Table) -> Vec<String> {
             continue;
         }
         let was = was.filter(|was| was.mtu != tunnel.mtu).map(|was| format!(", was {}", was.mtu));
-        lines.push(format!("{}: SA MTU {} ({}{})", pair_of(pair), tunnel.mtu, why(tunnel), was.unwrap_or_default()));
+        lines.push(format!(
+            "{}: SA MTU {} ({}{})",
+            pair_of(pair),
+            tunnel.mtu,
+            why(tunnel),
+            was.unwrap_or_default()
+        ));
     }
     for (pair, was) in before.iter().filter(|(pair, was)| !now.contains_key(*pair) && was.via != Via::Hand) {
-        lines.push(format!("{}: no tunnel any more, passes untouched (SA MTU was {})", pair_of(pair), was.mtu));
+        lines.push(format!(
+            "{}: no tunnel any more, passes untouched (SA MTU was {})",
+            pair_of(pair),
+            was.mtu
+        ));
     }
     lines
 }

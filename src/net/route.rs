@@ -124,8 +124,7 @@ fn request(destination: IpAddr) -> RouteMessage {
 /// The route that the kernel takes; `None` if it takes none: unreachable, prohibited (EACCES), a black hole or a
 /// source that no host has (EINVAL), or one that comes from elsewhere (EXDEV, rp_filter).
 fn ask(request: RouteMessage) -> io::Result<Option<Route>> {
-    const NONE: [i32; 5] =
-        [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES, libc::EINVAL, libc::EXDEV];
+    const NONE: [i32; 5] = [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES, libc::EINVAL, libc::EXDEV];
     match Connection::open(NETLINK_ROUTE)?.request(RouteNetlinkMessage::GetRoute(request)) {
         Err(error) if error.raw_os_error().is_some_and(|code| NONE.contains(&code)) => Ok(None),
         answer => Ok(answer?.into_iter().find_map(route)),
@@ -156,12 +155,14 @@ fn route(message: RouteNetlinkMessage) -> Option<Route> {
             _ => {}
         }
     }
-    encap |= paths.iter().any(|hop| {
-        hop.attributes.iter().any(|attribute| matches!(attribute, RouteAttribute::EncapType(_)))
-    });
+    encap |= paths
+        .iter()
+        .any(|hop| hop.attributes.iter().any(|attribute| matches!(attribute, RouteAttribute::EncapType(_))));
     let oifs = oif.into_iter().chain(paths.iter().map(|hop| hop.interface_index));
-    let local =
-        matches!(header.kind, RouteType::Local | RouteType::Broadcast | RouteType::Anycast | RouteType::Multicast);
+    let local = matches!(
+        header.kind,
+        RouteType::Local | RouteType::Broadcast | RouteType::Anycast | RouteType::Multicast
+    );
     let hops = match header.kind {
         RouteType::Unicast | RouteType::Local => oifs.map(|oif| Hop { oif, mtu }).collect(),
         _ => Vec::new(),

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod auto;
 mod before;
 mod demo;
 mod fail_open;

@@ -66,7 +66,8 @@ impl Kernel {
         match policy.templates.as_slice() {
             [] => Action::Allow,
             [template] if template.tunnel() => {
-                let sas: Result<Vec<Sa>, _> = self.used_by(policy).map(|(_, sized)| sized.as_ref().copied()).collect();
+                let sas: Result<Vec<Sa>, _> =
+                    self.used_by(policy).map(|(_, sized)| sized.as_ref().copied()).collect();
                 sas.map_or(Action::Other, Action::Protect)
             }
             _ => Action::Other,
@@ -74,7 +75,10 @@ impl Kernel {
     }
 
     /// The SAs that packets of a policy may leave by.
-    pub(super) fn used_by(&self, policy: &xfrm::Policy) -> impl Iterator<Item = &(xfrm::Sa, Result<Sa, String>)> {
+    pub(super) fn used_by(
+        &self,
+        policy: &xfrm::Policy,
+    ) -> impl Iterator<Item = &(xfrm::Sa, Result<Sa, String>)> {
         self.sas.iter().filter(move |(sa, _)| policy.uses(sa))
     }
 }
