@@ -3,7 +3,9 @@
 //! Results go to standard output, messages to standard error. Exit codes: 0 ended as asked, 1 failed
 //! while running, 2 wrong usage, configuration or input file, 3 this machine or interface cannot do it.
 
+mod arguments;
 mod check;
+mod config;
 mod detach;
 mod failure;
 mod generate;
@@ -19,6 +21,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub use failure::Failure;
+
+use arguments::ArgumentError;
 
 use crate::config::RunArgs;
 
@@ -36,6 +40,8 @@ enum Command {
     Run(RunArgs),
     /// Say what stands in the way of `run` on an interface, and how to mend it
     Check(check::CheckArgs),
+    /// Work with configuration files
+    Config(config::ConfigArgs),
     /// Show the SA MTU of every IPsec tunnel of this machine, and how it comes about
     Mtu(mtu::MtuArgs),
     /// Show the counters of a running instance
@@ -54,7 +60,13 @@ enum Command {
 
 /// Parses the command line, runs the subcommand and says how it ended.
 pub fn main() -> ExitCode {
-    match dispatch(Cli::parse().command) {
+    let argv = std::env::args_os().collect();
+    let cli = arguments::parse(argv).map_err(|error| match error {
+        // clap knows which stream and which exit code.
+        ArgumentError::Usage(error) => error.exit(),
+        ArgumentError::File(_) => Failure::from(error),
+    });
+    match cli.and_then(|cli| dispatch(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !matches!(failure, Failure::OutputClosed) {
@@ -69,6 +81,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
+        Command::Config(args) => config::config(&args),
         Command::Mtu(args) => mtu::mtu(&args),
         Command::Stats(args) => stats::stats(&args),
         Command::Replay(args) => replay::replay(&args),

@@ -1,13 +1,13 @@
 //! `run`: serve LAN interfaces until told to stop.
 
-use super::{Failure, output};
-use crate::config::{self, RunArgs};
+use super::{Failure, arguments, output};
+use crate::config::RunArgs;
 use crate::control::gateway::GatewayError;
 use crate::control::{self, RunError};
 use crate::observe::table::{self, Style};
 
 pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
-    let plan = config::plan(args)?;
+    let plan = arguments::plan(args)?;
     let ended = control::run(&plan, &|line| eprintln!("xdpfrag: {line}"))?;
     if args.json {
         output::print_json(&ended.snapshot)?;

@@ -1,7 +1,10 @@
 //! The flags of `run` and `replay` as written; [`validate`](super::validate) settles what they mean together.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 
+use super::file::ConfigFile;
 use super::plan::{Choice, Force, HandbackChoice, Mode, Poll, Redirect};
 use super::values::{self, Destination, List, Mss, Queues};
 use crate::packet::ident::Partition;
@@ -79,6 +82,15 @@ impl From<TcpPolicy> for Tcp {
 /// The flags of `run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
+    /// TOML file of settings with the names of these flags, such as mtu = 1422 and iface = ["eth1"]; a flag
+    /// given here replaces the file's setting of that name
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// What was read from there.
+    #[arg(skip)]
+    pub file: Option<ConfigFile>,
+
     /// LAN interface to serve; may be repeated
     #[arg(long, value_name = "IF", required = true, value_parser = values::interface)]
     pub iface: Vec<String>,

@@ -30,6 +30,20 @@ pub enum ConfigError {
     RedirectAllGeneric,
 }
 
+impl ConfigError {
+    /// True if `--flag=value` is one of those that do not go together.
+    pub(super) fn concerns(&self, flag: &str, value: &str) -> bool {
+        match self {
+            ConfigError::DuplicateInterface(name) => flag == "iface" && value == name,
+            ConfigError::DuplicatePrefix(prefix) => {
+                flag == "dst"
+                    && value.parse().is_ok_and(|destination: Destination| destination.prefix == *prefix)
+            }
+            ConfigError::RedirectAllGeneric => flag == "redirect",
+        }
+    }
+}
+
 /// The plan for `run`.
 pub fn plan(args: &RunArgs) -> Result<Plan, ConfigError> {
     for (position, name) in args.iface.iter().enumerate() {
