@@ -10,11 +10,13 @@ mod detach;
 mod failure;
 mod generate;
 mod lab;
+mod log;
 mod mtu;
 mod output;
 mod replay;
 mod run;
 mod stats;
+mod watch;
 
 use std::process::ExitCode;
 

@@ -1,20 +1,16 @@
 //! `stats`: the counters of a running instance.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, stdout};
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
 
-use super::{Failure, output};
+use super::{Failure, output, watch};
 use crate::config::values;
 use crate::observe::client;
 use crate::observe::snapshot::Snapshot;
 use crate::observe::table::{self, Style};
-
-/// Cursor home, clear to the end of the screen.
-const REDRAW: &str = "\x1b[H\x1b[J";
 
 /// The flags of `stats`.
 #[derive(Debug, Args)]
@@ -60,7 +56,7 @@ pub(super) fn stats(args: &StatsArgs) -> Result<(), Failure> {
         let now = fetch()?;
         if !args.json {
             let text = table::render(&now, Style { since: same_instance(&before, &now), zeros: args.all });
-            output::print(&format!("{}{text}", if stdout().is_terminal() { REDRAW } else { "" }))?;
+            watch::show(&text)?;
         }
         before = now;
     }

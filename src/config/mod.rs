@@ -9,5 +9,5 @@ pub mod values;
 
 pub use file::{ConfigFile, FileError};
 pub use plan::{Choice, Force, HandbackChoice, Mode, Plan, Poll, Redirect, Treatment};
-pub use raw::{RunArgs, TreatmentArgs};
+pub use raw::{LogFormat, LogLevel, RunArgs, TreatmentArgs};
 pub use validate::{ConfigError, plan, treatment};

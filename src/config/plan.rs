@@ -1,6 +1,6 @@
 //! The validated plan of a run: what the rest of the program trusts.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -40,6 +40,8 @@ pub struct Plan {
     pub sticky: Duration,
     /// Age of a worker's heartbeat at which the XDP program passes frames to the kernel.
     pub stall: Duration,
+    /// Where Prometheus finds the metrics; `None` for nowhere.
+    pub metrics: Option<SocketAddr>,
     /// What the user should know about these settings, a line each.
     pub warnings: Vec<String>,
 }

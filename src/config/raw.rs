@@ -1,5 +1,6 @@
 //! The flags of `run` and `replay` as written; [`validate`](super::validate) settles what they mean together.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -152,7 +153,43 @@ pub struct RunArgs {
     #[arg(long, value_name = "MS", default_value_t = 100, value_parser = clap::value_parser!(u32).range(10..=60_000))]
     pub stall: u32,
 
+    /// Serve Prometheus metrics by HTTP at this address, path /metrics
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics: Option<SocketAddr>,
+
+    /// How messages are written to standard error
+    #[arg(long, value_enum, default_value_t)]
+    pub log: LogFormat,
+
+    /// Least important messages that are written
+    #[arg(long, value_enum, default_value_t)]
+    pub log_level: LogLevel,
+
     /// Print the summary at the end as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `--log`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum LogFormat {
+    /// A line each; with the priority that journald reads where standard error leads there.
+    #[default]
+    Text,
+    /// A JSON object each, with time and level.
+    Json,
+}
+
+/// `--log-level`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum LogLevel {
+    /// What ends it.
+    Error,
+    /// And what does not work as it should.
+    Warn,
+    /// And what it does.
+    #[default]
+    Info,
+    /// And details for the search of faults.
+    Debug,
 }

@@ -72,6 +72,7 @@ pub fn plan(args: &RunArgs) -> Result<Plan, ConfigError> {
         zero_copy: args.zero_copy,
         sticky: Duration::from_millis(args.sticky.into()),
         stall: Duration::from_millis(args.stall.into()),
+        metrics: args.metrics,
     })
 }
 

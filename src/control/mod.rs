@@ -3,6 +3,8 @@
 pub mod finding;
 pub mod gateway;
 pub mod preflight;
+mod publish;
 pub mod run;
+mod service;
 
 pub use run::{RunError, run};

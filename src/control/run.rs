@@ -1,6 +1,7 @@
 //! `run`: preflight, gateways up, events until a signal, gateways down.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -15,10 +16,11 @@ use thiserror::Error;
 
 use super::finding::{Finding, Level};
 use super::gateway::{Gateway, GatewayError, Shared};
-use super::preflight;
+use super::publish::Published;
+use super::{preflight, service};
 use crate::config::Plan;
 use crate::net::addresses::{Changes, Monitor};
-use crate::observe::server::{Server, ServerError};
+use crate::observe::server::ServerError;
 use crate::observe::snapshot::Snapshot;
 use crate::packet::{Idents, Transform, ident};
 use crate::worker::{Notifier, WorkerEnd};
@@ -35,6 +37,16 @@ pub enum RunError {
     /// The statistics socket is taken.
     #[error(transparent)]
     Statistics(#[from] ServerError),
+    /// The address of `--metrics` cannot be had.
+    #[error(
+        "--metrics {address}: {source}; give an address of this machine and a free port, such as 127.0.0.1:9435"
+    )]
+    Metrics {
+        /// What was asked for.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// A set-up call failed.
     #[error("{step}: {source}")]
     System {
@@ -76,7 +88,7 @@ pub fn run(plan: &Plan, say: &dyn Fn(&str)) -> Result<Ended, RunError> {
 
 struct Running {
     // Dropped before the gateways, whose counters it reads.
-    server: Option<Server>,
+    published: Option<Published>,
     gateways: Gateways,
     signals: Receiver<i32>,
     changes: Receiver<Changes>,
@@ -117,8 +129,10 @@ impl Running {
         let gateways: Gateways = Arc::new(Mutex::new(gateways));
         let started = Instant::now();
         let observed = (Arc::clone(&gateways), Arc::clone(&idents));
-        let server =
-            Server::start(&plan.interfaces, move || snapshot(&lock(&observed.0), &observed.1, started))?;
+        let published = Published::start(plan, move || snapshot(&lock(&observed.0), &observed.1, started))?;
+        if let Some(line) = published.describe() {
+            say(&line);
+        }
         for warning in &plan.warnings {
             say(&format!("warning: {warning}"));
         }
@@ -131,16 +145,29 @@ impl Running {
             say(&format!("scope: {family} to {prefix}, SA MTU {}, {mss}", rule.mtu));
         }
         let served: Vec<_> = lock(&gateways).iter().map(Gateway::describe).collect();
-        say(&format!("forwarding on {}", served.join(", ")));
-        Ok(Running { server: Some(server), gateways, signals, changes, ended, interval, idents, started })
+        let forwarding = format!("forwarding on {}", served.join(", "));
+        say(&forwarding);
+        service::ready(&forwarding);
+        Ok(Running {
+            published: Some(published),
+            gateways,
+            signals,
+            changes,
+            ended,
+            interval,
+            idents,
+            started,
+        })
     }
 
     /// Handles what happens until a signal asks for the end.
     fn serve(&mut self, say: &dyn Fn(&str)) -> Result<(), RunError> {
+        let watchdog = service::due();
         loop {
             select! {
                 recv(self.signals) -> _ => return Ok(()),
                 recv(self.ended) -> end => if let Ok(end) = end { self.worker_ended(&end, say)? },
+                recv(watchdog) -> _ => if lock(&self.gateways).iter().all(Gateway::beats) { service::alive() },
                 recv(self.interval) -> _ => self.end_interval(say),
                 recv(self.changes) -> changes => match changes {
                     Ok(changes) => self.follow(changes, say)?,
@@ -199,7 +226,8 @@ impl Running {
     }
 
     fn stop(mut self) -> Snapshot {
-        self.server = None;
+        service::stopping();
+        self.published = None;
         let mut gateways = lock(&self.gateways);
         for gateway in gateways.iter_mut() {
             gateway.stop();

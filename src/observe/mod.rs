@@ -1,7 +1,10 @@
 //! Reads snapshots; never touches the data path.
 
 pub mod client;
+pub mod exporter;
+pub mod latency;
 pub mod layout;
+pub mod metrics;
 pub mod server;
 pub mod snapshot;
 pub mod table;

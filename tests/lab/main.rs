@@ -8,6 +8,7 @@ mod fail_open;
 mod footprint;
 mod ipv6;
 mod notify;
+mod operate;
 mod order;
 mod policy;
 mod refusals;
