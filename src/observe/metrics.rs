@@ -171,11 +171,7 @@ impl Families<'_, '_> {
     ) -> fmt::Result {
         let mut family = self.encoder.encode_descriptor(name, help, unit.as_ref(), kind)?;
         for (labels, sample) in series {
-            // An empty label set would be written as {}.
-            match labels.is_empty() {
-                true => value(sample, family.encode_family(&NO_LABELS)?)?,
-                false => value(sample, family.encode_family(&labels)?)?,
-            }
+            value(sample, family.encode_family(&labels)?)?;
         }
         Ok(())
     }
@@ -222,8 +218,6 @@ impl Families<'_, '_> {
         self.family((name, help, Some(Unit::Seconds), MetricType::Histogram), series, value)
     }
 }
-
-const NO_LABELS: [(&str, &str); 0] = [];
 
 fn of(interface: &InterfaceSnapshot) -> Labels {
     vec![("interface", quoted(&interface.name))]

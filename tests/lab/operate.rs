@@ -82,12 +82,11 @@ fn the_service_manager_is_told_of_readiness_life_and_end() {
     let manager = UnixDatagram::bind(dir.path().join("notify")).unwrap();
     manager.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     // WATCHDOG_PID must be that of the process: the shell becomes it.
+    let become_it = "export WATCHDOG_PID=$$ WATCHDOG_USEC=400000 NOTIFY_SOCKET=$0; exec \"$@\"";
     let mut command = Command::new("sh");
     command
-        .args(["-c", "WATCHDOG_PID=$$ exec \"$@\"", "sh", binary().to_str().unwrap()])
-        .args(["run", "--iface", LAN, "--mtu", "1422", "--log", "json"])
-        .env("NOTIFY_SOCKET", dir.path().join("notify"))
-        .env("WATCHDOG_USEC", "400000");
+        .args(["-c", become_it, dir.path().join("notify").to_str().unwrap(), binary().to_str().unwrap()])
+        .args(["run", "--iface", LAN, "--mtu", "1422", "--log", "json"]);
     let daemon = Daemon::watch(lab.gateway.spawn(command).unwrap()).unwrap();
     let told = || {
         let mut message = [0; 1024];

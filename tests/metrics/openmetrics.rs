@@ -106,7 +106,9 @@ fn sample(line: &str) -> Sample {
     assert!(is_name(&name), "{line}");
     let mut rest = &line[name.len()..];
     let mut labels = BTreeMap::new();
-    if let Some(set) = rest.strip_prefix('{') {
+    if let Some(behind) = rest.strip_prefix("{}") {
+        rest = behind;
+    } else if let Some(set) = rest.strip_prefix('{') {
         rest = set;
         loop {
             let (label, value) = rest.split_once("=\"").expect(line);
