@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
  * LAN egress: lowers the MSS of a SYN or SYN-ACK that came out of the tunnel,
- * so that the LAN host sends segments that fit. The tunnel is known by its
- * source address: `routes` and `routes6` are the XDP program's maps.
+ * so that the LAN host sends segments that fit. The tunnel is known by the
+ * addresses, source and destination swapped: the maps are the XDP program's.
  */
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
@@ -32,23 +32,18 @@ struct {
 	__type(value, struct xf_counters);
 } counters SEC(".maps");
 
-/* The largest MSS for what comes from the source of `packet`; 0 if it is out of scope. */
+/* The largest MSS for a reply from behind the tunnel to a LAN host; 0 if it is out of scope. */
 static __always_inline __u16 limit_for(const struct xf_packet *packet)
 {
 	struct xf_route *route;
 
-	if (packet->v6) {
-		struct xf_prefix6 key = { .prefixlen = 128 };
-
-		__builtin_memcpy(key.addr, &packet->ip6->saddr, sizeof(key.addr));
-		route = bpf_map_lookup_elem(&routes6, &key);
-		return !route || route->flags & XF_ROUTE_LOCAL ? 0 : route->mss6;
-	}
-	struct xf_prefix4 key = { .prefixlen = 32 };
-
-	__builtin_memcpy(key.addr, &packet->ip->saddr, sizeof(key.addr));
-	route = bpf_map_lookup_elem(&routes, &key);
-	return !route || route->flags & XF_ROUTE_LOCAL ? 0 : route->mss4;
+	if (packet->v6)
+		route = xf_route6(&packet->ip6->daddr, &packet->ip6->saddr);
+	else
+		route = xf_route4(&packet->ip->daddr, &packet->ip->saddr);
+	if (!route || route->flags)
+		return 0;
+	return packet->v6 ? route->mss6 : route->mss4;
 }
 
 static __always_inline void clamp(struct __sk_buff *skb)

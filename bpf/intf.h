@@ -64,6 +64,7 @@ struct xf_prefix4 {
 };
 
 #define XF_ROUTE_LOCAL 1 /* an address of this machine: pass */
+#define XF_ROUTE_PASS  2 /* a hole in the prefix around it: pass */
 
 /* Key of the `routes6` longest-prefix map. */
 struct xf_prefix6 {
@@ -71,12 +72,29 @@ struct xf_prefix6 {
 	__u8 addr[16];
 };
 
-/* Value of the `routes` and `routes6` maps: what holds for packets to this prefix. */
+/*
+ * Keys of the `sources` and `sources6` longest-prefix maps. The selector comes first and counts in the prefix
+ * length (32 bits more), so that each has prefixes of its own.
+ */
+struct xf_source4 {
+	__u32 prefixlen;
+	__u32 selector;
+	__u8 addr[4];
+};
+
+struct xf_source6 {
+	__u32 prefixlen;
+	__u32 selector;
+	__u8 addr[16];
+};
+
+/* Value of the `routes` and `sources` maps: what holds for packets to this prefix, and from this prefix. */
 struct xf_route {
-	__u16 mtu;   /* SA MTU in bytes, IP header included */
-	__u16 mss4;  /* largest MSS for TCP over IPv4; 0: leave it alone */
-	__u16 mss6;  /* largest MSS for TCP over IPv6; 0: leave it alone */
-	__u16 flags; /* XF_ROUTE_* */
+	__u16 mtu;	/* SA MTU in bytes, IP header included */
+	__u16 mss4;	/* largest MSS for TCP over IPv4; 0: leave it alone */
+	__u16 mss6;	/* largest MSS for TCP over IPv6; 0: leave it alone */
+	__u16 flags;	/* XF_ROUTE_* */
+	__u32 selector; /* in `routes`: `sources` under this number says what holds; 0: the same for every source */
 };
 
 #define XF_META_MAGIC 0x78667261u
@@ -145,5 +163,6 @@ struct xf_live {
 
 #define XF_FLOW_SLOTS 65536 /* power of two */
 #define XF_DEAF_HOSTS 4096  /* entries of `deaf` and of `warned` */
+#define XF_ROUTES     65536 /* entries of each map of routes and of sources, at most */
 
 #endif

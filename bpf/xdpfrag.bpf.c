@@ -54,18 +54,11 @@ struct {
 	__type(value, struct xf_counters);
 } counters SEC(".maps");
 
-static __always_inline struct xf_route *route_to(const struct xf_packet *packet)
+static __always_inline struct xf_route *route_of(const struct xf_packet *packet)
 {
-	if (packet->v6) {
-		struct xf_prefix6 key = { .prefixlen = 128 };
-
-		__builtin_memcpy(key.addr, &packet->ip6->daddr, sizeof(key.addr));
-		return bpf_map_lookup_elem(&routes6, &key);
-	}
-	struct xf_prefix4 key = { .prefixlen = 32 };
-
-	__builtin_memcpy(key.addr, &packet->ip->daddr, sizeof(key.addr));
-	return bpf_map_lookup_elem(&routes, &key);
+	if (packet->v6)
+		return xf_route6(&packet->ip6->saddr, &packet->ip6->daddr);
+	return xf_route4(&packet->ip->saddr, &packet->ip->daddr);
 }
 
 /* fe80::/10 never leaves its link (RFC 4291 section 2.5.6), hence is in no tunnel. */
@@ -235,12 +228,12 @@ static __always_inline enum xf_reason oversize(struct xdp_md *ctx, const struct 
 static __always_inline enum xf_reason handle(struct xdp_md *ctx, void *end, __u32 frame_len,
 					     struct xf_packet *packet, struct xf_counters *count)
 {
-	struct xf_route *route = route_to(packet);
+	struct xf_route *route = route_of(packet);
 	enum xf_reason reason = XF_FITS;
 	struct xf_tcp tcp = {};
 	__u64 *stamp = NULL;
 
-	if (!route)
+	if (!route || route->flags & XF_ROUTE_PASS)
 		return XF_OUT_OF_SCOPE;
 	if (route->flags & XF_ROUTE_LOCAL)
 		return XF_LOCAL;

@@ -8,15 +8,18 @@ use std::path::{Path, PathBuf};
 const MAY_USE: &[(&str, &[&str])] = &[
     ("packet", &[]),
     ("ipsec", &[]),
-    ("net", &[]),
-    ("config", &["packet"]),
+    ("net", &["ipsec"]),
+    ("config", &["packet", "ipsec"]),
     ("observe", &["packet"]),
     ("xdp", &["packet", "config", "net"]),
     ("frame", &["packet"]),
     ("port", &["frame", "packet", "config", "xdp"]),
     ("handback", &["frame", "packet", "config", "xdp", "net"]),
     ("worker", &["port", "handback", "frame", "packet", "config", "observe", "xdp"]),
-    ("control", &["worker", "port", "handback", "frame", "packet", "config", "observe", "xdp", "net"]),
+    (
+        "control",
+        &["worker", "port", "handback", "frame", "packet", "config", "observe", "xdp", "net", "ipsec"],
+    ),
     ("lab", &["observe", "net"]),
     ("cli", &["control", "lab", "config", "observe", "packet", "ipsec", "net", "xdp"]),
 ];

@@ -89,6 +89,8 @@ fn sizes_are_those_of_the_header() {
     assert_eq!(Meta::SIZE, size("struct xf_meta"));
     assert_eq!(layout::PREFIX4_SIZE, size("struct xf_prefix4"));
     assert_eq!(layout::PREFIX6_SIZE, size("struct xf_prefix6"));
+    assert_eq!(layout::SOURCE4_SIZE, size("struct xf_source4"));
+    assert_eq!(layout::SOURCE6_SIZE, size("struct xf_source6"));
     assert_eq!(DeafHost::KEY_SIZE, size("struct xf_address"));
     assert_eq!(DeafHost::SIZE, size("struct xf_deaf"));
     assert_eq!(layout::Live::SIZE, size("struct xf_live"));
@@ -100,4 +102,6 @@ fn constants_are_those_of_the_header() {
     assert_eq!(u64::from(layout::META_MAGIC), define("XF_META_MAGIC"));
     assert!(define("XF_FLOW_SLOTS").is_power_of_two());
     assert_eq!(u64::from(layout::ROUTE_LOCAL), define("XF_ROUTE_LOCAL"));
+    assert_eq!(u64::from(layout::ROUTE_PASS), define("XF_ROUTE_PASS"));
+    assert_eq!(layout::MAX_ROUTES as u64, define("XF_ROUTES"));
 }

@@ -10,14 +10,10 @@ use serde::Serialize;
 
 use super::{Failure, output};
 use crate::ipsec::{Encapsulation, Esp, Mode, Outer, SaMtu};
+use crate::net::links::{self, Link, Tunnel};
 use crate::net::xfrm::{self, Policy, Sa};
 use crate::net::{addresses, route};
 use crate::observe::layout;
-
-/// XFRM_MODE_TRANSPORT and XFRM_MODE_TUNNEL of `linux/xfrm.h`.
-const MODES: [Mode; 2] = [Mode::Transport, Mode::Tunnel];
-/// UDP_ENCAP_ESPINUDP of `linux/udp.h`.
-const ESP_IN_UDP: u16 = 2;
 
 /// The flags of `mtu`.
 #[derive(Debug, Args)]
@@ -67,6 +63,10 @@ struct Row {
     algorithm: String,
     nat_t: bool,
     outer: Outer,
+    /// Of its XFRM interface; 0 for none.
+    if_id: u32,
+    /// Name of its XFRM interface or VTI.
+    interface: Option<String>,
     /// Destination prefixes of the policies that use it.
     selectors: Vec<String>,
     /// Sizes in bytes.
@@ -120,42 +120,47 @@ fn of_the_kernel(json: bool) -> Result<(), Failure> {
 fn rows() -> io::Result<Vec<Row>> {
     let local = addresses::local()?;
     let policies = xfrm::policies()?;
-    xfrm::states()?.into_iter().map(|sa| row(&sa, local.contains(&sa.src), &policies)).collect()
+    let links = links::all()?;
+    xfrm::states()?.into_iter().map(|sa| row(&sa, local.contains(&sa.src), &policies, &links)).collect()
 }
 
-fn row(sa: &Sa, outbound: bool, policies: &[Policy]) -> io::Result<Row> {
-    let peer = if outbound { sa.dst } else { sa.src };
-    let selectors = policies.iter().filter(|policy| outbound && policy.uses(sa));
+fn row(sa: &Sa, outbound: bool, policies: &[Policy], links: &[Link]) -> io::Result<Row> {
+    let (here, peer) = if outbound { (sa.src, sa.dst) } else { (sa.dst, sa.src) };
+    let served = policies.iter().filter(|policy| outbound && policy.uses(sa));
+    // An SA of a VTI has its mark, or none, and then its policies have it.
+    let marks: Vec<u32> = served.clone().map(|policy| policy.mark).chain([sa.mark]).map(|mark| mark.0).collect();
+    let through = |tunnel: &Tunnel| match tunnel {
+        Tunnel::IfId(id) => *id == sa.if_id,
+        Tunnel::Mark(mark) => *mark != 0 && marks.contains(mark),
+        Tunnel::External => false,
+    };
+    let interface = links.iter().find(|link| link.tunnel.as_ref().is_some_and(through));
     let mut row = Row {
         direction: if outbound { "out" } else { "in" },
         peer,
         spi: format!("{:#010x}", sa.spi),
-        mode: MODES.get(usize::from(sa.mode)).copied(),
+        mode: sa.mode(),
         algorithm: algorithm(sa),
-        nat_t: sa.encap == Some(ESP_IN_UDP),
-        outer: if peer.is_ipv4() { Outer::V4 } else { Outer::V6 },
-        selectors: selectors.map(|policy| format!("{}/{}", policy.dst.0, policy.dst.1)).collect(),
+        nat_t: sa.nat_t(),
+        outer: sa.outer(),
+        if_id: sa.if_id,
+        interface: interface.map(|link| link.name.clone()),
+        selectors: served.map(|policy| format!("{}/{}", policy.dst.0, policy.dst.1)).collect(),
         sizes: None,
         unknown: None,
     };
-    let path_mtu = route::path_mtu(peer)?;
-    match sizes(sa, &row, path_mtu) {
+    let path_mtu = route::path_mtu(peer, outbound.then_some(here), sa.output_mark)?;
+    match sizes(sa, path_mtu, peer) {
         Ok(sizes) => row.sizes = Some(sizes),
         Err(why) => row.unknown = Some(why),
     }
     Ok(row)
 }
 
-fn sizes(sa: &Sa, row: &Row, path_mtu: Option<u32>) -> Result<SaMtu, String> {
-    let mode = row.mode.ok_or_else(|| format!("mode {} is neither tunnel nor transport", sa.mode))?;
-    if sa.encap.is_some() && !row.nat_t {
-        return Err("encapsulated in something else than UDP".into());
-    }
-    let esp = Esp::from_kernel(&sa.cipher, sa.icv_bits).map_err(|error| error.to_string())?;
-    let path_mtu = path_mtu.ok_or_else(|| format!("no route to {}", row.peer))?;
-    Encapsulation { esp, mode, nat_t: row.nat_t, outer: row.outer }
-        .sa_mtu(path_mtu)
-        .ok_or_else(|| format!("nothing fits a path MTU of {path_mtu}"))
+fn sizes(sa: &Sa, path_mtu: Option<u32>, peer: IpAddr) -> Result<SaMtu, String> {
+    let encapsulation = sa.encapsulation()?;
+    let path_mtu = path_mtu.ok_or_else(|| format!("no route to {peer}"))?;
+    encapsulation.sa_mtu(path_mtu).ok_or_else(|| format!("nothing fits a path MTU of {path_mtu}"))
 }
 
 fn algorithm(sa: &Sa) -> String {
@@ -166,25 +171,42 @@ fn algorithm(sa: &Sa) -> String {
     }
 }
 
+fn mode(row: &Row) -> &'static str {
+    match row.mode {
+        Some(Mode::Tunnel) => "tunnel",
+        Some(Mode::Transport) => "transport",
+        None => "other",
+    }
+}
+
+/// Destinations, and the interface that leads to them.
+fn serves(row: &Row) -> String {
+    let interface = match (&row.interface, row.if_id) {
+        (Some(name), 0) => format!("via {name}"),
+        (Some(name), if_id) => format!("via {name} (if_id {if_id})"),
+        (None, 0) => String::new(),
+        (None, if_id) => format!("if_id {if_id}"),
+    };
+    format!("{} {interface}", row.selectors.join(" ")).trim().to_owned()
+}
+
 /// A table, and below it the derivations.
 fn report(rows: &[Row]) -> Result<String, std::fmt::Error> {
     if rows.is_empty() {
         return Ok(String::new());
     }
-    let mut table = layout::table(&["DIR", "PEER", "SPI", "SA MTU", "MSS 4/6", "FOR"]);
+    let mut table = layout::table(&["DIR", "PEER", "SPI", "MODE", "SA MTU", "MSS 4/6", "FOR"]);
     for row in rows {
         let [mtu, mss] = row.sizes.map_or(["?".into(), "?".into()], |sizes| {
             [sizes.mtu.to_string(), format!("{}/{}", sizes.mss4, sizes.mss6)]
         });
-        table.add_row([row.direction, &row.peer.to_string(), &row.spi, &mtu, &mss, &row.selectors.join(" ")]);
+        let peer = row.peer.to_string();
+        let serves = serves(row);
+        table.add_row([row.direction, &peer, &row.spi, mode(row), &mtu, &mss, &serves]);
     }
     let mut text = layout::text(&table);
     for row in rows {
-        let mode = match row.mode {
-            Some(Mode::Tunnel) => "tunnel",
-            Some(Mode::Transport) => "transport",
-            None => "other mode",
-        };
+        let mode = mode(row);
         let nat_t = if row.nat_t { " in UDP" } else { "" };
         writeln!(text, "\n{} {mode}, {}, over {}{nat_t}:", row.spi, row.algorithm, row.outer)?;
         match (&row.sizes, &row.unknown) {

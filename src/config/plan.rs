@@ -1,11 +1,14 @@
 //! The validated plan of a run: what the rest of the program trusts.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use clap::ValueEnum;
 use ipnet::IpNet;
 
+use super::values::Mss;
+use crate::ipsec::scope::{any, longest};
 use crate::packet::ident::Partition;
 use crate::packet::{Df, Rule, Tcp};
 
@@ -16,6 +19,8 @@ pub struct Plan {
     pub interfaces: Vec<String>,
     /// Scope and SA MTU, and what happens to the packets in it.
     pub treatment: Treatment,
+    /// `--mtu auto`: the kernel's tunnels are in scope besides.
+    pub auto: Option<Auto>,
     /// Whose oversize packets are served.
     pub force: Force,
     /// Whether senders of oversize packets are told the SA MTU besides.
@@ -57,14 +62,38 @@ pub struct Treatment {
     pub tcp: Tcp,
 }
 
-impl Treatment {
-    /// The rule of the longest prefix that holds `destination`.
-    pub fn rule(&self, destination: IpAddr) -> Option<Rule> {
+/// `--mtu auto`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Auto {
+    /// Tunnels are in scope as far as they lead to these prefixes; to anywhere if there is none.
+    pub within: Vec<IpNet>,
+    /// `--mss`.
+    pub mss: Mss,
+}
+
+/// What holds for packets between two prefixes: by destination, then by source. Of each the longest prefix that
+/// holds the address counts; `None`, and no prefix, is for packets that pass untouched.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scope(pub BTreeMap<IpNet, BTreeMap<IpNet, Option<Rule>>>);
+
+impl Scope {
+    /// The rule for packets from `source` to `destination`.
+    pub fn rule(&self, source: IpAddr, destination: IpAddr) -> Option<Rule> {
         // fe80::/10 never leaves its link (RFC 4291 section 2.5.6), hence is in no tunnel.
         if matches!(destination, IpAddr::V6(address) if address.is_unicast_link_local()) {
             return None;
         }
-        self.scope.iter().find(|(prefix, _)| prefix.contains(&destination)).map(|(_, rule)| *rule)
+        *longest(longest(&self.0, destination)?, source)?
+    }
+}
+
+impl From<&Treatment> for Scope {
+    /// By destination alone.
+    fn from(treatment: &Treatment) -> Scope {
+        let entry = |(prefix, rule): &(IpNet, Rule)| {
+            (*prefix, BTreeMap::from([(any(prefix.addr().is_ipv4()), Some(*rule))]))
+        };
+        Scope(treatment.scope.iter().map(entry).collect())
     }
 }
 

@@ -7,19 +7,21 @@ use clap::{Args, ValueEnum};
 
 use super::file::ConfigFile;
 use super::plan::{Choice, Force, HandbackChoice, Mode, Poll, Redirect};
-use super::values::{self, Destination, List, Mss, Queues};
+use super::values::{self, Destination, List, Mss, Mtu, Queues};
 use crate::packet::ident::Partition;
 use crate::packet::{Df, Tcp};
 
 /// What happens to which packets: the flags that `run` and `replay` share.
 #[derive(Debug, Clone, Args)]
 pub struct TreatmentArgs {
-    /// SA MTU in bytes: the largest inner IP packet one ESP packet can carry (68 to 65535)
-    #[arg(long, value_name = "BYTES", value_parser = values::mtu, allow_negative_numbers = true)]
-    pub mtu: u16,
+    /// SA MTU in bytes: the largest inner IP packet one ESP packet can carry (68 to 65535); or auto: that of
+    /// each IPsec tunnel of this machine, for the packets that go into it, while it is up (`run` only)
+    #[arg(long, value_name = "auto|BYTES", allow_negative_numbers = true)]
+    pub mtu: Mtu,
 
     /// Destination prefix in scope, IPv4 or IPv6, with its own SA MTU if it has one; may be repeated, the
-    /// longest prefix wins, and what no prefix holds passes untouched [default: 0.0.0.0/0 and ::/0]
+    /// longest prefix wins, and what no prefix holds passes untouched [default: 0.0.0.0/0 and ::/0]. With
+    /// --mtu auto: CIDR restricts it to this prefix, CIDR=BYTES serves all packets to this prefix by hand
     #[arg(long, value_name = "CIDR[=BYTES]")]
     pub dst: Vec<Destination>,
 

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::plan::{Mode, Plan, Redirect, Treatment};
+use super::plan::{Auto, Mode, Plan, Redirect, Treatment};
 use super::raw::{RunArgs, TreatmentArgs};
-use super::values::{Destination, Mss};
+use super::values::{Destination, Mss, Mtu};
 use crate::packet::{Rule, mss};
 
 /// Hosts take no smaller path MTU (RFC 8200 section 5), and neither does the kernel in front of an
@@ -28,6 +28,12 @@ pub enum ConfigError {
          that was handed back again; use --redirect oversize"
     )]
     RedirectAllGeneric,
+    /// There is no kernel to ask.
+    #[error(
+        "--mtu auto is for `run`, which follows the tunnels of this machine; for a capture give the SA MTU in bytes, \
+         such as --mtu 1422 (`xdpfrag mtu` shows it)"
+    )]
+    AutoOffline,
 }
 
 impl ConfigError {
@@ -40,6 +46,7 @@ impl ConfigError {
                     && value.parse().is_ok_and(|destination: Destination| destination.prefix == *prefix)
             }
             ConfigError::RedirectAllGeneric => flag == "redirect",
+            ConfigError::AutoOffline => flag == "mtu",
         }
     }
 }
@@ -54,12 +61,15 @@ pub fn plan(args: &RunArgs) -> Result<Plan, ConfigError> {
     if args.redirect == Redirect::All && args.mode == Mode::Generic {
         return Err(ConfigError::RedirectAllGeneric);
     }
-    let treatment = treatment(&args.treatment)?;
-    let raised = destinations(&args.treatment).into_iter().filter(|(prefix, mtu)| raised(*prefix, *mtu));
+    let auto = auto(&args.treatment);
+    let written = destinations(&args.treatment);
+    let treatment = written_treatment(&args.treatment)?;
+    let raised = written.into_iter().filter(|(prefix, mtu)| raised(*prefix, *mtu));
     Ok(Plan {
         warnings: raised.map(|(prefix, mtu)| too_narrow(prefix, mtu)).collect(),
         interfaces: args.iface.clone(),
         treatment,
+        auto,
         force: args.force,
         notify: args.notify,
         id_partition: args.id_partition,
@@ -76,31 +86,50 @@ pub fn plan(args: &RunArgs) -> Result<Plan, ConfigError> {
     })
 }
 
-/// The treatment for `run` and `replay`. For IPv6 an SA MTU below [`IPV6_MIN_MTU`] becomes that.
+/// The treatment for `replay`. For IPv6 an SA MTU below [`IPV6_MIN_MTU`] becomes that.
 pub fn treatment(args: &TreatmentArgs) -> Result<Treatment, ConfigError> {
-    let mut scope: Vec<(IpNet, Rule)> = Vec::new();
-    for (prefix, mtu) in destinations(args) {
-        if scope.iter().any(|(other, _)| *other == prefix) {
-            return Err(ConfigError::DuplicatePrefix(prefix));
-        }
-        let mtu = if raised(prefix, mtu) { IPV6_MIN_MTU } else { mtu };
-        let rule = Rule {
-            mtu,
-            mss4: mss_limit(args.mss, mss::mss4_for(mtu)),
-            mss6: mss_limit(args.mss, mss::mss6_for(mtu)),
-        };
-        scope.push((prefix, rule));
+    match args.mtu {
+        Mtu::Auto => Err(ConfigError::AutoOffline),
+        Mtu::Bytes(_) => written_treatment(args),
     }
+}
+
+/// The prefixes whose SA MTU is written, and what happens to packets.
+fn written_treatment(args: &TreatmentArgs) -> Result<Treatment, ConfigError> {
+    for (position, Destination { prefix, .. }) in args.dst.iter().enumerate() {
+        if args.dst[..position].iter().any(|other| other.prefix == *prefix) {
+            return Err(ConfigError::DuplicatePrefix(*prefix));
+        }
+    }
+    let written = destinations(args).into_iter();
+    let mut scope: Vec<_> = written.map(|(prefix, mtu)| (prefix, rule(prefix, mtu, args.mss))).collect();
     scope.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.prefix_len()));
     Ok(Treatment { scope, df: args.df.into(), tcp: args.tcp.into() })
 }
 
-/// The prefixes in scope, each with the SA MTU that was written for it.
+/// What holds for packets to `prefix` through an SA MTU of `mtu` bytes, which for IPv6 is [`IPV6_MIN_MTU`] at least.
+pub fn rule(prefix: IpNet, mtu: u16, mss: Mss) -> Rule {
+    let mtu = if raised(prefix, mtu) { IPV6_MIN_MTU } else { mtu };
+    Rule { mtu, mss4: mss_limit(mss, mss::mss4_for(mtu)), mss6: mss_limit(mss, mss::mss6_for(mtu)) }
+}
+
+/// The prefixes in scope whose SA MTU is written, each with it.
 fn destinations(args: &TreatmentArgs) -> Vec<(IpNet, u16)> {
-    if args.dst.is_empty() {
-        return vec![(Ipv4Net::default().into(), args.mtu), (Ipv6Net::default().into(), args.mtu)];
+    let written = |mtu: Option<u16>| -> Vec<(IpNet, u16)> {
+        args.dst.iter().filter_map(|dst| Some((dst.prefix, dst.mtu.or(mtu)?))).collect()
+    };
+    match args.mtu {
+        Mtu::Auto => written(None),
+        Mtu::Bytes(mtu) if args.dst.is_empty() => {
+            vec![(Ipv4Net::default().into(), mtu), (Ipv6Net::default().into(), mtu)]
+        }
+        Mtu::Bytes(mtu) => written(Some(mtu)),
     }
-    args.dst.iter().map(|Destination { prefix, mtu }| (*prefix, mtu.unwrap_or(args.mtu))).collect()
+}
+
+fn auto(args: &TreatmentArgs) -> Option<Auto> {
+    let within = args.dst.iter().filter(|dst| dst.mtu.is_none()).map(|dst| dst.prefix);
+    (args.mtu == Mtu::Auto).then(|| Auto { within: within.collect(), mss: args.mss })
 }
 
 fn raised(prefix: IpNet, mtu: u16) -> bool {
@@ -124,14 +153,16 @@ fn mss_limit(mss: Mss, fitting: u16) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
     use clap::Parser;
 
     use super::*;
-    use crate::config::Force;
+    use crate::config::{Force, Scope};
     use crate::packet::Tcp;
     use crate::packet::ident::Partition;
+
+    const ANY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
     #[derive(Parser)]
     struct Run {
@@ -145,11 +176,9 @@ mod tests {
 
     #[test]
     fn the_longest_prefix_wins() {
-        let scope =
-            planned("--iface a --mtu 1422 --dst 10.0.0.0/8 --dst 10.1.0.0/16=1400 --dst 0.0.0.0/0=1300")
-                .unwrap()
-                .treatment;
-        let mtu = |address: &str| scope.rule(address.parse::<IpAddr>().unwrap()).unwrap().mtu;
+        let plan = planned("--iface a --mtu 1422 --dst 10.0.0.0/8 --dst 10.1.0.0/16=1400 --dst 0.0.0.0/0=1300");
+        let scope = Scope::from(&plan.unwrap().treatment);
+        let mtu = |address: &str| scope.rule(ANY, address.parse().unwrap()).unwrap().mtu;
         assert_eq!([mtu("10.1.2.3"), mtu("10.2.0.1"), mtu("192.0.2.1")], [1400, 1422, 1300]);
     }
 
@@ -167,7 +196,11 @@ mod tests {
     #[test]
     fn ipv6_keeps_to_its_least_mtu() {
         let narrow = planned("--iface a --mtu 1200").unwrap();
-        let rule = |address: &str| narrow.treatment.rule(address.parse::<IpAddr>().unwrap());
+        let scope = Scope::from(&narrow.treatment);
+        let rule = |to: &str| -> Option<Rule> {
+            let to: IpAddr = to.parse().unwrap();
+            scope.rule(if to.is_ipv4() { ANY } else { Ipv6Addr::LOCALHOST.into() }, to)
+        };
         assert_eq!(rule("198.18.0.2").unwrap().mtu, 1200);
         let six = rule("2001:db8::2").unwrap();
         assert_eq!((six.mtu, six.mss6), (1280, Some(1220)));
@@ -177,6 +210,25 @@ mod tests {
         let apart = planned("--iface a --mtu 1200 --dst 10.0.0.0/8 --dst 2001:db8::/32=1400").unwrap();
         assert_eq!(apart.treatment.scope[0].1.mss6, Some(1340));
         assert!(apart.warnings.is_empty());
+    }
+
+    #[test]
+    fn auto_is_restricted_and_overridden_by_destinations() {
+        let auto = |flags: &str| {
+            let plan = planned(&format!("--iface a --mtu auto {flags}")).unwrap();
+            let text = |nets: Vec<IpNet>| nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+            let fixed: Vec<_> = plan.treatment.scope.iter().map(|(p, r)| format!("{p}={}", r.mtu)).collect();
+            (text(plan.auto.unwrap().within), fixed.join(" "))
+        };
+        assert_eq!(auto(""), (String::new(), String::new()));
+        assert_eq!(auto("--dst 10.0.0.0/8"), ("10.0.0.0/8".into(), String::new()));
+        assert_eq!(
+            auto("--dst 10.0.0.0/8 --dst 10.1.0.0/16=1400"),
+            ("10.0.0.0/8".into(), "10.1.0.0/16=1400".into())
+        );
+        let twice = planned("--iface a --mtu auto --dst 10.0.0.0/8 --dst 10.0.0.0/8=1400");
+        assert_eq!(twice, Err(ConfigError::DuplicatePrefix("10.0.0.0/8".parse().unwrap())));
+        assert_eq!(planned("--iface a --mtu 1422").unwrap().auto, None);
     }
 
     #[test]

@@ -49,6 +49,23 @@ pub fn mtu(text: &str) -> Result<u16, String> {
         .map_err(|_| "above 65535 bytes, the longest IPv4 packet (RFC 791 section 3.1)".to_owned())
 }
 
+/// `--mtu`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mtu {
+    /// From the kernel's tunnels.
+    Auto,
+    /// This many bytes.
+    Bytes(u16),
+}
+
+impl FromStr for Mtu {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" { Ok(Mtu::Auto) } else { mtu(text).map(Mtu::Bytes) }
+    }
+}
+
 /// `--id-partition`.
 pub fn id_partition(text: &str) -> Result<Partition, String> {
     let parts = text.split_once('/').and_then(|(part, of)| Some((part.parse().ok()?, of.parse().ok()?)));

@@ -2,18 +2,18 @@
 
 mod report;
 
-use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crossbeam::channel::Sender;
-use ipnet::IpNet;
 use thiserror::Error;
 
-use crate::config::{Force, Plan, Redirect, Treatment};
+use super::scope::Applied;
+use super::tunnels::{self, Found, Tunnels};
+use crate::config::values::Mss;
+use crate::config::{Auto, Force, Plan, Redirect, Scope, Treatment};
 use crate::handback::{self, Chosen, Handback, HandbackConfig, OpenError};
 use crate::net::links::Link;
 use crate::net::{addresses, ethtool, links};
@@ -22,7 +22,7 @@ use crate::port::{Port, XskConfig, XskError, XskPort};
 use crate::worker::{Notifier, Turn, Worker, WorkerConfig, WorkerEnd};
 use crate::xdp::{
     AttachError, Attached, ClampLink, ClampProgram, Error as XdpError, FrameLimits, LanConfig, LanProgram,
-    Patience, Route, XdpMode,
+    Patience, XdpMode,
 };
 
 /// A gateway could not be brought up; what had been done is undone.
@@ -71,6 +71,9 @@ pub enum GatewayError {
     },
 }
 
+/// Longest packet that a hand-back carries, bytes: so long are the fragments where an SA MTU is longer.
+const LONGEST_MTU: u16 = (handback::inject::MAX_FRAME - ether::MAX_HEADER_LEN) as u16;
+
 /// What the gateways of a run share.
 #[derive(Debug, Clone)]
 pub struct Shared {
@@ -97,7 +100,13 @@ pub struct Gateway {
     mode: XdpMode,
     handback: &'static str,
     treatment: Arc<Treatment>,
-    local: BTreeSet<IpAddr>,
+    auto: Option<Auto>,
+    /// What is in the maps.
+    applied: Applied,
+    /// The same for workers that get frames without metadata.
+    scope: Arc<RwLock<Scope>>,
+    /// `--mtu auto`: the tunnels behind the scope.
+    found: Found,
 }
 
 impl Gateway {
@@ -124,9 +133,6 @@ impl Gateway {
             queues: link.rx_queues,
             lan_mtu: link.mtu,
         })?;
-        for (prefix, rule) in &treatment.scope {
-            program.set_route(*prefix, Route::Tunnel(*rule))?;
-        }
         let clamp = ClampProgram::load(program.route_maps())?;
         // Attached while its map of sockets is empty, it passes everything. Some drivers change their
         // number of queues now (virtio-net), so that they are counted afterwards.
@@ -150,11 +156,16 @@ impl Gateway {
             link,
             handback: "",
             treatment,
-            local: BTreeSet::new(),
+            auto: plan.auto.clone(),
+            applied: Applied::default(),
+            scope: Arc::default(),
+            found: Found::default(),
         };
         gateway.follow_addresses()?;
+        gateway.apply(Scope::from(&plan.treatment))?;
         gateway.start_workers(plan, shared, say)?;
-        if plan.treatment.scope.iter().any(|(_, rule)| rule.mss4.or(rule.mss6).is_some()) {
+        let clamped = plan.treatment.scope.iter().any(|(_, rule)| rule.mss4.or(rule.mss6).is_some());
+        if clamped || plan.auto.as_ref().is_some_and(|auto| auto.mss != Mss::Off) {
             let link = gateway.clamp.attach(gateway.link.index)?;
             say(&format!("{interface}: MSS clamped on the way to the LAN ({})", link.method().label()));
             gateway.clamp_link = Some(link);
@@ -207,7 +218,8 @@ impl Gateway {
             let spawn = |source| GatewayError::Spawn { interface: interface.clone(), queue, source };
             let socket = socket.map_err(spawn)?;
             let heartbeat = self.program.heartbeats().of(queue);
-            let mut turn = Turn::new(port, handback, shared.transform.clone(), Arc::clone(&self.treatment));
+            let mut turn = Turn::new(port, handback, shared.transform.clone(), Arc::clone(&self.treatment))
+                .following(Arc::clone(&self.scope));
             if let Some(notifier) = &shared.notifier {
                 turn = turn.notifying(Arc::clone(notifier));
             }
@@ -234,7 +246,8 @@ impl Gateway {
         Ok(())
     }
 
-    /// Longest frame that a worker may have to hand back: a fragment, or a frame that fits, as it came.
+    /// Longest frame that a worker may have to hand back: a fragment, or a frame that fits, as it came. Neither is
+    /// longer than what it receives, so that an SA MTU that grows needs no more than the LAN's MTU.
     /// What is longer than any hand-back can carry stays with the XDP program.
     fn longest_output(&self) -> usize {
         let mtus = self.treatment.scope.iter().map(|(_, rule)| u32::from(rule.mtu));
@@ -252,21 +265,39 @@ impl Gateway {
     /// # Errors
     /// If they cannot be read, or the map is full.
     pub fn follow_addresses(&mut self) -> Result<(), GatewayError> {
-        let now = addresses::local()
-            .map_err(|source| GatewayError::Netlink { interface: self.name().to_owned(), source })?;
-        for address in now.difference(&self.local) {
-            self.program.set_local(*address)?;
+        let now = addresses::local().map_err(|source| self.unread(source))?;
+        Ok(self.applied.follow_addresses(&self.program, now)?)
+    }
+
+    /// Changes what is in scope, under traffic.
+    ///
+    /// # Errors
+    /// If a map is full.
+    pub fn apply(&mut self, scope: Scope) -> Result<(), GatewayError> {
+        self.applied.apply(&self.program, &scope)?;
+        let mut shared = self.scope.write().unwrap_or_else(PoisonError::into_inner);
+        if *shared != scope {
+            *shared = scope;
         }
-        for address in self.local.difference(&now) {
-            // The address may be a prefix of the scope as well: back to that.
-            let prefix = IpNet::from(*address);
-            match self.treatment.scope.iter().find(|(scope, _)| *scope == prefix) {
-                Some((_, rule)) => self.program.set_route(prefix, Route::Tunnel(*rule))?,
-                None => self.program.remove_route(prefix)?,
-            }
-        }
-        self.local = now;
         Ok(())
+    }
+
+    /// With `--mtu auto`, serves `tunnels` from now on; answers what is different, a line each.
+    ///
+    /// # Errors
+    /// If the kernel does not answer for a route, or a map is full.
+    pub fn follow_tunnels(&mut self, tunnels: &Tunnels) -> Result<Vec<String>, GatewayError> {
+        let Some(auto) = &self.auto else { return Ok(Vec::new()) };
+        let found = tunnels.scope(&self.link, auto, &self.treatment, LONGEST_MTU);
+        let found = found.map_err(|source| self.unread(source))?;
+        self.apply(found.scope.clone())?;
+        let changes = tunnels::changes(&self.found.table, &found.table);
+        self.found = found;
+        Ok(changes)
+    }
+
+    fn unread(&self, source: io::Error) -> GatewayError {
+        GatewayError::Netlink { interface: self.name().to_owned(), source }
     }
 
     /// Takes note of a changed MTU of the interface; `false` if the interface is gone.

@@ -1,10 +1,13 @@
 //! Brings gateways up, keeps them in step with the machine, and takes them down.
 
+mod follow;
 pub mod finding;
 pub mod gateway;
 pub mod preflight;
 mod publish;
 pub mod run;
+pub mod scope;
 mod service;
+pub mod tunnels;
 
 pub use run::{RunError, run};

@@ -15,10 +15,13 @@ use signal_hook::iterator::Signals;
 use thiserror::Error;
 
 use super::finding::{Finding, Level};
+use super::follow::Follower;
 use super::gateway::{Gateway, GatewayError, Shared};
 use super::publish::Published;
+use super::tunnels::Tunnels;
 use super::{preflight, service};
-use crate::config::Plan;
+use crate::config::{Plan, Treatment};
+use crate::ipsec::scope::any;
 use crate::net::addresses::{Changes, Monitor};
 use crate::observe::server::ServerError;
 use crate::observe::snapshot::Snapshot;
@@ -92,6 +95,8 @@ struct Running {
     gateways: Gateways,
     signals: Receiver<i32>,
     changes: Receiver<Changes>,
+    follower: Follower,
+    treatment: Treatment,
     ended: Receiver<WorkerEnd>,
     /// Fires when a reassembly time is over.
     interval: Receiver<Instant>,
@@ -108,6 +113,10 @@ impl Running {
         }
         // Before the addresses are read, so that no change is missed.
         let changes = monitor().map_err(|source| RunError::System { step: "watching interfaces", source })?;
+        let follower = Follower::start(plan).map_err(|source| RunError::System {
+            step: "--mtu auto: watching the kernel's IPsec (XFRM: modprobe xfrm_user; needs CAP_NET_ADMIN)",
+            source,
+        })?;
         let notifier = match plan.notify {
             true => {
                 let open = Notifier::open();
@@ -136,28 +145,29 @@ impl Running {
         for warning in &plan.warnings {
             say(&format!("warning: {warning}"));
         }
-        for (prefix, rule) in &plan.treatment.scope {
-            let (family, mss) = match prefix {
-                IpNet::V4(_) => ("IPv4", rule.mss4),
-                IpNet::V6(_) => ("IPv6", rule.mss6),
-            };
-            let mss = mss.map_or("MSS left alone".into(), |mss| format!("MSS {mss}"));
-            say(&format!("scope: {family} to {prefix}, SA MTU {}, {mss}", rule.mtu));
+        for line in scope_lines(plan) {
+            say(&line);
         }
-        let served: Vec<_> = lock(&gateways).iter().map(Gateway::describe).collect();
-        let forwarding = format!("forwarding on {}", served.join(", "));
-        say(&forwarding);
-        service::ready(&forwarding);
-        Ok(Running {
+        let mut running = Running {
             published: Some(published),
             gateways,
             signals,
             changes,
+            follower,
+            treatment: plan.treatment.clone(),
             ended,
             interval,
             idents,
             started,
-        })
+        };
+        if plan.auto.is_some() {
+            running.follow_tunnels(say)?;
+        }
+        let served: Vec<_> = lock(&running.gateways).iter().map(Gateway::describe).collect();
+        let forwarding = format!("forwarding on {}", served.join(", "));
+        say(&forwarding);
+        service::ready(&forwarding);
+        Ok(running)
     }
 
     /// Handles what happens until a signal asks for the end.
@@ -169,6 +179,11 @@ impl Running {
                 recv(self.ended) -> end => if let Ok(end) = end { self.worker_ended(&end, say)? },
                 recv(watchdog) -> _ => if lock(&self.gateways).iter().all(Gateway::beats) { service::alive() },
                 recv(self.interval) -> _ => self.end_interval(say),
+                recv(self.follower.news) -> news => match news {
+                    Ok(()) => self.follower.changed(),
+                    Err(_) => return Err(RunError::Lost("the kernel ended the watch on tunnels".into())),
+                },
+                recv(self.follower.due) -> _ => self.follow_tunnels(say)?,
                 recv(self.changes) -> changes => match changes {
                     Ok(changes) => self.follow(changes, say)?,
                     Err(_) => return Err(RunError::Lost("the kernel ended the watch on interfaces".into())),
@@ -225,6 +240,40 @@ impl Running {
         Ok(())
     }
 
+    /// Serves the tunnels as they are now. What cannot be read now is tried again; until then the tunnels are served as
+    /// they were.
+    fn follow_tunnels(&mut self, say: &dyn Fn(&str)) -> Result<(), RunError> {
+        let (gateways, treatment) = (&self.gateways, &self.treatment);
+        let looked = self.follower.look(|tunnels| {
+            let mut lines = Vec::new();
+            for gateway in lock(gateways).iter_mut() {
+                let interface = gateway.name().to_owned();
+                let changes = gateway.follow_tunnels(tunnels)?;
+                lines.extend(changes.into_iter().map(|change| format!("{interface}: auto: {change}")));
+            }
+            Ok::<_, GatewayError>((lines, tunnels.advice(treatment)))
+        });
+        match looked {
+            Ok(Ok((lines, advice))) => {
+                for line in lines {
+                    say(&line);
+                }
+                for line in self.follower.unsaid(advice) {
+                    say(&format!("warning: {line}"));
+                }
+                Ok(())
+            }
+            Ok(Err(GatewayError::Netlink { source, .. })) | Err(source) => {
+                let line = format!("warning: cannot read the tunnels of this machine: {source}; trying again");
+                for line in self.follower.unsaid(vec![line]) {
+                    say(&line);
+                }
+                Ok(())
+            }
+            Ok(Err(error)) => Err(error.into()),
+        }
+    }
+
     fn stop(mut self) -> Snapshot {
         service::stopping();
         self.published = None;
@@ -249,6 +298,52 @@ fn snapshot(gateways: &[Gateway], idents: &Idents, started: Instant) -> Snapshot
         idents_reused: idents.wrap_risk(),
         interfaces: gateways.iter().map(Gateway::snapshot).collect(),
     }
+}
+
+/// What is in scope, in words.
+fn scope_lines(plan: &Plan) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (prefix, rule) in &plan.treatment.scope {
+        let (family, mss) = match prefix {
+            IpNet::V4(_) => ("IPv4", rule.mss4),
+            IpNet::V6(_) => ("IPv6", rule.mss6),
+        };
+        let mss = mss.map_or("MSS left alone".into(), |mss| format!("MSS {mss}"));
+        let what = match prefix.prefix_len() {
+            0 => format!("all {family} packets that are forwarded"),
+            _ => format!("{family} packets to {prefix}"),
+        };
+        lines.push(format!("scope: {what}, SA MTU {}, {mss}", rule.mtu));
+    }
+    match &plan.auto {
+        Some(auto) if auto.within.is_empty() => {
+            lines.push("scope: packets that go into an IPsec tunnel, each with its SA MTU".into());
+        }
+        Some(auto) => {
+            let within: Vec<String> = auto.within.iter().map(ToString::to_string).collect();
+            let within = within.join(" or ");
+            lines.push(format!("scope: packets to {within} that go into an IPsec tunnel, each with its SA MTU"));
+        }
+        None => lines.extend(too_wide(plan)),
+    }
+    lines
+}
+
+/// A warning if everything is in scope although IPsec policies take less.
+fn too_wide(plan: &Plan) -> Option<String> {
+    let everything = |v4| plan.treatment.scope.iter().any(|(prefix, _)| *prefix == any(v4));
+    // No IPsec to be read here: nothing to say.
+    let tunnels = Tunnels::destinations().unwrap_or_default();
+    let narrower = tunnels.iter().filter(|to| everything(to.addr().is_ipv4()) && to.prefix_len() > 0);
+    let flags: Vec<String> = narrower.map(|to| format!("--dst {to}")).collect();
+    let wide = tunnels.iter().any(|to| to.prefix_len() == 0);
+    (!flags.is_empty() && !wide).then(|| {
+        format!(
+            "warning: packets that go into no tunnel are fragmented and edited, too; to serve only what IPsec policies \
+             encrypt give --mtu auto, or {}",
+            flags.join(" ")
+        )
+    })
 }
 
 fn refuse_or_warn(interface: &str, plan: &Plan, say: &dyn Fn(&str)) -> Result<(), RunError> {

@@ -4,6 +4,7 @@
 
 pub mod esp;
 pub mod mtu;
+pub mod scope;
 
 pub use esp::{Esp, UnknownEsp};
 pub use mtu::{Encapsulation, Mode, Outer, SaMtu};

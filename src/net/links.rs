@@ -5,7 +5,7 @@ use std::path::Path;
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
+    InfoData, InfoVti, InfoXfrm, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 
@@ -44,6 +44,8 @@ pub struct Link {
     pub rx_queues: u32,
     /// XDP program that is attached.
     pub xdp: Option<AttachedXdp>,
+    /// What makes it an XFRM interface or a VTI.
+    pub tunnel: Option<Tunnel>,
     /// Bus and device name of the hardware, such as `pci` and `0000:00:03.0`.
     pub parent_device: Option<(String, String)>,
 }
@@ -55,6 +57,17 @@ pub struct AttachedXdp {
     pub program_id: u32,
     /// `native`, `generic` or `offloaded`.
     pub mode: &'static str,
+}
+
+/// How an XFRM interface or a VTI finds its policies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tunnel {
+    /// XFRM interface: by this `if_id`, never 0.
+    IfId(u32),
+    /// VTI: by this mark (its output key).
+    Mark(u32),
+    /// XFRM interface that takes the `if_id` from each route (`external`).
+    External,
 }
 
 impl Link {
@@ -129,6 +142,7 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
                 for info in infos {
                     match info {
                         LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
+                        LinkInfo::Data(data) => link.tunnel = tunnel(&data),
                         LinkInfo::PortKind(kind) => link.member_of = Some(kind.to_string()),
                         _ => {}
                     }
@@ -157,6 +171,26 @@ fn attached_xdp(attributes: &[LinkXdp]) -> Option<AttachedXdp> {
         }
     }
     mode.map(|mode| AttachedXdp { program_id, mode })
+}
+
+fn tunnel(data: &InfoData) -> Option<Tunnel> {
+    match data {
+        InfoData::Xfrm(infos) => {
+            let if_id = infos.iter().find_map(|info| match info {
+                InfoXfrm::IfId(id) => Some(*id),
+                _ => None,
+            });
+            Some(if_id.filter(|id| *id != 0).map_or(Tunnel::External, Tunnel::IfId))
+        }
+        InfoData::Vti(infos) => {
+            let key = infos.iter().find_map(|info| match info {
+                InfoVti::OKey(key) => Some(*key),
+                _ => None,
+            });
+            Some(Tunnel::Mark(key.unwrap_or(0)))
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]

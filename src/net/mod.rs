@@ -3,6 +3,7 @@
 //! Everything here speaks for the network namespace of the calling thread.
 
 pub mod addresses;
+pub mod changes;
 pub mod ethtool;
 mod generic;
 pub mod links;
@@ -14,6 +15,7 @@ pub mod xdp_features;
 pub mod xfrm;
 
 pub use addresses::Monitor;
+pub use changes::Changes;
 pub use ethtool::Ethtool;
 pub use links::Link;
 pub use xdp_features::XdpFeatures;

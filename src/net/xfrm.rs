@@ -3,16 +3,23 @@
 use std::io;
 use std::net::IpAddr;
 
-use netlink_packet_xfrm::constants::{AF_INET6, XFRM_POLICY_OUT};
+use netlink_packet_xfrm::constants::{
+    AF_INET, AF_INET6, AF_UNSPEC, XFRM_POLICY_ALLOW, XFRM_POLICY_OUT, XFRM_POLICY_TYPE_SUB,
+};
 use netlink_packet_xfrm::policy::DelGetMessage as PolicyRequest;
 use netlink_packet_xfrm::state::GetDumpMessage;
 use netlink_packet_xfrm::{Address, UserPolicyId, UserTemplate, XfrmAttrs, XfrmMessage};
 use netlink_sys::protocols::NETLINK_XFRM;
 
 use super::netlink::Connection;
+use crate::ipsec::{Encapsulation, Esp, Mode, Outer};
 
 /// IPPROTO_ESP.
 const ESP: u8 = 50;
+/// XFRM_MODE_TRANSPORT and XFRM_MODE_TUNNEL of `linux/xfrm.h`.
+const MODES: [Mode; 2] = [Mode::Transport, Mode::Tunnel];
+/// UDP_ENCAP_ESPINUDP of `linux/udp.h`.
+const ESP_IN_UDP: u16 = 2;
 
 /// An ESP security association.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +34,12 @@ pub struct Sa {
     pub reqid: u32,
     /// XFRM interface that it belongs to; 0 for none.
     pub if_id: u32,
+    /// Mark of the policies that it serves: value and mask.
+    pub mark: (u32, u32),
+    /// Mark of the packets that leave by it: what the path to the peer is looked up with.
+    pub output_mark: u32,
+    /// Family (AF_*) of the packets that it takes; 0 for both.
+    pub inner_family: u16,
     /// XFRM_MODE_*.
     pub mode: u8,
     /// Name of the cipher or AEAD in the kernel's crypto API.
@@ -46,9 +59,21 @@ pub struct Policy {
     pub src: (IpAddr, u8),
     /// Destination prefix.
     pub dst: (IpAddr, u8),
+    /// The lowest number comes first.
+    pub priority: u32,
+    /// Grows with each policy that is added.
+    pub index: u32,
     /// XFRM interface that it belongs to; 0 for none.
     pub if_id: u32,
-    /// Which SAs it takes, innermost first.
+    /// Packet mark that it asks for: value and mask.
+    pub mark: (u32, u32),
+    /// Index of the out-device that it asks for; 0 for any.
+    pub oif: u32,
+    /// It selects by protocol, port or user, too, or is a sub-policy.
+    pub upper: bool,
+    /// It lets packets go (on or out); else it drops them.
+    pub allow: bool,
+    /// Which SAs it takes, innermost first; none to leave packets as they are.
     pub templates: Vec<Template>,
 }
 
@@ -59,20 +84,61 @@ pub struct Template {
     pub src: IpAddr,
     /// The other end.
     pub dst: IpAddr,
-    /// 0 matches any.
+    /// That of the SA.
     pub reqid: u32,
     /// XFRM_MODE_*.
     pub mode: u8,
 }
 
+impl Sa {
+    /// Tunnel or transport; `None` for another mode.
+    pub fn mode(&self) -> Option<Mode> {
+        MODES.get(usize::from(self.mode)).copied()
+    }
+
+    /// True if ESP is in UDP (RFC 3948).
+    pub fn nat_t(&self) -> bool {
+        self.encap == Some(ESP_IN_UDP)
+    }
+
+    /// IP version around ESP.
+    pub fn outer(&self) -> Outer {
+        if self.dst.is_ipv4() { Outer::V4 } else { Outer::V6 }
+    }
+
+    /// How it wraps packets.
+    ///
+    /// # Errors
+    /// Why that is not known.
+    pub fn encapsulation(&self) -> Result<Encapsulation, String> {
+        let mode =
+            self.mode().ok_or_else(|| format!("mode {} is neither tunnel nor transport", self.mode))?;
+        if self.encap.is_some() && !self.nat_t() {
+            return Err("encapsulated in something else than UDP".into());
+        }
+        let esp = Esp::from_kernel(&self.cipher, self.icv_bits).map_err(|error| error.to_string())?;
+        Ok(Encapsulation { esp, mode, nat_t: self.nat_t(), outer: self.outer() })
+    }
+}
+
+impl Template {
+    /// True for tunnel mode.
+    pub fn tunnel(&self) -> bool {
+        MODES.get(usize::from(self.mode)) == Some(&Mode::Tunnel)
+    }
+}
+
 impl Policy {
-    /// True if packets of this policy may leave by `sa` (`xfrm_state_look_at`, `xfrm_tmpl_resolve_one`).
+    /// True if packets of this policy may leave by `sa` (`xfrm_state_find()`, `xfrm_tmpl_resolve_one()`).
     pub fn uses(&self, sa: &Sa) -> bool {
+        let family = if self.dst.0.is_ipv4() { AF_INET } else { AF_INET6 };
         self.if_id == sa.if_id
+            && (sa.inner_family == AF_UNSPEC || sa.inner_family == family)
+            && self.mark.0 & self.mark.1 & sa.mark.1 == sa.mark.0
             && self.templates.iter().any(|template| {
                 let any_or = |wanted: IpAddr, is| wanted.is_unspecified() || wanted == is;
                 template.mode == sa.mode
-                    && (template.reqid == 0 || template.reqid == sa.reqid)
+                    && template.reqid == sa.reqid
                     && any_or(template.src, sa.src)
                     && any_or(template.dst, sa.dst)
             })
@@ -86,7 +152,7 @@ pub fn states() -> io::Result<Vec<Sa>> {
     Ok(messages.into_iter().filter_map(state).collect())
 }
 
-/// Every outbound policy that encrypts. Needs CAP_NET_ADMIN.
+/// Every outbound policy. Needs CAP_NET_ADMIN.
 pub fn policies() -> io::Result<Vec<Policy>> {
     let request = PolicyRequest { user_policy_id: UserPolicyId::default(), nlas: Vec::new() };
     let messages = Connection::open(NETLINK_XFRM)?.dump(XfrmMessage::GetPolicy(request))?;
@@ -99,12 +165,16 @@ fn state(message: XfrmMessage) -> Option<Sa> {
     if info.id.proto != ESP {
         return None;
     }
+
     let mut sa = Sa {
         src: address(&info.saddr, info.family),
         dst: address(&info.id.daddr, info.family),
         spi: info.id.spi,
         reqid: info.reqid,
         if_id: 0,
+        mark: (0, 0),
+        output_mark: 0,
+        inner_family: info.selector.family,
         mode: info.mode,
         cipher: String::new(),
         authenticator: None,
@@ -125,10 +195,13 @@ fn state(message: XfrmMessage) -> Option<Sa> {
             }
             XfrmAttrs::EncapsulationTemplate(encap) => sa.encap = Some(encap.encap_type),
             XfrmAttrs::IfId(id) => sa.if_id = id,
+            XfrmAttrs::Mark(mark) => sa.mark = (mark.value, mark.mask),
+            XfrmAttrs::MarkVal(mark) => sa.output_mark = mark,
             _ => {}
         }
     }
-    Some(sa)
+    // A larval SA, on which the peers are yet to agree, has none, and no packet leaves by it.
+    (!sa.cipher.is_empty()).then_some(sa)
 }
 
 fn policy(message: XfrmMessage) -> Option<Policy> {
@@ -138,20 +211,29 @@ fn policy(message: XfrmMessage) -> Option<Policy> {
         return None;
     }
     let selector = info.selector;
+    let ports = selector.sport_mask != 0 || selector.dport_mask != 0;
     let mut policy = Policy {
         src: (address(&selector.saddr, selector.family), selector.prefixlen_s),
         dst: (address(&selector.daddr, selector.family), selector.prefixlen_d),
+        priority: info.priority,
+        index: info.index,
         if_id: 0,
+        mark: (0, 0),
+        oif: u32::try_from(selector.ifindex).unwrap_or(0),
+        upper: selector.proto != 0 || ports || selector.user != 0,
+        allow: info.action == XFRM_POLICY_ALLOW,
         templates: Vec::new(),
     };
     for attribute in message.nlas {
         match attribute {
             XfrmAttrs::Template(templates) => policy.templates = templates.iter().map(template).collect(),
             XfrmAttrs::IfId(id) => policy.if_id = id,
+            XfrmAttrs::Mark(mark) => policy.mark = (mark.value, mark.mask),
+            XfrmAttrs::PolicyType(kind) => policy.upper |= kind.ptype == XFRM_POLICY_TYPE_SUB,
             _ => {}
         }
     }
-    (!policy.templates.is_empty()).then_some(policy)
+    Some(policy)
 }
 
 fn template(template: &UserTemplate) -> Template {

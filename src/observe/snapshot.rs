@@ -32,8 +32,14 @@ pub struct InterfaceSnapshot {
     pub mode: String,
     /// `inject` or `veth`.
     pub handback: String,
-    /// SA MTU per destination prefix.
+    /// What is in scope, each with its SA MTU.
     pub routes: Vec<RouteSnapshot>,
+    /// Prefixes inside of those in `routes` that pass untouched all the same, as `DESTINATION from SOURCE`.
+    #[serde(default)]
+    pub exceptions: Vec<String>,
+    /// True with `--mtu auto`: `routes` changes with the tunnels, and may be empty.
+    #[serde(default)]
+    pub auto: bool,
     /// `--force deaf`: hosts that are served because they are deaf, the busiest first.
     #[serde(default)]
     pub deaf: Vec<DeafSnapshot>,
@@ -52,6 +58,9 @@ pub struct InterfaceSnapshot {
 pub struct RouteSnapshot {
     /// CIDR.
     pub prefix: String,
+    /// CIDR of the sources it holds for; absent for all.
+    #[serde(default)]
+    pub source: Option<String>,
     /// SA MTU, bytes.
     pub mtu: u16,
     /// MSS limit for TCP over IPv4, bytes; absent with `--mss off` and for an IPv6 prefix.
@@ -59,6 +68,12 @@ pub struct RouteSnapshot {
     /// The same for TCP over IPv6.
     #[serde(default)]
     pub mss6: Option<u16>,
+    /// With `--mtu auto` what leads into the tunnel: `policy`, the name of the interface, or `--dst`.
+    #[serde(default)]
+    pub via: Option<String>,
+    /// SPIs of its SAs, in hexadecimal; several during a rekey.
+    #[serde(default)]
+    pub spis: Vec<String>,
 }
 
 /// A host that went on sending oversize packets after the kernel had told it the MTU.

@@ -47,8 +47,19 @@ pub fn render(snapshot: &Snapshot, style: Style<'_>) -> String {
 fn head(out: &mut String, interface: &InterfaceSnapshot) {
     let _ = writeln!(out, "\n{}: {} XDP, hand-back {}", interface.name, interface.mode, interface.handback);
     for route in &interface.routes {
+        let from = route.source.as_ref().map(|source| format!(" from {source}")).unwrap_or_default();
         let mss = route.mss4.or(route.mss6).map(|mss| format!(", MSS {mss}")).unwrap_or_default();
-        let _ = writeln!(out, "  to {}: SA MTU {}{mss}", route.prefix, route.mtu);
+        let why = route.via.as_ref().map(|via| format!(" ({via})")).unwrap_or_default();
+        let _ = writeln!(out, "  to {}{from}: SA MTU {}{mss}{why}", route.prefix, route.mtu);
+        if !route.spis.is_empty() {
+            let _ = writeln!(out, "    SPI {}", route.spis.join(" "));
+        }
+    }
+    for exception in &interface.exceptions {
+        let _ = writeln!(out, "  but to {exception}: untouched");
+    }
+    if interface.auto && interface.routes.is_empty() {
+        let _ = writeln!(out, "  no tunnel: everything passes untouched");
     }
 }
 
@@ -193,6 +204,7 @@ mod tests {
                     mtu: 1422,
                     mss4: Some(1382),
                     mss6: None,
+                    ..RouteSnapshot::default()
                 }],
                 xdp: counts("oversize", 4_000_000_000 * factor),
                 egress_mss: 3,

@@ -17,7 +17,16 @@ pub enum Packet<'a> {
 }
 
 impl Packet<'_> {
-    /// Destination address: what the rule is looked up by.
+    /// Source address.
+    #[inline]
+    pub fn source(&self) -> IpAddr {
+        match self {
+            Packet::V4(packet) => packet.source().into(),
+            Packet::V6(packet) => packet.source().into(),
+        }
+    }
+
+    /// Destination address: what the rule is looked up by, above all.
     #[inline]
     pub fn destination(&self) -> IpAddr {
         match self {

@@ -1,12 +1,12 @@
 //! From a received frame to the kernel: transform, hand-back, and the account of both.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use super::clock::monotonic_ns;
 use super::counters::Counters;
 use super::notify::Notifier;
-use crate::config::Treatment;
+use crate::config::Scope;
 use crate::handback::{Handback, HandbackError};
 use crate::packet::{self, Edits, Outcome, Reason, Rule, Transform, Verdict};
 use crate::port::Received;
@@ -29,7 +29,7 @@ struct Open {
 pub(super) struct Outlet<H> {
     pub(super) handback: H,
     transform: Transform,
-    treatment: Arc<Treatment>,
+    pub(super) scope: Arc<RwLock<Scope>>,
     pub(super) notifier: Option<Arc<Notifier>>,
     counters: Arc<Counters>,
     open: VecDeque<Open>,
@@ -45,7 +45,7 @@ impl<H: Handback> Outlet<H> {
     pub(super) fn new(
         handback: H,
         transform: Transform,
-        treatment: Arc<Treatment>,
+        scope: Arc<RwLock<Scope>>,
         counters: Arc<Counters>,
     ) -> Self {
         // An open frame has one pending output at least, so this never grows.
@@ -53,7 +53,7 @@ impl<H: Handback> Outlet<H> {
         Outlet {
             handback,
             transform,
-            treatment,
+            scope,
             notifier: None,
             counters,
             open,
@@ -115,8 +115,11 @@ impl<H: Handback> Outlet<H> {
     fn rule(&self, Received { bytes, meta }: Received<'_>) -> Result<Rule, Reason> {
         match meta {
             Some(meta) => Ok(meta.rule),
-            None => packet::parse(bytes)
-                .and_then(|(_, packet)| self.treatment.rule(packet.destination()).ok_or(Reason::OutOfScope)),
+            // A driver without metadata.
+            None => packet::parse(bytes).and_then(|(_, packet)| {
+                let scope = self.scope.read().unwrap_or_else(PoisonError::into_inner);
+                scope.rule(packet.source(), packet.destination()).ok_or(Reason::OutOfScope)
+            }),
         }
     }
 

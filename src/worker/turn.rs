@@ -1,13 +1,13 @@
 //! One bounded iteration of a worker.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use super::counters::Counters;
 use super::notify::Notifier;
 use super::outlet::Outlet;
-use crate::config::Treatment;
+use crate::config::{Scope, Treatment};
 use crate::frame::Ledger;
 use crate::handback::{Handback, HandbackError};
 use crate::packet::{Reason, Transform};
@@ -46,8 +46,15 @@ impl<P: Port, H: Handback> Turn<P, H> {
     /// of `treatment`.
     pub fn new(port: P, handback: H, transform: Transform, treatment: Arc<Treatment>) -> Turn<P, H> {
         let counters = Arc::new(Counters::default());
-        let outlet = Outlet::new(handback, transform, treatment, Arc::clone(&counters));
+        let scope = Arc::new(RwLock::new(Scope::from(&*treatment)));
+        let outlet = Outlet::new(handback, transform, scope, Arc::clone(&counters));
         Turn { port, outlet, counters }
+    }
+
+    /// Frames without metadata get their rule from `scope`, as it is at that moment, and not from the treatment.
+    pub fn following(mut self, scope: Arc<RwLock<Scope>>) -> Turn<P, H> {
+        self.outlet.scope = scope;
+        self
     }
 
     /// Also tells the senders of oversize packets what would have fitted (`--notify`).

@@ -53,12 +53,14 @@ pub struct ClampProgram {
 
 impl ClampProgram {
     /// Loads the program with the maps of [`LanProgram::route_maps`](super::LanProgram::route_maps).
-    pub fn load([routes, routes6]: [BorrowedFd<'_>; 2]) -> Result<ClampProgram, Error> {
+    pub fn load([routes, routes6, sources, sources6]: [BorrowedFd<'_>; 4]) -> Result<ClampProgram, Error> {
         log::captured(|| {
             let mut storage = MaybeUninit::uninit();
             let mut open = ClampSkelBuilder::default().open(&mut storage)?;
             open.maps.routes.reuse_fd(routes)?;
             open.maps.routes6.reuse_fd(routes6)?;
+            open.maps.sources.reuse_fd(sources)?;
+            open.maps.sources6.reuse_fd(sources6)?;
             let skeleton = open.load()?;
             Ok(ClampProgram {
                 program: skeleton.progs.xdpfrag_clamp.as_fd().try_clone_to_owned()?,

@@ -91,6 +91,8 @@ pub struct LanProgram {
     program: OwnedFd,
     routes: MapHandle,
     routes6: MapHandle,
+    sources: MapHandle,
+    sources6: MapHandle,
     deaf: MapHandle,
     xsks: MapHandle,
     counters: MapHandle,
@@ -122,6 +124,8 @@ impl LanProgram {
             program: skeleton.progs.xdpfrag.as_fd().try_clone_to_owned()?,
             routes: MapHandle::try_from(&*skeleton.maps.routes)?,
             routes6: MapHandle::try_from(&*skeleton.maps.routes6)?,
+            sources: MapHandle::try_from(&*skeleton.maps.sources)?,
+            sources6: MapHandle::try_from(&*skeleton.maps.sources6)?,
             deaf: MapHandle::try_from(&*skeleton.maps.deaf)?,
             xsks: MapHandle::try_from(&*skeleton.maps.xsks)?,
             counters: MapHandle::try_from(&*skeleton.maps.counters)?,
@@ -162,6 +166,29 @@ impl LanProgram {
         .map_err(Error::map(routes_of(prefix), format!("remove {prefix}")))
     }
 
+    /// Says what happens to packets from `source` to a prefix whose route is [`Route::BySource`] of `selector`.
+    pub fn set_source(&self, selector: u32, source: IpNet, route: Route) -> Result<()> {
+        let value = route.to_bytes();
+        match source {
+            IpNet::V4(p) => {
+                self.sources.update(&layout::source4_to_bytes(selector, p), &value, MapFlags::ANY)
+            }
+            IpNet::V6(p) => {
+                self.sources6.update(&layout::source6_to_bytes(selector, p), &value, MapFlags::ANY)
+            }
+        }
+        .map_err(Error::map("sources", format!("set {source}")))
+    }
+
+    /// Forgets `source` under `selector`; an error if it is not there.
+    pub fn remove_source(&self, selector: u32, source: IpNet) -> Result<()> {
+        match source {
+            IpNet::V4(p) => self.sources.delete(&layout::source4_to_bytes(selector, p)),
+            IpNet::V6(p) => self.sources6.delete(&layout::source6_to_bytes(selector, p)),
+        }
+        .map_err(Error::map("sources", format!("remove {source}")))
+    }
+
     /// All routes, local addresses included, in no order.
     pub fn routes(&self) -> Result<Vec<(IpNet, Route)>> {
         let mut routes = Vec::new();
@@ -179,9 +206,10 @@ impl LanProgram {
         Ok(entries(&self.deaf, "deaf")?.into_iter().map(|(k, v)| DeafHost::from_bytes(k, v)).collect())
     }
 
-    /// The maps `routes` and `routes6`, for [`ClampProgram::load`](super::ClampProgram::load).
-    pub fn route_maps(&self) -> [BorrowedFd<'_>; 2] {
-        [self.routes.as_fd(), self.routes6.as_fd()]
+    /// The maps `routes`, `routes6`, `sources` and `sources6`, for
+    /// [`ClampProgram::load`](super::ClampProgram::load).
+    pub fn route_maps(&self) -> [BorrowedFd<'_>; 4] {
+        [self.routes.as_fd(), self.routes6.as_fd(), self.sources.as_fd(), self.sources6.as_fd()]
     }
 
     /// Sends the frames of `queue` to an AF_XDP socket, once its worker's heart beats.

@@ -13,6 +13,10 @@ use crate::packet::{Edit, MIN_MTU, Reason, Rule};
 pub const META_MAGIC: u32 = 0x7866_7261;
 /// `XF_ROUTE_LOCAL`.
 pub const ROUTE_LOCAL: u16 = 1;
+/// `XF_ROUTE_PASS`.
+pub const ROUTE_PASS: u16 = 2;
+/// `XF_ROUTES`: entries of each map of routes and of sources, at most.
+pub const MAX_ROUTES: usize = 65536;
 
 /// `struct xf_meta`: what the XDP program wrote in front of a redirected frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,18 +72,22 @@ fn rule_from_bytes(bytes: [u8; 6]) -> Rule {
     Rule { mtu: u16::from_ne_bytes([mtu0, mtu1]), mss4: limit([mss40, mss41]), mss6: limit([mss60, mss61]) }
 }
 
-/// `struct xf_route`: what happens to packets to a prefix.
+/// `struct xf_route`: what happens to packets to a prefix, or from one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
     /// They go into the tunnel.
     Tunnel(Rule),
     /// An address of this machine: they are passed.
     Local,
+    /// A hole in a wider prefix: they are passed.
+    Pass,
+    /// It depends on the source, which the `sources` maps have under this number, never 0.
+    BySource(u32),
 }
 
 impl Route {
-    /// Bytes in the `routes` and `routes6` maps.
-    pub const SIZE: usize = 8;
+    /// Bytes in the `routes` and `sources` maps.
+    pub const SIZE: usize = 12;
 
     /// As a value of these maps; an MTU below [`MIN_MTU`] becomes that.
     pub fn to_bytes(self) -> [u8; Route::SIZE] {
@@ -88,18 +96,23 @@ impl Route {
             Route::Tunnel(rule) => {
                 bytes[..6].copy_from_slice(&rule_to_bytes(Rule { mtu: rule.mtu.max(MIN_MTU), ..rule }));
             }
-            Route::Local => bytes[6..].copy_from_slice(&ROUTE_LOCAL.to_ne_bytes()),
+            Route::Local => bytes[6..8].copy_from_slice(&ROUTE_LOCAL.to_ne_bytes()),
+            Route::Pass => bytes[6..8].copy_from_slice(&ROUTE_PASS.to_ne_bytes()),
+            Route::BySource(selector) => bytes[8..].copy_from_slice(&selector.to_ne_bytes()),
         }
         bytes
     }
 
     /// From a value of these maps.
     pub fn from_bytes(bytes: [u8; Route::SIZE]) -> Route {
-        let [rule @ .., flags0, flags1] = bytes;
-        if u16::from_ne_bytes([flags0, flags1]) & ROUTE_LOCAL != 0 {
-            return Route::Local;
+        let [r0, r1, r2, r3, r4, r5, f0, f1, selector @ ..] = bytes;
+        let flags = u16::from_ne_bytes([f0, f1]);
+        match u32::from_ne_bytes(selector) {
+            _ if flags & ROUTE_LOCAL != 0 => Route::Local,
+            _ if flags & ROUTE_PASS != 0 => Route::Pass,
+            0 => Route::Tunnel(rule_from_bytes([r0, r1, r2, r3, r4, r5])),
+            selector => Route::BySource(selector),
         }
-        Route::Tunnel(rule_from_bytes(rule))
     }
 }
 
@@ -136,6 +149,29 @@ pub fn prefix6_from_bytes(bytes: [u8; PREFIX6_SIZE]) -> Option<Ipv6Net> {
     let [l0, l1, l2, l3, address @ ..] = bytes;
     let len = u8::try_from(u32::from_ne_bytes([l0, l1, l2, l3])).ok()?;
     Ipv6Net::new(address.into(), len).ok()
+}
+
+/// Bytes of `struct xf_source4`.
+pub const SOURCE4_SIZE: usize = 12;
+/// Bytes of `struct xf_source6`.
+pub const SOURCE6_SIZE: usize = 24;
+
+/// `prefix` under `selector` as a key of the `sources` map.
+pub fn source4_to_bytes(selector: u32, prefix: Ipv4Net) -> [u8; SOURCE4_SIZE] {
+    let mut bytes = [0; SOURCE4_SIZE];
+    bytes[..4].copy_from_slice(&(32 + u32::from(prefix.prefix_len())).to_ne_bytes());
+    bytes[4..8].copy_from_slice(&selector.to_ne_bytes());
+    bytes[8..].copy_from_slice(&prefix.network().octets());
+    bytes
+}
+
+/// `prefix` under `selector` as a key of the `sources6` map.
+pub fn source6_to_bytes(selector: u32, prefix: Ipv6Net) -> [u8; SOURCE6_SIZE] {
+    let mut bytes = [0; SOURCE6_SIZE];
+    bytes[..4].copy_from_slice(&(32 + u32::from(prefix.prefix_len())).to_ne_bytes());
+    bytes[4..8].copy_from_slice(&selector.to_ne_bytes());
+    bytes[8..].copy_from_slice(&prefix.network().octets());
+    bytes
 }
 
 /// An entry of the `deaf` map (`struct xf_address`, `struct xf_deaf`): a host that went on sending
@@ -265,6 +301,8 @@ mod tests {
     fn routes_and_prefixes_survive_the_map() {
         for route in [
             Route::Local,
+            Route::Pass,
+            Route::BySource(0x0100_0001),
             Route::Tunnel(Rule { mtu: 1422, mss4: None, mss6: None }),
             Route::Tunnel(Rule { mtu: 68, mss4: Some(536), mss6: Some(1220) }),
         ] {

@@ -31,6 +31,8 @@ const _: () = {
     assert!(size_of::<types::xf_route>() == Route::SIZE);
     assert!(size_of::<types::xf_prefix4>() == layout::PREFIX4_SIZE);
     assert!(size_of::<types::xf_prefix6>() == layout::PREFIX6_SIZE);
+    assert!(size_of::<types::xf_source4>() == layout::SOURCE4_SIZE);
+    assert!(size_of::<types::xf_source6>() == layout::SOURCE6_SIZE);
     assert!(size_of::<types::xf_address>() == layout::DeafHost::KEY_SIZE);
     assert!(size_of::<types::xf_deaf>() == layout::DeafHost::SIZE);
     assert!(size_of::<types::xf_heartbeat>() == Heartbeats::ENTRY);

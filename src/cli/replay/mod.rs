@@ -36,7 +36,7 @@ pub(super) struct ReplayArgs {
 }
 
 pub(super) fn replay(args: &ReplayArgs) -> Result<(), Failure> {
-    let mut rewriter = Rewriter::new(validate::treatment(&args.treatment)?);
+    let mut rewriter = Rewriter::new(&validate::treatment(&args.treatment)?);
     let shown = args.input.display();
     let input = File::open(&args.input).map_err(|error| {
         Failure::Usage(format!("cannot open {shown}: {error}; give a pcap or pcapng file"))

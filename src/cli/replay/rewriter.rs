@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::config::Treatment;
+use crate::config::{Scope, Treatment};
 use crate::observe::layout;
 use crate::packet::{self, Edit, Idents, Reason, Sink, Transform, Verdict};
 
@@ -15,17 +15,18 @@ const SEED: u64 = 0;
 
 /// Applies a treatment frame by frame, and counts.
 pub(super) struct Rewriter {
-    treatment: Treatment,
+    scope: Scope,
     transform: Transform,
     frames: Frames,
     counts: Counts,
 }
 
 impl Rewriter {
-    pub(super) fn new(treatment: Treatment) -> Rewriter {
+    pub(super) fn new(treatment: &Treatment) -> Rewriter {
         let transform =
             Transform { df: treatment.df, tcp: treatment.tcp, idents: Arc::new(Idents::with_seed(SEED)) };
-        Rewriter { treatment, transform, frames: Frames::default(), counts: Counts::default() }
+        let scope = Scope::from(treatment);
+        Rewriter { scope, transform, frames: Frames::default(), counts: Counts::default() }
     }
 
     /// The frames that take the place of `frame`, which had `original_len` bytes when it was
@@ -36,8 +37,9 @@ impl Rewriter {
             self.counts.cut_short += 1;
             return self.untouched();
         }
-        let rule = packet::parse(frame)
-            .and_then(|(_, packet)| self.treatment.rule(packet.destination()).ok_or(Reason::OutOfScope));
+        let rule = packet::parse(frame).and_then(|(_, packet)| {
+            self.scope.rule(packet.source(), packet.destination()).ok_or(Reason::OutOfScope)
+        });
         let rule = match rule {
             Ok(rule) => rule,
             Err(reason) => {

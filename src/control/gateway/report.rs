@@ -6,8 +6,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::Gateway;
+use crate::control::tunnels::pair_of;
+use crate::ipsec::scope::Via;
 use crate::observe::snapshot::{DeafSnapshot, InterfaceSnapshot, RouteSnapshot};
-use crate::packet::{Edit, Reason};
+use crate::packet::{Edit, Reason, Rule};
 use crate::worker::Worker;
 use crate::worker::clock::monotonic_ns;
 use crate::xdp::DeafHost;
@@ -48,23 +50,52 @@ impl Gateway {
             name: self.name().to_owned(),
             mode: self.mode.label().to_owned(),
             handback: self.handback.to_owned(),
-            routes: self
-                .treatment
-                .scope
-                .iter()
-                .map(|(prefix, rule)| RouteSnapshot {
-                    prefix: prefix.to_string(),
-                    mtu: rule.mtu,
-                    mss4: rule.mss4.filter(|_| matches!(prefix, IpNet::V4(_))),
-                    mss6: rule.mss6.filter(|_| matches!(prefix, IpNet::V6(_))),
-                })
-                .collect(),
+            routes: self.routes(),
+            exceptions: self.exceptions(),
+            auto: self.auto.is_some(),
             deaf: self.deaf(),
             xdp: Reason::ALL.iter().map(|r| (r.label().to_owned(), counters.reason(*r))).collect(),
             xdp_edits: Edit::ALL.iter().map(|e| (e.label().to_owned(), counters.edit(*e))).collect(),
             egress_mss: egress.edit(Edit::Mss),
             workers: self.workers.iter().map(Worker::snapshot).collect(),
         }
+    }
+
+    fn routes(&self) -> Vec<RouteSnapshot> {
+        let scope = self.applied.scope();
+        let pairs = scope.0.iter().rev().flat_map(|(to, from)| from.iter().rev().map(move |(from, rule)| (to, from, rule)));
+        let route = |(prefix, source, rule): (&IpNet, &IpNet, &Option<Rule>)| {
+            let rule = (*rule)?;
+            let tunnel = self.found.table.0.get(prefix).and_then(|sources| sources.get(source)?.as_ref());
+            Some(RouteSnapshot {
+                prefix: prefix.to_string(),
+                source: (source.prefix_len() > 0).then(|| source.to_string()),
+                mtu: rule.mtu,
+                mss4: rule.mss4.filter(|_| matches!(prefix, IpNet::V4(_))),
+                mss6: rule.mss6.filter(|_| matches!(prefix, IpNet::V6(_))),
+                via: tunnel.map(|tunnel| match &tunnel.via {
+                    Via::Policy => "policy".into(),
+                    Via::Interface(name) => name.clone(),
+                    Via::Hand => "--dst".into(),
+                }),
+                spis: tunnel.iter().flat_map(|t| &t.spis).map(|spi| format!("{spi:#010x}")).collect(),
+            })
+        };
+        pairs.filter_map(route).collect()
+    }
+
+    /// What passes untouched inside of wider prefixes that do not.
+    fn exceptions(&self) -> Vec<String> {
+        let scope = self.applied.scope();
+        let mut exceptions = Vec::new();
+        for (destination, sources) in &scope.0 {
+            if sources.is_empty() {
+                exceptions.push(destination.to_string());
+            }
+            let untouched = sources.iter().filter(|(_, rule)| rule.is_none());
+            exceptions.extend(untouched.map(|(source, _)| pair_of(&(*destination, *source))));
+        }
+        exceptions
     }
 
     /// The deaf hosts, the busiest first.

@@ -1,0 +1,82 @@
+//! When `--mtu auto` looks at the tunnels again.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, at, bounded, never};
+
+use super::tunnels::Tunnels;
+use crate::config::Plan;
+use crate::net::Changes;
+
+/// The kernel does not report path MTUs that it learns, and `disable_xfrm`: looked at again after this time.
+pub(super) const INTERVAL: Duration = Duration::from_secs(1);
+/// At most this part of the time is spent with looking, however large the tables are: 1 in ...
+const SHARE: u32 = 10;
+
+/// The news and the clock.
+#[derive(Debug)]
+pub(super) struct Follower {
+    /// Something changed. Ends if the kernel ends the subscription.
+    pub(super) news: Receiver<()>,
+    /// It is time to look.
+    pub(super) due: Receiver<Instant>,
+    next: Instant,
+    earliest: Instant,
+    said: BTreeSet<String>,
+}
+
+impl Follower {
+    /// Subscribes; before the tunnels are read, so that no change is missed. Without `--mtu auto` it is quiet for ever.
+    ///
+    /// # Errors
+    /// If the kernel has no XFRM, or refuses.
+    pub(super) fn start(plan: &Plan) -> io::Result<Follower> {
+        let now = Instant::now();
+        let quiet = Follower { news: never(), due: never(), next: now, earliest: now, said: BTreeSet::new() };
+        if plan.auto.is_none() {
+            return Ok(quiet);
+        }
+        let mut changes = Changes::open()?;
+        let (send, news) = bounded(1);
+        thread::Builder::new().name("tunnels".into()).spawn(move || {
+            // A full channel says it already. The end of the channel is the end of the run.
+            while changes.wait().is_ok() {
+                if let Err(crossbeam::channel::TrySendError::Disconnected(())) = send.try_send(()) {
+                    break;
+                }
+            }
+        })?;
+        Ok(Follower { news, ..quiet })
+    }
+
+    /// Something changed: look soon.
+    pub(super) fn changed(&mut self) {
+        self.schedule(self.next.min(self.earliest.max(Instant::now())));
+    }
+
+    /// Reads the tunnels, and sets the clock for the next time.
+    ///
+    /// # Errors
+    /// If the kernel does not answer; the clock is set.
+    pub(super) fn look<T>(&mut self, look: impl FnOnce(&Tunnels) -> T) -> io::Result<T> {
+        let began = Instant::now();
+        let result = Tunnels::read().map(|tunnels| look(&tunnels));
+        let ended = Instant::now();
+        self.earliest = ended + (ended - began) * (SHARE - 1);
+        self.schedule(self.earliest.max(began + INTERVAL));
+        result
+    }
+
+    /// Those of `lines` that have not been said before.
+    pub(super) fn unsaid(&mut self, lines: Vec<String>) -> Vec<String> {
+        lines.into_iter().filter(|line| self.said.insert(line.clone())).collect()
+    }
+
+    fn schedule(&mut self, when: Instant) {
+        self.next = when;
+        self.due = at(when);
+    }
+}

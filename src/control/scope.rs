@@ -1,0 +1,152 @@
+//! What the BPF maps say about scope, and how it is changed under traffic.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::config::Scope;
+use crate::packet::Rule;
+use crate::xdp::{Error, LanProgram, Route};
+
+type Sources = BTreeMap<IpNet, Option<Rule>>;
+
+/// The scope that a program has in its maps.
+///
+/// Changes are differences, and no packet that is in scope before and after is out of it in between: what stays is
+/// overwritten in place, new sources are complete before a route refers to them, longer prefixes are set before and
+/// removed after the shorter ones around them.
+#[derive(Debug, Default)]
+pub struct Applied {
+    scope: Scope,
+    local: BTreeSet<IpAddr>,
+    /// Under which number the sources of a prefix are, of those that need one.
+    selectors: BTreeMap<IpNet, u32>,
+    last_selector: u32,
+    /// Sources that no route refers to any more. A packet may have read the route a moment ago: they go with the
+    /// next change.
+    retired: Vec<(u32, Vec<IpNet>)>,
+}
+
+impl Applied {
+    /// Makes `program` treat packets as `scope` says.
+    ///
+    /// # Errors
+    /// If a map is full or the kernel is out of memory; what was changed by then stays.
+    pub fn apply(&mut self, program: &LanProgram, scope: &Scope) -> Result<(), Error> {
+        self.sweep(program)?;
+        let mut prefixes: Vec<IpNet> = scope.0.keys().copied().collect();
+        prefixes.sort_by_key(|prefix| Reverse(prefix.prefix_len()));
+        for prefix in prefixes {
+            let Some(sources) = scope.0.get(&prefix) else { continue };
+            if self.scope.0.get(&prefix) != Some(sources) {
+                self.set(program, prefix, sources)?;
+            }
+        }
+        let mut gone: Vec<IpNet> =
+            self.scope.0.keys().copied().filter(|prefix| !scope.0.contains_key(prefix)).collect();
+        gone.sort_by_key(IpNet::prefix_len);
+        for prefix in gone {
+            if !self.is_local(prefix) {
+                program.remove_route(prefix)?;
+            }
+            self.retire(prefix);
+            self.scope.0.remove(&prefix);
+        }
+        Ok(())
+    }
+
+    /// Makes `program` pass packets to the addresses in `now`, and to no others for this reason.
+    ///
+    /// # Errors
+    /// As [`apply`](Applied::apply).
+    pub fn follow_addresses(&mut self, program: &LanProgram, now: BTreeSet<IpAddr>) -> Result<(), Error> {
+        for address in now.difference(&self.local) {
+            program.set_local(*address)?;
+        }
+        for address in self.local.difference(&now) {
+            // The address may be a prefix of the scope as well: back to that.
+            let prefix = IpNet::from(*address);
+            match self.scope.0.get(&prefix) {
+                Some(sources) => program.set_route(prefix, self.route(prefix, sources))?,
+                None => program.remove_route(prefix)?,
+            }
+        }
+        self.local = now;
+        Ok(())
+    }
+
+    /// The scope as it is in the maps.
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    fn sweep(&mut self, program: &LanProgram) -> Result<(), Error> {
+        while let Some((selector, sources)) = self.retired.pop() {
+            for source in sources {
+                program.remove_source(selector, source)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, program: &LanProgram, prefix: IpNet, sources: &Sources) -> Result<(), Error> {
+        let before = self.scope.0.get(&prefix);
+        let selector = self.selectors.get(&prefix).copied();
+        if let (Some(before), Some(selector)) = (before, selector)
+            && before.keys().eq(sources.keys())
+            && everyone(sources).is_none()
+        {
+            for (source, rule) in sources.iter().filter(|(source, rule)| before.get(*source) != Some(*rule)) {
+                program.set_source(selector, *source, fixed(*rule))?;
+            }
+        } else {
+            self.retire(prefix);
+            if everyone(sources).is_none() {
+                self.last_selector += 1;
+                for (source, rule) in sources {
+                    program.set_source(self.last_selector, *source, fixed(*rule))?;
+                }
+                self.selectors.insert(prefix, self.last_selector);
+            }
+            if !self.is_local(prefix) {
+                program.set_route(prefix, self.route(prefix, sources))?;
+            }
+        }
+        self.scope.0.insert(prefix, sources.clone());
+        Ok(())
+    }
+
+    fn route(&self, prefix: IpNet, sources: &Sources) -> Route {
+        match (everyone(sources), self.selectors.get(&prefix)) {
+            (None, Some(selector)) => Route::BySource(*selector),
+            (rule, _) => fixed(rule.flatten()),
+        }
+    }
+
+    /// Puts the sources of `prefix`, if it has any, with those to be removed.
+    fn retire(&mut self, prefix: IpNet) {
+        if let Some(selector) = self.selectors.remove(&prefix) {
+            let sources = self.scope.0.get(&prefix).map(|sources| sources.keys().copied().collect());
+            self.retired.push((selector, sources.unwrap_or_default()));
+        }
+    }
+
+    fn is_local(&self, prefix: IpNet) -> bool {
+        prefix.prefix_len() == prefix.max_prefix_len() && self.local.contains(&prefix.addr())
+    }
+}
+
+/// What holds for every source; `None` if that depends on it.
+fn everyone(sources: &Sources) -> Option<Option<Rule>> {
+    match sources.iter().next() {
+        None => Some(None),
+        Some((source, rule)) if sources.len() == 1 && source.prefix_len() == 0 => Some(*rule),
+        Some(_) => None,
+    }
+}
+
+fn fixed(rule: Option<Rule>) -> Route {
+    rule.map_or(Route::Pass, Route::Tunnel)
+}

@@ -1,0 +1,129 @@
+//! `--mtu auto`: the kernel's tunnels as a scope.
+
+mod advice;
+mod facts;
+mod routing;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use ipnet::IpNet;
+
+use crate::config::{Auto, Scope, Treatment, validate};
+use crate::ipsec::scope::{self, Table, Tunnel, Via, Wish};
+use crate::net::links::Link;
+use facts::Kernel;
+use routing::Routing;
+
+/// What the tunnels of this machine make of the scope of one LAN interface.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Found {
+    /// Which packets go into which tunnel.
+    pub table: Table,
+    /// The rules for them.
+    pub scope: Scope,
+}
+
+/// The kernel's tunnels at one moment.
+#[derive(Debug)]
+pub struct Tunnels {
+    kernel: Kernel,
+    routing: Routing,
+}
+
+impl Tunnels {
+    /// Reads them, in the network namespace of the calling thread. Needs CAP_NET_ADMIN.
+    ///
+    /// # Errors
+    /// If the kernel refuses (EPROTONOSUPPORT: it has no XFRM).
+    pub fn read() -> io::Result<Tunnels> {
+        let kernel = Kernel::read()?;
+        let routing = Routing::read(&kernel)?;
+        Ok(Tunnels { kernel, routing })
+    }
+
+    /// The scope of what `lan` receives. No rule has an MTU above `longest` bytes.
+    ///
+    /// # Errors
+    /// If the kernel does not answer for a route.
+    pub fn scope(&self, lan: &Link, auto: &Auto, by_hand: &Treatment, longest: u16) -> io::Result<Found> {
+        let mut wishes: BTreeMap<IpNet, Wish> =
+            auto.within.iter().map(|prefix| (*prefix, Wish::Follow)).collect();
+        wishes.extend(by_hand.scope.iter().map(|(prefix, rule)| (*prefix, Wish::Fixed(rule.mtu))));
+        let mut facts = scope::Facts { policies: self.kernel.policies(), wishes, ..scope::Facts::default() };
+        self.routing.add_to(&mut facts, lan);
+        let table = scope::compile(&facts, |source, destination| self.routing.hops(lan, source, destination))?;
+        let rule = |prefix: IpNet, tunnel: &Tunnel| {
+            let given = by_hand.scope.iter().find(|(other, _)| tunnel.via == Via::Hand && *other == prefix);
+            let rule = given.map(|(_, rule)| *rule);
+            rule.unwrap_or_else(|| validate::rule(prefix, tunnel.mtu.min(longest), auto.mss))
+        };
+        let entry = |(destination, sources): (&IpNet, &scope::Sources)| {
+            let sources = sources.iter().map(|(source, tunnel)| {
+                (*source, tunnel.as_ref().map(|tunnel| rule(*destination, tunnel)))
+            });
+            (*destination, sources.collect())
+        };
+        let scope = Scope(table.0.iter().map(entry).collect());
+        Ok(Found { table, scope })
+    }
+
+    /// What the user should know of tunnels that cannot be served, a line each.
+    pub fn advice(&self, by_hand: &Treatment) -> Vec<String> {
+        let served: BTreeSet<IpNet> = by_hand.scope.iter().map(|(prefix, _)| *prefix).collect();
+        advice::advice(&self.kernel, &self.routing, &served)
+    }
+
+    /// Destinations of the policies that encrypt.
+    ///
+    /// # Errors
+    /// As [`read`](Tunnels::read).
+    pub fn destinations() -> io::Result<Vec<IpNet>> {
+        let policies = Kernel::read()?.policies().into_iter();
+        let protected = policies.filter(|policy| matches!(&policy.action, scope::Action::Protect(_)));
+        Ok(protected.map(|policy| policy.dst).collect::<BTreeSet<_>>().into_iter().collect())
+    }
+}
+
+/// One line for each prefix for which something else holds than before.
+pub fn changes(before: &Table, now: &Table) -> Vec<String> {
+    let rows = |table: &Table| -> BTreeMap<(IpNet, IpNet), Tunnel> {
+        let rows = table.0.iter().flat_map(|(destination, sources)| {
+            sources.iter().filter_map(|(source, tunnel)| Some(((*destination, *source), tunnel.clone()?)))
+        });
+        rows.collect()
+    };
+    let (before, now) = (rows(before), rows(now));
+    let mut lines = Vec::new();
+    for (pair, tunnel) in &now {
+        let was = before.get(pair);
+        if was == Some(tunnel) || tunnel.via == Via::Hand {
+            continue;
+        }
+        let was = was.filter(|was| was.mtu != tunnel.mtu).map(|was| format!(", was {}", was.mtu));
+        lines.push(format!("{}: SA MTU {} ({}{})", pair_of(pair), tunnel.mtu, why(tunnel), was.unwrap_or_default()));
+    }
+    for (pair, was) in before.iter().filter(|(pair, was)| !now.contains_key(*pair) && was.via != Via::Hand) {
+        lines.push(format!("{}: no tunnel any more, passes untouched (SA MTU was {})", pair_of(pair), was.mtu));
+    }
+    lines
+}
+
+/// What says so: the interface if there is one, and the SAs.
+fn why(tunnel: &Tunnel) -> String {
+    let spis: Vec<String> = tunnel.spis.iter().map(|spi| format!("{spi:#010x}")).collect();
+    let spis = format!("SPI {}", spis.join(", "));
+    match &tunnel.via {
+        Via::Interface(name) => format!("{name}, {spis}"),
+        Via::Policy => spis,
+        Via::Hand => "by hand".into(),
+    }
+}
+
+/// `10.1.0.0/16 from 10.2.0.0/16`, without a source that is everything.
+pub fn pair_of((destination, source): &(IpNet, IpNet)) -> String {
+    match source.prefix_len() {
+        0 => destination.to_string(),
+        _ => format!("{destination} from {source}"),
+    }
+}

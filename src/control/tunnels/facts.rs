@@ -1,0 +1,93 @@
+//! Policies and SAs, as far as they decide which packets go into which tunnel.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::ipsec::scope::{Action, Mark, Policy, Sa};
+use crate::net::links::{self, Link};
+use crate::net::xfrm;
+use crate::net::{addresses, route};
+
+/// What the kernel has.
+#[derive(Debug)]
+pub(super) struct Kernel {
+    pub(super) policies: Vec<xfrm::Policy>,
+    pub(super) links: BTreeMap<u32, Link>,
+    pub(super) local: BTreeSet<IpAddr>,
+    /// Outbound SAs, each with its SA MTU, or why that is not known.
+    pub(super) sas: Vec<(xfrm::Sa, Result<Sa, String>)>,
+}
+
+impl Kernel {
+    pub(super) fn read() -> io::Result<Kernel> {
+        let local = addresses::local()?;
+        let mut paths = BTreeMap::new();
+        let mut sas = Vec::new();
+        for sa in xfrm::states()? {
+            if !local.contains(&sa.src) {
+                continue;
+            }
+            let path = (sa.dst, sa.src, sa.output_mark);
+            if !paths.contains_key(&path) {
+                paths.insert(path, route::path_mtu(sa.dst, Some(sa.src), sa.output_mark)?);
+            }
+            let found = sized(&sa, paths.get(&path).copied().flatten());
+            sas.push((sa, found));
+        }
+        let links = links::all()?.into_iter().map(|link| (link.index, link)).collect();
+        Ok(Kernel { policies: xfrm::policies()?, links, local, sas })
+    }
+
+    pub(super) fn policies(&self) -> Vec<Policy> {
+        self.policies.iter().filter_map(|policy| self.policy(policy)).collect()
+    }
+
+    fn policy(&self, policy: &xfrm::Policy) -> Option<Policy> {
+        Some(Policy {
+            src: net(policy.src)?,
+            dst: net(policy.dst)?,
+            priority: policy.priority,
+            index: policy.index,
+            if_id: policy.if_id,
+            mark: Mark { value: policy.mark.0, mask: policy.mark.1 },
+            oif: policy.oif,
+            upper: policy.upper,
+            action: self.action(policy),
+        })
+    }
+
+    fn action(&self, policy: &xfrm::Policy) -> Action {
+        if !policy.allow {
+            return Action::Block;
+        }
+        match policy.templates.as_slice() {
+            [] => Action::Allow,
+            [template] if template.tunnel() => {
+                let sas: Result<Vec<Sa>, _> = self.used_by(policy).map(|(_, sized)| sized.as_ref().copied()).collect();
+                sas.map_or(Action::Other, Action::Protect)
+            }
+            _ => Action::Other,
+        }
+    }
+
+    /// The SAs that packets of a policy may leave by.
+    pub(super) fn used_by(&self, policy: &xfrm::Policy) -> impl Iterator<Item = &(xfrm::Sa, Result<Sa, String>)> {
+        self.sas.iter().filter(move |(sa, _)| policy.uses(sa))
+    }
+}
+
+fn sized(sa: &xfrm::Sa, path_mtu: Option<u32>) -> Result<Sa, String> {
+    let encapsulation = sa.encapsulation()?;
+    let path_mtu = path_mtu.ok_or_else(|| format!("no route to {}", sa.dst))?;
+    let sizes = encapsulation.sa_mtu(path_mtu);
+    let sizes = sizes.ok_or_else(|| format!("nothing fits a path MTU of {path_mtu}"))?;
+    Ok(Sa { spi: sa.spi, mtu: sizes.mtu })
+}
+
+/// A selector's prefix, host bits cleared.
+pub(super) fn net((address, len): (IpAddr, u8)) -> Option<IpNet> {
+    Some(IpNet::new(address, len).ok()?.trunc())
+}
