@@ -67,6 +67,18 @@ pub(super) fn plan(args: &RunArgs) -> Result<Plan, ArgumentError> {
     config::plan(args).map_err(|error| refused(args, &error))
 }
 
+/// The plan as this process's command line and the file say now.
+pub(super) fn again(args: &RunArgs) -> Result<Plan, String> {
+    if args.file.is_none() {
+        return Err("it was started without --config: there is nothing to read again".into());
+    }
+    let cli = parse(std::env::args_os().collect()).map_err(|error| error.to_string())?;
+    match cli.command {
+        Command::Run(args) => plan(&args).map_err(|error| error.to_string()),
+        _ => unreachable!("this process runs `run`"),
+    }
+}
+
 fn refused(args: &RunArgs, error: &ConfigError) -> ArgumentError {
     match &args.file {
         Some(file) => file.blame(error).into(),

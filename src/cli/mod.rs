@@ -4,15 +4,18 @@
 //! while running, 2 wrong usage, configuration or input file, 3 this machine or interface cannot do it.
 
 mod arguments;
+mod capture;
 mod check;
 mod config;
 mod detach;
 mod failure;
 mod generate;
+mod instance;
 mod lab;
 mod log;
 mod mtu;
 mod output;
+mod reload;
 mod replay;
 mod run;
 mod stats;
@@ -48,6 +51,10 @@ enum Command {
     Mtu(mtu::MtuArgs),
     /// Show the counters of a running instance
     Stats(stats::StatsArgs),
+    /// Capture frames of a running instance before and after it has treated them
+    Capture(capture::CaptureArgs),
+    /// Have a running instance read its configuration file again (as SIGHUP does)
+    Reload(reload::ReloadArgs),
     /// Do to a capture file what `run` does to packets
     Replay(replay::ReplayArgs),
     /// Show in a private network what arrives without and with xdpfrag
@@ -86,6 +93,8 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Config(args) => config::config(&args),
         Command::Mtu(args) => mtu::mtu(&args),
         Command::Stats(args) => stats::stats(&args),
+        Command::Capture(args) => capture::capture(&args),
+        Command::Reload(args) => reload::reload(&args),
         Command::Replay(args) => replay::replay(&args),
         Command::Lab(args) => lab::run(&args),
         Command::Detach(args) => detach::detach(&args),

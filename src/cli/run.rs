@@ -9,7 +9,7 @@ use crate::observe::table::{self, Style};
 pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
     let plan = arguments::plan(args)?;
     log::start(args.log, args.log_level);
-    let ended = control::run(&plan, &log::say)?;
+    let ended = control::run(&plan, &|| arguments::again(args), &log::say)?;
     if args.json {
         output::print_json(&ended.snapshot)?;
     } else {
@@ -28,6 +28,7 @@ impl From<RunError> for Failure {
             RunError::Refused(_)
             | RunError::Statistics(_)
             | RunError::Metrics { .. }
+            | RunError::Capture { .. }
             | RunError::Setup(_) => Failure::Unfit(error.to_string()),
         }
     }

@@ -1,12 +1,11 @@
 //! `stats`: the counters of a running instance.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
 
-use super::{Failure, output, watch};
+use super::{Failure, instance, output, watch};
 use crate::config::values;
 use crate::observe::client;
 use crate::observe::snapshot::Snapshot;
@@ -34,10 +33,7 @@ pub(super) struct StatsArgs {
 }
 
 pub(super) fn stats(args: &StatsArgs) -> Result<(), Failure> {
-    let interface = match &args.iface {
-        Some(interface) => interface.clone(),
-        None => the_only_instance()?,
-    };
+    let interface = instance::find(args.iface.as_deref())?;
     let fetch = || client::fetch(&interface).map_err(|error| Failure::Running(error.into()));
     let first = fetch()?;
     let Some(seconds) = args.watch else {
@@ -65,29 +61,4 @@ pub(super) fn stats(args: &StatsArgs) -> Result<(), Failure> {
 /// A restarted instance counts from zero again: there is no difference to show.
 fn same_instance<'a>(before: &'a Snapshot, now: &Snapshot) -> Option<&'a Snapshot> {
     (before.pid == now.pid && before.uptime_s < now.uptime_s).then_some(before)
-}
-
-/// An interface of the only instance in this network namespace.
-fn the_only_instance() -> Result<String, Failure> {
-    let interfaces = client::interfaces().context("cannot list the sockets of this network namespace")?;
-    let [first, others @ ..] = interfaces.as_slice() else {
-        let message =
-            "no xdpfrag runs in this network namespace; start one with: xdpfrag run --iface IF --mtu BYTES";
-        return Err(Failure::Running(anyhow::anyhow!(message)));
-    };
-    if others.is_empty() {
-        return Ok(first.clone());
-    }
-    // One instance may serve several interfaces. One that does not answer counts as another.
-    let instances: BTreeMap<_, _> = interfaces
-        .iter()
-        .map(|interface| (client::fetch(interface).map(|snapshot| snapshot.pid).ok(), interface))
-        .collect();
-    match instances.len() {
-        1 => Ok(first.clone()),
-        _ => Err(Failure::Usage(format!(
-            "several instances run in this network namespace; choose one with --iface: {}",
-            interfaces.join(", ")
-        ))),
-    }
 }

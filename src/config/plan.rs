@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -47,6 +48,8 @@ pub struct Plan {
     pub stall: Duration,
     /// Where Prometheus finds the metrics; `None` for nowhere.
     pub metrics: Option<SocketAddr>,
+    /// File to capture to; `None` for none.
+    pub capture: Option<PathBuf>,
     /// What the user should know about these settings, a line each.
     pub warnings: Vec<String>,
 }

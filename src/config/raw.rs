@@ -159,6 +159,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub metrics: Option<SocketAddr>,
 
+    /// Write the frames that workers get, and what becomes of them, to this pcapng file, up to 64 MiB; frames
+    /// that come too fast are missed and counted there
+    #[arg(long, value_name = "FILE")]
+    pub capture: Option<PathBuf>,
+
     /// How messages are written to standard error
     #[arg(long, value_enum, default_value_t)]
     pub log: LogFormat,

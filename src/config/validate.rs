@@ -83,6 +83,7 @@ pub fn plan(args: &RunArgs) -> Result<Plan, ConfigError> {
         sticky: Duration::from_millis(args.sticky.into()),
         stall: Duration::from_millis(args.stall.into()),
         metrics: args.metrics,
+        capture: args.capture.clone(),
     })
 }
 
@@ -176,7 +177,8 @@ mod tests {
 
     #[test]
     fn the_longest_prefix_wins() {
-        let plan = planned("--iface a --mtu 1422 --dst 10.0.0.0/8 --dst 10.1.0.0/16=1400 --dst 0.0.0.0/0=1300");
+        let plan =
+            planned("--iface a --mtu 1422 --dst 10.0.0.0/8 --dst 10.1.0.0/16=1400 --dst 0.0.0.0/0=1300");
         let scope = Scope::from(&plan.unwrap().treatment);
         let mtu = |address: &str| scope.rule(ANY, address.parse().unwrap()).unwrap().mtu;
         assert_eq!([mtu("10.1.2.3"), mtu("10.2.0.1"), mtu("192.0.2.1")], [1400, 1422, 1300]);

@@ -1,7 +1,8 @@
 //! Brings gateways up, keeps them in step with the machine, and takes them down.
 
-mod follow;
+mod capture;
 pub mod finding;
+mod follow;
 pub mod gateway;
 pub mod preflight;
 mod publish;
@@ -10,4 +11,4 @@ pub mod scope;
 mod service;
 pub mod tunnels;
 
-pub use run::{RunError, run};
+pub use run::{RunError, Source, run};

@@ -1,32 +1,36 @@
 //! `run`: preflight, gateways up, events until a signal, gateways down.
 
+mod events;
+mod reload;
+
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, Sender, bounded, select, tick, unbounded};
+use crossbeam::channel::{Receiver, never, select, tick, unbounded};
 use ipnet::IpNet;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use signal_hook::consts::SIGHUP;
 use thiserror::Error;
 
+use super::capture::Captures;
 use super::finding::{Finding, Level};
 use super::follow::Follower;
 use super::gateway::{Gateway, GatewayError, Shared};
 use super::publish::Published;
 use super::tunnels::Tunnels;
 use super::{preflight, service};
-use crate::config::{Plan, Treatment};
+use crate::config::Plan;
 use crate::ipsec::scope::any;
-use crate::net::addresses::{Changes, Monitor};
+use crate::net::addresses::Changes;
 use crate::observe::server::ServerError;
 use crate::observe::snapshot::Snapshot;
 use crate::packet::{Idents, Transform, ident};
+use crate::worker::tap::Tap;
 use crate::worker::{Notifier, WorkerEnd};
+
+pub use reload::Source;
 
 /// Why `run` did not end as asked.
 #[derive(Debug, Error)]
@@ -49,6 +53,14 @@ pub enum RunError {
         address: SocketAddr,
         /// What the kernel said.
         source: io::Error,
+    },
+    /// The file of `--capture` cannot be written.
+    #[error("--capture {path}: {why}", path = path.display())]
+    Capture {
+        /// What was asked for.
+        path: PathBuf,
+        /// Why not.
+        why: String,
     },
     /// A set-up call failed.
     #[error("{step}: {source}")]
@@ -78,14 +90,14 @@ pub struct Ended {
     pub result: Result<(), RunError>,
 }
 
-/// Serves the plan's interfaces until SIGINT or SIGTERM, and leaves them as they were. `say` gets lines for
-/// the user, the last of the start-up with the word `forwarding`.
+/// Serves the plan's interfaces until SIGINT or SIGTERM, and leaves them as they were; on SIGHUP reads the plan
+/// again from `source`. `say` gets lines for the user, the last of the start-up with the word `forwarding`.
 ///
 /// # Errors
 /// [`RunError`] if it could not begin to forward.
-pub fn run(plan: &Plan, say: &dyn Fn(&str)) -> Result<Ended, RunError> {
+pub fn run(plan: &Plan, source: Source<'_>, say: &dyn Fn(&str)) -> Result<Ended, RunError> {
     let mut running = Running::start(plan, say)?;
-    let result = running.serve(say);
+    let result = running.serve(source, say);
     Ok(Ended { snapshot: running.stop(), result })
 }
 
@@ -96,7 +108,7 @@ struct Running {
     signals: Receiver<i32>,
     changes: Receiver<Changes>,
     follower: Follower,
-    treatment: Treatment,
+    plan: Plan,
     ended: Receiver<WorkerEnd>,
     /// Fires when a reassembly time is over.
     interval: Receiver<Instant>,
@@ -107,12 +119,14 @@ struct Running {
 impl Running {
     fn start(plan: &Plan, say: &dyn Fn(&str)) -> Result<Running, RunError> {
         // Before anything is changed, so that a signal during the start is not missed.
-        let signals = signals().map_err(|source| RunError::System { step: "catching signals", source })?;
+        let signals =
+            events::signals().map_err(|source| RunError::System { step: "catching signals", source })?;
         for interface in &plan.interfaces {
             refuse_or_warn(interface, plan, say)?;
         }
         // Before the addresses are read, so that no change is missed.
-        let changes = monitor().map_err(|source| RunError::System { step: "watching interfaces", source })?;
+        let changes =
+            events::monitor().map_err(|source| RunError::System { step: "watching interfaces", source })?;
         let follower = Follower::start(plan).map_err(|source| RunError::System {
             step: "--mtu auto: watching the kernel's IPsec (XFRM: modprobe xfrm_user; needs CAP_NET_ADMIN)",
             source,
@@ -129,7 +143,12 @@ impl Running {
             Transform { df: plan.treatment.df, tcp: plan.treatment.tcp, idents: Arc::clone(&idents) };
         let interval = tick(Duration::from_secs(ident::REASSEMBLY_SECS));
         let (end, ended) = unbounded();
-        let shared = Shared { transform, notifier, ended: end };
+        let tap = Arc::new(Tap::default());
+        let captures = Captures::new(Arc::clone(&tap), &plan.interfaces);
+        if let Some(path) = &plan.capture {
+            captures.to_file(path)?;
+        }
+        let shared = Shared { transform, notifier, tap, ended: end };
         let gateways = plan
             .interfaces
             .iter()
@@ -138,7 +157,8 @@ impl Running {
         let gateways: Gateways = Arc::new(Mutex::new(gateways));
         let started = Instant::now();
         let observed = (Arc::clone(&gateways), Arc::clone(&idents));
-        let published = Published::start(plan, move || snapshot(&lock(&observed.0), &observed.1, started))?;
+        let published =
+            Published::start(plan, captures, move || snapshot(&lock(&observed.0), &observed.1, started))?;
         if let Some(line) = published.describe() {
             say(&line);
         }
@@ -154,7 +174,7 @@ impl Running {
             signals,
             changes,
             follower,
-            treatment: plan.treatment.clone(),
+            plan: plan.clone(),
             ended,
             interval,
             idents,
@@ -171,11 +191,19 @@ impl Running {
     }
 
     /// Handles what happens until a signal asks for the end.
-    fn serve(&mut self, say: &dyn Fn(&str)) -> Result<(), RunError> {
+    fn serve(&mut self, source: Source<'_>, say: &dyn Fn(&str)) -> Result<(), RunError> {
         let watchdog = service::due();
+        let reloads = self.published.as_ref().map_or_else(never, |published| published.reloads.clone());
         loop {
             select! {
-                recv(self.signals) -> _ => return Ok(()),
+                recv(self.signals) -> signal => match signal {
+                    Ok(SIGHUP) => drop(self.reload(source, say)?),
+                    _ => return Ok(()),
+                },
+                recv(reloads) -> client => if let Ok(client) = client {
+                    // A client that is gone knows where the log is.
+                    let _ = client.send(self.reload(source, say)?);
+                },
                 recv(self.ended) -> end => if let Ok(end) = end { self.worker_ended(&end, say)? },
                 recv(watchdog) -> _ => if lock(&self.gateways).iter().all(Gateway::beats) { service::alive() },
                 recv(self.interval) -> _ => self.end_interval(say),
@@ -243,7 +271,7 @@ impl Running {
     /// Serves the tunnels as they are now. What cannot be read now is tried again; until then the tunnels are served as
     /// they were.
     fn follow_tunnels(&mut self, say: &dyn Fn(&str)) -> Result<(), RunError> {
-        let (gateways, treatment) = (&self.gateways, &self.treatment);
+        let (gateways, treatment) = (&self.gateways, &self.plan.treatment);
         let looked = self.follower.look(|tunnels| {
             let mut lines = Vec::new();
             for gateway in lock(gateways).iter_mut() {
@@ -264,7 +292,8 @@ impl Running {
                 Ok(())
             }
             Ok(Err(GatewayError::Netlink { source, .. })) | Err(source) => {
-                let line = format!("warning: cannot read the tunnels of this machine: {source}; trying again");
+                let line =
+                    format!("warning: cannot read the tunnels of this machine: {source}; trying again");
                 for line in self.follower.unsaid(vec![line]) {
                     say(&line);
                 }
@@ -322,7 +351,9 @@ fn scope_lines(plan: &Plan) -> Vec<String> {
         Some(auto) => {
             let within: Vec<String> = auto.within.iter().map(ToString::to_string).collect();
             let within = within.join(" or ");
-            lines.push(format!("scope: packets to {within} that go into an IPsec tunnel, each with its SA MTU"));
+            lines.push(format!(
+                "scope: packets to {within} that go into an IPsec tunnel, each with its SA MTU"
+            ));
         }
         None => lines.extend(too_wide(plan)),
     }
@@ -357,42 +388,4 @@ fn refuse_or_warn(interface: &str, plan: &Plan, say: &dyn Fn(&str)) -> Result<()
         say(&format!("{interface}: warning: {finding}"));
     }
     Ok(())
-}
-
-/// SIGINT and SIGTERM as messages. The thread lives as long as the process.
-fn signals() -> io::Result<Receiver<i32>> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    let (send, receive) = bounded(1);
-    thread::Builder::new().name("signals".into()).spawn(move || {
-        for signal in signals.forever() {
-            if send.send(signal).is_err() {
-                break;
-            }
-        }
-    })?;
-    Ok(receive)
-}
-
-/// Changes of addresses and interfaces as messages. The thread lives until the receiver is dropped and
-/// something changes once more, or as long as the process.
-fn monitor() -> io::Result<Receiver<Changes>> {
-    let mut monitor = Monitor::open()?;
-    let (send, receive) = unbounded();
-    let watch = move |send: &Sender<Changes>| -> io::Result<()> {
-        loop {
-            match poll(&mut [PollFd::new(monitor.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
-                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-            if send.send(monitor.changes()?).is_err() {
-                return Ok(());
-            }
-        }
-    };
-    // The error closes the channel, which ends the run: nobody would know of new addresses.
-    thread::Builder::new().name("monitor".into()).spawn(move || {
-        let mut watch = watch;
-        watch(&send)
-    })?;
-    Ok(receive)
 }

@@ -5,9 +5,10 @@ pub mod exporter;
 pub mod latency;
 pub mod layout;
 pub mod metrics;
+pub mod request;
 pub mod server;
 pub mod snapshot;
 pub mod table;
 
-/// Abstract names of statistics sockets begin with this; the interface's name follows.
+/// Abstract names of control sockets begin with this; the interface's name follows.
 const SOCKET_PREFIX: &str = "xdpfrag/";

@@ -3,6 +3,7 @@
 mod support;
 
 mod before;
+mod capture;
 mod demo;
 mod fail_open;
 mod footprint;
@@ -12,6 +13,7 @@ mod operate;
 mod order;
 mod policy;
 mod refusals;
+mod reload;
 mod resegment;
 mod residue;
 mod tcp;

@@ -63,7 +63,11 @@ impl Gateway {
 
     fn routes(&self) -> Vec<RouteSnapshot> {
         let scope = self.applied.scope();
-        let pairs = scope.0.iter().rev().flat_map(|(to, from)| from.iter().rev().map(move |(from, rule)| (to, from, rule)));
+        let pairs = scope
+            .0
+            .iter()
+            .rev()
+            .flat_map(|(to, from)| from.iter().rev().map(move |(from, rule)| (to, from, rule)));
         let route = |(prefix, source, rule): (&IpNet, &IpNet, &Option<Rule>)| {
             let rule = (*rule)?;
             let tunnel = self.found.table.0.get(prefix).and_then(|sources| sources.get(source)?.as_ref());
