@@ -6,7 +6,20 @@ use std::process::{Command, Output, Stdio};
 use xdpfrag::observe::server::Server;
 use xdpfrag::observe::snapshot::{InterfaceSnapshot, Snapshot};
 
-const COMMANDS: &[&str] = &["run", "check", "mtu", "stats", "replay", "lab", "detach", "completions", "man"];
+const COMMANDS: &[&str] = &[
+    "run",
+    "check",
+    "config",
+    "mtu",
+    "stats",
+    "capture",
+    "reload",
+    "replay",
+    "lab",
+    "detach",
+    "completions",
+    "man",
+];
 
 fn xdpfrag(args: &str) -> Output {
     Command::new(env!("CARGO_BIN_EXE_xdpfrag")).args(args.split_whitespace()).output().unwrap()

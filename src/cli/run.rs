@@ -1,14 +1,15 @@
 //! `run`: serve LAN interfaces until told to stop.
 
-use super::{Failure, output};
-use crate::config::{self, RunArgs};
+use super::{Failure, arguments, log, output};
+use crate::config::RunArgs;
 use crate::control::gateway::GatewayError;
 use crate::control::{self, RunError};
 use crate::observe::table::{self, Style};
 
 pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
-    let plan = config::plan(args)?;
-    let ended = control::run(&plan, &|line| eprintln!("xdpfrag: {line}"))?;
+    let plan = arguments::plan(args)?;
+    log::start(args.log, args.log_level);
+    let ended = control::run(&plan, &|| arguments::again(args), &log::say)?;
     if args.json {
         output::print_json(&ended.snapshot)?;
     } else {
@@ -24,9 +25,11 @@ impl From<RunError> for Failure {
             RunError::Setup(GatewayError::Gone(_) | GatewayError::Netlink { .. }) => {
                 Failure::Running(error.into())
             }
-            RunError::Refused(_) | RunError::Statistics(_) | RunError::Setup(_) => {
-                Failure::Unfit(error.to_string())
-            }
+            RunError::Refused(_)
+            | RunError::Statistics(_)
+            | RunError::Metrics { .. }
+            | RunError::Capture { .. }
+            | RunError::Setup(_) => Failure::Unfit(error.to_string()),
         }
     }
 }

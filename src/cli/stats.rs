@@ -1,20 +1,15 @@
 //! `stats`: the counters of a running instance.
 
-use std::collections::BTreeMap;
-use std::io::{IsTerminal, stdout};
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
 
-use super::{Failure, output};
+use super::{Failure, instance, output, watch};
 use crate::config::values;
 use crate::observe::client;
 use crate::observe::snapshot::Snapshot;
 use crate::observe::table::{self, Style};
-
-/// Cursor home, clear to the end of the screen.
-const REDRAW: &str = "\x1b[H\x1b[J";
 
 /// The flags of `stats`.
 #[derive(Debug, Args)]
@@ -38,10 +33,7 @@ pub(super) struct StatsArgs {
 }
 
 pub(super) fn stats(args: &StatsArgs) -> Result<(), Failure> {
-    let interface = match &args.iface {
-        Some(interface) => interface.clone(),
-        None => the_only_instance()?,
-    };
+    let interface = instance::find(args.iface.as_deref())?;
     let fetch = || client::fetch(&interface).map_err(|error| Failure::Running(error.into()));
     let first = fetch()?;
     let Some(seconds) = args.watch else {
@@ -60,7 +52,7 @@ pub(super) fn stats(args: &StatsArgs) -> Result<(), Failure> {
         let now = fetch()?;
         if !args.json {
             let text = table::render(&now, Style { since: same_instance(&before, &now), zeros: args.all });
-            output::print(&format!("{}{text}", if stdout().is_terminal() { REDRAW } else { "" }))?;
+            watch::show(&text)?;
         }
         before = now;
     }
@@ -69,29 +61,4 @@ pub(super) fn stats(args: &StatsArgs) -> Result<(), Failure> {
 /// A restarted instance counts from zero again: there is no difference to show.
 fn same_instance<'a>(before: &'a Snapshot, now: &Snapshot) -> Option<&'a Snapshot> {
     (before.pid == now.pid && before.uptime_s < now.uptime_s).then_some(before)
-}
-
-/// An interface of the only instance in this network namespace.
-fn the_only_instance() -> Result<String, Failure> {
-    let interfaces = client::interfaces().context("cannot list the sockets of this network namespace")?;
-    let [first, others @ ..] = interfaces.as_slice() else {
-        let message =
-            "no xdpfrag runs in this network namespace; start one with: xdpfrag run --iface IF --mtu BYTES";
-        return Err(Failure::Running(anyhow::anyhow!(message)));
-    };
-    if others.is_empty() {
-        return Ok(first.clone());
-    }
-    // One instance may serve several interfaces. One that does not answer counts as another.
-    let instances: BTreeMap<_, _> = interfaces
-        .iter()
-        .map(|interface| (client::fetch(interface).map(|snapshot| snapshot.pid).ok(), interface))
-        .collect();
-    match instances.len() {
-        1 => Ok(first.clone()),
-        _ => Err(Failure::Usage(format!(
-            "several instances run in this network namespace; choose one with --iface: {}",
-            interfaces.join(", ")
-        ))),
-    }
 }

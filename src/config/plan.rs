@@ -1,7 +1,8 @@
 //! The validated plan of a run: what the rest of the program trusts.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -45,6 +46,10 @@ pub struct Plan {
     pub sticky: Duration,
     /// Age of a worker's heartbeat at which the XDP program passes frames to the kernel.
     pub stall: Duration,
+    /// Where Prometheus finds the metrics; `None` for nowhere.
+    pub metrics: Option<SocketAddr>,
+    /// File to capture to; `None` for none.
+    pub capture: Option<PathBuf>,
     /// What the user should know about these settings, a line each.
     pub warnings: Vec<String>,
 }

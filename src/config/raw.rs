@@ -1,7 +1,11 @@
 //! The flags of `run` and `replay` as written; [`validate`](super::validate) settles what they mean together.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 
+use super::file::ConfigFile;
 use super::plan::{Choice, Force, HandbackChoice, Mode, Poll, Redirect};
 use super::values::{self, Destination, List, Mss, Mtu, Queues};
 use crate::packet::ident::Partition;
@@ -81,6 +85,15 @@ impl From<TcpPolicy> for Tcp {
 /// The flags of `run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
+    /// TOML file of settings with the names of these flags, such as mtu = 1422 and iface = ["eth1"]; a flag
+    /// given here replaces the file's setting of that name
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// What was read from there.
+    #[arg(skip)]
+    pub file: Option<ConfigFile>,
+
     /// LAN interface to serve; may be repeated
     #[arg(long, value_name = "IF", required = true, value_parser = values::interface)]
     pub iface: Vec<String>,
@@ -142,7 +155,48 @@ pub struct RunArgs {
     #[arg(long, value_name = "MS", default_value_t = 100, value_parser = clap::value_parser!(u32).range(10..=60_000))]
     pub stall: u32,
 
+    /// Serve Prometheus metrics by HTTP at this address, path /metrics
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics: Option<SocketAddr>,
+
+    /// Write the frames that workers get, and what becomes of them, to this pcapng file, up to 64 MiB; frames
+    /// that come too fast are missed and counted there
+    #[arg(long, value_name = "FILE")]
+    pub capture: Option<PathBuf>,
+
+    /// How messages are written to standard error
+    #[arg(long, value_enum, default_value_t)]
+    pub log: LogFormat,
+
+    /// Least important messages that are written
+    #[arg(long, value_enum, default_value_t)]
+    pub log_level: LogLevel,
+
     /// Print the summary at the end as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `--log`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum LogFormat {
+    /// A line each; with the priority that journald reads where standard error leads there.
+    #[default]
+    Text,
+    /// A JSON object each, with time and level.
+    Json,
+}
+
+/// `--log-level`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum LogLevel {
+    /// What ends it.
+    Error,
+    /// And what does not work as it should.
+    Warn,
+    /// And what it does.
+    #[default]
+    Info,
+    /// And details for the search of faults.
+    Debug,
 }

@@ -36,6 +36,21 @@ pub enum ConfigError {
     AutoOffline,
 }
 
+impl ConfigError {
+    /// True if `--flag=value` is one of those that do not go together.
+    pub(super) fn concerns(&self, flag: &str, value: &str) -> bool {
+        match self {
+            ConfigError::DuplicateInterface(name) => flag == "iface" && value == name,
+            ConfigError::DuplicatePrefix(prefix) => {
+                flag == "dst"
+                    && value.parse().is_ok_and(|destination: Destination| destination.prefix == *prefix)
+            }
+            ConfigError::RedirectAllGeneric => flag == "redirect",
+            ConfigError::AutoOffline => flag == "mtu",
+        }
+    }
+}
+
 /// The plan for `run`.
 pub fn plan(args: &RunArgs) -> Result<Plan, ConfigError> {
     for (position, name) in args.iface.iter().enumerate() {
@@ -67,6 +82,8 @@ pub fn plan(args: &RunArgs) -> Result<Plan, ConfigError> {
         zero_copy: args.zero_copy,
         sticky: Duration::from_millis(args.sticky.into()),
         stall: Duration::from_millis(args.stall.into()),
+        metrics: args.metrics,
+        capture: args.capture.clone(),
     })
 }
 

@@ -19,6 +19,7 @@ use crate::net::links::Link;
 use crate::net::{addresses, ethtool, links};
 use crate::packet::{Tcp, Transform, ether};
 use crate::port::{Port, XskConfig, XskError, XskPort};
+use crate::worker::tap::Tap;
 use crate::worker::{Notifier, Turn, Worker, WorkerConfig, WorkerEnd};
 use crate::xdp::{
     AttachError, Attached, ClampLink, ClampProgram, Error as XdpError, FrameLimits, LanConfig, LanProgram,
@@ -81,6 +82,8 @@ pub struct Shared {
     pub transform: Transform,
     /// `--notify`.
     pub notifier: Option<Arc<Notifier>>,
+    /// Where frames are captured.
+    pub tap: Arc<Tap>,
     /// Where each worker's last message goes.
     pub ended: Sender<WorkerEnd>,
 }
@@ -99,8 +102,8 @@ pub struct Gateway {
     link: Link,
     mode: XdpMode,
     handback: &'static str,
-    treatment: Arc<Treatment>,
-    auto: Option<Auto>,
+    pub(super) treatment: Arc<Treatment>,
+    pub(super) auto: Option<Auto>,
     /// What is in the maps.
     applied: Applied,
     /// The same for workers that get frames without metadata.
@@ -164,13 +167,26 @@ impl Gateway {
         gateway.follow_addresses()?;
         gateway.apply(Scope::from(&plan.treatment))?;
         gateway.start_workers(plan, shared, say)?;
-        let clamped = plan.treatment.scope.iter().any(|(_, rule)| rule.mss4.or(rule.mss6).is_some());
-        if clamped || plan.auto.as_ref().is_some_and(|auto| auto.mss != Mss::Off) {
-            let link = gateway.clamp.attach(gateway.link.index)?;
+        gateway.attach_clamp(plan)?;
+        if let Some(link) = &gateway.clamp_link {
             say(&format!("{interface}: MSS clamped on the way to the LAN ({})", link.method().label()));
-            gateway.clamp_link = Some(link);
         }
         Ok(gateway)
+    }
+
+    /// Lowers the MSS on the way to the LAN, if `plan` has anything to lower.
+    pub(super) fn attach_clamp(&mut self, plan: &Plan) -> Result<(), GatewayError> {
+        let clamped = plan.treatment.scope.iter().any(|(_, rule)| rule.mss4.or(rule.mss6).is_some());
+        let wanted = clamped || plan.auto.as_ref().is_some_and(|auto| auto.mss != Mss::Off);
+        if wanted && self.clamp_link.is_none() {
+            self.clamp_link = Some(self.clamp.attach(self.link.index)?);
+        }
+        Ok(())
+    }
+
+    /// What is in scope at this moment.
+    pub(super) fn scope_now(&self) -> Scope {
+        self.applied.scope().clone()
     }
 
     fn start_workers(
@@ -220,6 +236,8 @@ impl Gateway {
             let heartbeat = self.program.heartbeats().of(queue);
             let mut turn = Turn::new(port, handback, shared.transform.clone(), Arc::clone(&self.treatment))
                 .following(Arc::clone(&self.scope));
+            let position_in_plan = plan.interfaces.iter().position(|name| *name == interface).unwrap_or(0);
+            turn = turn.tapped(Arc::clone(&shared.tap), position_in_plan as u32, queue);
             if let Some(notifier) = &shared.notifier {
                 turn = turn.notifying(Arc::clone(notifier));
             }

@@ -1,11 +1,14 @@
 //! Brings gateways up, keeps them in step with the machine, and takes them down.
 
+mod capture;
 pub mod finding;
 mod follow;
 pub mod gateway;
 pub mod preflight;
+mod publish;
 pub mod run;
 pub mod scope;
+mod service;
 pub mod tunnels;
 
-pub use run::{RunError, run};
+pub use run::{RunError, Source, run};

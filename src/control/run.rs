@@ -1,30 +1,36 @@
 //! `run`: preflight, gateways up, events until a signal, gateways down.
 
+mod events;
+mod reload;
+
 use std::io;
-use std::os::fd::AsFd;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, Sender, after, bounded, never, select, tick, unbounded};
+use crossbeam::channel::{Receiver, after, never, select, tick, unbounded};
 use ipnet::IpNet;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use signal_hook::consts::SIGHUP;
 use thiserror::Error;
 
+use super::capture::Captures;
 use super::finding::{Finding, Level};
 use super::follow::Follower;
 use super::gateway::{Gateway, GatewayError, Shared};
-use super::preflight;
+use super::publish::Published;
 use super::tunnels::Tunnels;
-use crate::config::{Plan, Treatment};
+use super::{preflight, service};
+use crate::config::Plan;
 use crate::ipsec::scope::any;
-use crate::net::addresses::{Changes, Monitor};
-use crate::observe::server::{Server, ServerError};
+use crate::net::addresses::Changes;
+use crate::observe::server::ServerError;
 use crate::observe::snapshot::Snapshot;
 use crate::packet::{Idents, Transform, ident};
+use crate::worker::tap::Tap;
 use crate::worker::{Notifier, WorkerEnd};
+
+pub use reload::Source;
 
 /// When to look again at what the kernel did not tell.
 const RETRY: Duration = Duration::from_secs(1);
@@ -41,6 +47,24 @@ pub enum RunError {
     /// The statistics socket is taken.
     #[error(transparent)]
     Statistics(#[from] ServerError),
+    /// The address of `--metrics` cannot be had.
+    #[error(
+        "--metrics {address}: {source}; give an address of this machine and a free port, such as 127.0.0.1:9435"
+    )]
+    Metrics {
+        /// What was asked for.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The file of `--capture` cannot be written.
+    #[error("--capture {path}: {why}", path = path.display())]
+    Capture {
+        /// What was asked for.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
     /// A set-up call failed.
     #[error("{step}: {source}")]
     System {
@@ -69,20 +93,20 @@ pub struct Ended {
     pub result: Result<(), RunError>,
 }
 
-/// Serves the plan's interfaces until SIGINT or SIGTERM, and leaves them as they were. `say` gets lines for
-/// the user, the last of the start-up with the word `forwarding`.
+/// Serves the plan's interfaces until SIGINT or SIGTERM, and leaves them as they were; on SIGHUP reads the plan
+/// again from `source`. `say` gets lines for the user, the last of the start-up with the word `forwarding`.
 ///
 /// # Errors
 /// [`RunError`] if it could not begin to forward.
-pub fn run(plan: &Plan, say: &dyn Fn(&str)) -> Result<Ended, RunError> {
+pub fn run(plan: &Plan, source: Source<'_>, say: &dyn Fn(&str)) -> Result<Ended, RunError> {
     let mut running = Running::start(plan, say)?;
-    let result = running.serve(say);
+    let result = running.serve(source, say);
     Ok(Ended { snapshot: running.stop(), result })
 }
 
 struct Running {
     // Dropped before the gateways, whose counters it reads.
-    server: Option<Server>,
+    published: Option<Published>,
     gateways: Gateways,
     signals: Receiver<i32>,
     changes: Receiver<Changes>,
@@ -90,7 +114,7 @@ struct Running {
     unread: Changes,
     again: Receiver<Instant>,
     follower: Follower,
-    treatment: Treatment,
+    plan: Plan,
     ended: Receiver<WorkerEnd>,
     /// Fires when a reassembly time is over.
     interval: Receiver<Instant>,
@@ -101,12 +125,14 @@ struct Running {
 impl Running {
     fn start(plan: &Plan, say: &dyn Fn(&str)) -> Result<Running, RunError> {
         // Before anything is changed, so that a signal during the start is not missed.
-        let signals = signals().map_err(|source| RunError::System { step: "catching signals", source })?;
+        let signals =
+            events::signals().map_err(|source| RunError::System { step: "catching signals", source })?;
         for interface in &plan.interfaces {
             refuse_or_warn(interface, plan, say)?;
         }
         // Before the addresses are read, so that no change is missed.
-        let changes = monitor().map_err(|source| RunError::System { step: "watching interfaces", source })?;
+        let changes =
+            events::monitor().map_err(|source| RunError::System { step: "watching interfaces", source })?;
         let follower = Follower::start(plan).map_err(|source| RunError::System {
             step: "--mtu auto: watching the kernel's IPsec (XFRM: modprobe xfrm_user; needs CAP_NET_ADMIN)",
             source,
@@ -123,7 +149,12 @@ impl Running {
             Transform { df: plan.treatment.df, tcp: plan.treatment.tcp, idents: Arc::clone(&idents) };
         let interval = tick(Duration::from_secs(ident::REASSEMBLY_SECS));
         let (end, ended) = unbounded();
-        let shared = Shared { transform, notifier, ended: end };
+        let tap = Arc::new(Tap::default());
+        let captures = Captures::new(Arc::clone(&tap), &plan.interfaces);
+        if let Some(path) = &plan.capture {
+            captures.to_file(path)?;
+        }
+        let shared = Shared { transform, notifier, tap, ended: end };
         let gateways = plan
             .interfaces
             .iter()
@@ -132,8 +163,11 @@ impl Running {
         let gateways: Gateways = Arc::new(Mutex::new(gateways));
         let started = Instant::now();
         let observed = (Arc::clone(&gateways), Arc::clone(&idents));
-        let server =
-            Server::start(&plan.interfaces, move || snapshot(&lock(&observed.0), &observed.1, started))?;
+        let published =
+            Published::start(plan, captures, move || snapshot(&lock(&observed.0), &observed.1, started))?;
+        if let Some(line) = published.describe() {
+            say(&line);
+        }
         for warning in &plan.warnings {
             say(&format!("warning: {warning}"));
         }
@@ -141,14 +175,14 @@ impl Running {
             say(&line);
         }
         let mut running = Running {
-            server: Some(server),
+            published: Some(published),
             gateways,
             signals,
             changes,
             unread: Changes::default(),
             again: never(),
             follower,
-            treatment: plan.treatment.clone(),
+            plan: plan.clone(),
             ended,
             interval,
             idents,
@@ -158,16 +192,28 @@ impl Running {
             running.follow_tunnels(say)?;
         }
         let served: Vec<_> = lock(&running.gateways).iter().map(Gateway::describe).collect();
-        say(&format!("forwarding on {}", served.join(", ")));
+        let forwarding = format!("forwarding on {}", served.join(", "));
+        say(&forwarding);
+        service::ready(&forwarding);
         Ok(running)
     }
 
     /// Handles what happens until a signal asks for the end.
-    fn serve(&mut self, say: &dyn Fn(&str)) -> Result<(), RunError> {
+    fn serve(&mut self, source: Source<'_>, say: &dyn Fn(&str)) -> Result<(), RunError> {
+        let watchdog = service::due();
+        let reloads = self.published.as_ref().map_or_else(never, |published| published.reloads.clone());
         loop {
             select! {
-                recv(self.signals) -> _ => return Ok(()),
+                recv(self.signals) -> signal => match signal {
+                    Ok(SIGHUP) => drop(self.reload(source, say)?),
+                    _ => return Ok(()),
+                },
+                recv(reloads) -> client => if let Ok(client) = client {
+                    // A client that is gone knows where the log is.
+                    let _ = client.send(self.reload(source, say)?);
+                },
                 recv(self.ended) -> end => if let Ok(end) = end { self.worker_ended(&end, say)? },
+                recv(watchdog) -> _ => if lock(&self.gateways).iter().all(Gateway::beats) { service::alive() },
                 recv(self.interval) -> _ => self.end_interval(say),
                 recv(self.follower.news) -> news => match news {
                     Ok(()) => self.follower.changed(),
@@ -254,7 +300,7 @@ impl Running {
     /// Serves the tunnels as they are now. What cannot be read now is tried again; until then the tunnels are served as
     /// they were.
     fn follow_tunnels(&mut self, say: &dyn Fn(&str)) -> Result<(), RunError> {
-        let (gateways, treatment) = (&self.gateways, &self.treatment);
+        let (gateways, treatment) = (&self.gateways, &self.plan.treatment);
         let looked = self.follower.look(|tunnels| {
             let mut lines = Vec::new();
             for gateway in lock(gateways).iter_mut() {
@@ -287,7 +333,8 @@ impl Running {
     }
 
     fn stop(mut self) -> Snapshot {
-        self.server = None;
+        service::stopping();
+        self.published = None;
         let mut gateways = lock(&self.gateways);
         for gateway in gateways.iter_mut() {
             gateway.stop();
@@ -370,42 +417,4 @@ fn refuse_or_warn(interface: &str, plan: &Plan, say: &dyn Fn(&str)) -> Result<()
         say(&format!("{interface}: warning: {finding}"));
     }
     Ok(())
-}
-
-/// SIGINT and SIGTERM as messages. The thread lives as long as the process.
-fn signals() -> io::Result<Receiver<i32>> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    let (send, receive) = bounded(1);
-    thread::Builder::new().name("signals".into()).spawn(move || {
-        for signal in signals.forever() {
-            if send.send(signal).is_err() {
-                break;
-            }
-        }
-    })?;
-    Ok(receive)
-}
-
-/// Changes of addresses and interfaces as messages. The thread lives until the receiver is dropped and
-/// something changes once more, or as long as the process.
-fn monitor() -> io::Result<Receiver<Changes>> {
-    let mut monitor = Monitor::open()?;
-    let (send, receive) = unbounded();
-    let watch = move |send: &Sender<Changes>| -> io::Result<()> {
-        loop {
-            match poll(&mut [PollFd::new(monitor.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
-                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-            if send.send(monitor.changes()?).is_err() {
-                return Ok(());
-            }
-        }
-    };
-    // The error closes the channel, which ends the run: nobody would know of new addresses.
-    thread::Builder::new().name("monitor".into()).spawn(move || {
-        let mut watch = watch;
-        watch(&send)
-    })?;
-    Ok(receive)
 }

@@ -1,18 +1,21 @@
-//! Finds running instances and asks them for a snapshot.
+//! Finds running instances and asks them.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::time::Duration;
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::geteuid;
+use serde::de::DeserializeOwned;
 
 use super::SOCKET_PREFIX;
+use super::request::{Outcome, Request};
 use super::snapshot::Snapshot;
 
-/// How long an instance may take to answer.
-const READ_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long an instance may take to answer: a reload reads the kernel's tunnels.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest answer accepted, bytes: hundreds of queues.
 const MAX_ANSWER: u64 = 4 << 20;
@@ -75,25 +78,47 @@ fn listening(line: &str) -> Option<&str> {
 
 /// A snapshot of the instance that serves `interface`.
 pub fn fetch(interface: &str) -> Result<Snapshot, ClientError> {
+    answer(interface, &Request::Stats)
+}
+
+/// Has the instance that serves `interface` read its configuration again.
+pub fn reload(interface: &str) -> Result<Outcome, ClientError> {
+    answer(interface, &Request::Reload)
+}
+
+fn answer<T: DeserializeOwned>(interface: &str, request: &Request) -> Result<T, ClientError> {
+    let failed = |source| ClientError::Io { interface: interface.to_owned(), source };
+    let mut answer = Vec::new();
+    ask(interface, request)?.take(MAX_ANSWER).read_to_end(&mut answer).map_err(failed)?;
+    if answer.is_empty() {
+        return Err(ClientError::Refused(interface.to_owned()));
+    }
+    serde_json::from_slice(&answer)
+        .map_err(|source| ClientError::Format { interface: interface.to_owned(), source })
+}
+
+/// Sends `request` to the instance that serves `interface`; the answer is to be read.
+pub fn ask(interface: &str, request: &Request) -> Result<UnixStream, ClientError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::ConnectionRefused => ClientError::NotRunning(interface.to_owned()),
         _ => ClientError::Io { interface: interface.to_owned(), source },
     };
     let address = SocketAddr::from_abstract_name(format!("{SOCKET_PREFIX}{interface}")).map_err(failed)?;
-    let server = UnixStream::connect_addr(&address).map_err(failed)?;
+    let mut server = UnixStream::connect_addr(&address).map_err(failed)?;
     // Any user may take an abstract name: believe only those who could own the gateway.
     let uid = getsockopt(&server, PeerCredentials).map_err(|errno| failed(errno.into()))?.uid();
     if uid != 0 && uid != geteuid().as_raw() {
         return Err(ClientError::Foreign { interface: interface.to_owned(), uid });
     }
     server.set_read_timeout(Some(READ_TIMEOUT)).map_err(failed)?;
-    let mut answer = Vec::new();
-    server.take(MAX_ANSWER).read_to_end(&mut answer).map_err(failed)?;
-    if answer.is_empty() {
-        return Err(ClientError::Refused(interface.to_owned()));
+    let sent = serde_json::to_vec(request).map_err(io::Error::from).and_then(|line| server.write_all(&line));
+    match sent.and_then(|()| server.shutdown(Shutdown::Write)) {
+        // It hung up on this user at once.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Err(ClientError::Refused(interface.to_owned()))
+        }
+        sent => sent.map(|()| server).map_err(failed),
     }
-    serde_json::from_slice(&answer)
-        .map_err(|source| ClientError::Format { interface: interface.to_owned(), source })
 }
 
 #[cfg(test)]
@@ -121,6 +146,26 @@ mod tests {
         drop(server);
         assert!(!interfaces().unwrap().contains(&name));
         assert!(matches!(fetch(&name), Err(ClientError::NotRunning(_))));
+    }
+
+    #[test]
+    fn commands_get_an_outcome_and_nonsense_gets_nothing() {
+        let name = name("command");
+        let _server = Server::start(std::slice::from_ref(&name), sample).unwrap();
+        let outcome = reload(&name).unwrap();
+        assert!(!outcome.ok && outcome.message.contains("no configuration"), "{outcome:?}");
+        let capture: Outcome = answer(&name, &Request::Capture(Default::default())).unwrap();
+        assert!(!capture.ok, "{capture:?}");
+        let address = SocketAddr::from_abstract_name(format!("{SOCKET_PREFIX}{name}")).unwrap();
+        for nonsense in ["", "reload", "{\"reload\"", "[]"] {
+            let mut client = UnixStream::connect_addr(&address).unwrap();
+            client.write_all(nonsense.as_bytes()).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).unwrap();
+            assert!(answer.is_empty(), "{nonsense}");
+        }
+        assert_eq!(fetch(&name).unwrap(), sample());
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! Reads snapshots; never touches the data path.
 
 pub mod client;
+pub mod exporter;
+pub mod latency;
 pub mod layout;
+pub mod metrics;
+pub mod request;
 pub mod server;
 pub mod snapshot;
 pub mod table;
 
-/// Abstract names of statistics sockets begin with this; the interface's name follows.
+/// Abstract names of control sockets begin with this; the interface's name follows.
 pub const SOCKET_PREFIX: &str = "xdpfrag/";

@@ -1,9 +1,9 @@
-//! Answers `stats` on an abstract Unix socket per interface.
+//! Answers `stats`, and takes commands, on an abstract Unix socket per interface.
 //!
 //! Abstract names belong to the network namespace and vanish with the process, so nothing is left
 //! behind however it ends.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
@@ -15,10 +15,13 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::geteuid;
 
 use super::SOCKET_PREFIX;
+use super::request::{CaptureRequest, Outcome, Request};
 use super::snapshot::Snapshot;
 
-/// How long a client may take to read its answer before it is cut off.
-const WRITE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a client may take to ask, and to read its answer, before it is cut off.
+const TIMEOUT: Duration = Duration::from_millis(500);
+/// Longest request, bytes.
+const MAX_REQUEST: u64 = 4096;
 
 /// How long to leave clients waiting when the kernel does not let one in.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -39,7 +42,32 @@ pub enum ServerError {
     },
 }
 
-/// A thread that answers each connection with one snapshot in JSON. Dropping it ends the thread.
+/// Who knows the answers.
+pub trait Answers: Send + 'static {
+    /// State and counters at this moment.
+    fn snapshot(&self) -> Snapshot;
+
+    /// Reads the configuration again.
+    fn reload(&self) -> Outcome {
+        Outcome { ok: false, message: "this instance has no configuration to read again".into() }
+    }
+
+    /// Begins to send frames to `client`, on another thread.
+    ///
+    /// # Errors
+    /// Why not.
+    fn capture(&self, _request: CaptureRequest, _client: UnixStream) -> Result<(), String> {
+        Err("this instance has no frames to capture".into())
+    }
+}
+
+impl<F: Fn() -> Snapshot + Send + 'static> Answers for F {
+    fn snapshot(&self) -> Snapshot {
+        self()
+    }
+}
+
+/// A thread that answers one request per connection. Dropping it ends the thread.
 #[derive(Debug)]
 pub struct Server {
     /// Closing this end wakes the thread.
@@ -49,16 +77,13 @@ pub struct Server {
 
 impl Server {
     /// Listens for each of `interfaces`, in the network namespace of the calling thread.
-    pub fn start<F>(interfaces: &[String], snapshot: F) -> Result<Server, ServerError>
-    where
-        F: Fn() -> Snapshot + Send + 'static,
-    {
+    pub fn start(interfaces: &[String], answers: impl Answers) -> Result<Server, ServerError> {
         let listeners = interfaces.iter().map(|name| listen(name)).collect::<Result<Vec<_>, _>>()?;
         let failed = |source| ServerError::Io { interface: interfaces.join(", "), source };
         let (stop, stopped) = UnixStream::pair().map_err(failed)?;
         let thread = std::thread::Builder::new()
             .name("stats".into())
-            .spawn(move || serve(&listeners, &stopped, &snapshot))
+            .spawn(move || serve(&listeners, &stopped, &answers))
             .map_err(failed)?;
         Ok(Server { stop: Some(stop), thread: Some(thread) })
     }
@@ -86,7 +111,7 @@ fn listen(interface: &str) -> Result<UnixListener, ServerError> {
     Ok(listener)
 }
 
-fn serve(listeners: &[UnixListener], stopped: &UnixStream, snapshot: &dyn Fn() -> Snapshot) {
+fn serve(listeners: &[UnixListener], stopped: &UnixStream, answers: &impl Answers) {
     loop {
         let mut ready: Vec<_> = listeners.iter().map(|l| PollFd::new(l.as_fd(), PollFlags::POLLIN)).collect();
         ready.push(PollFd::new(stopped.as_fd(), PollFlags::POLLIN));
@@ -103,7 +128,7 @@ fn serve(listeners: &[UnixListener], stopped: &UnixStream, snapshot: &dyn Fn() -
             }
             match listener.accept() {
                 // Whatever goes wrong is the client's trouble: it sees an answer cut short.
-                Ok((client, _)) => drop(answer(&client, snapshot)),
+                Ok((client, _)) => drop(answer(client, answers)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 // Out of descriptors, say: the client stays in the queue, which polls as ready again at once.
                 Err(_) => std::thread::sleep(ACCEPT_PAUSE),
@@ -112,12 +137,29 @@ fn serve(listeners: &[UnixListener], stopped: &UnixStream, snapshot: &dyn Fn() -
     }
 }
 
-/// One at a time, so that clients cannot use up memory or threads.
-fn answer(mut client: &UnixStream, snapshot: &dyn Fn() -> Snapshot) -> io::Result<()> {
-    let uid = getsockopt(client, PeerCredentials)?.uid();
+/// One at a time, so that clients cannot use up memory or threads. Answers root and the user it runs as: counters
+/// tell who talks, a capture tells what, and a reload changes it.
+fn answer(mut client: UnixStream, answers: &impl Answers) -> io::Result<()> {
+    let uid = getsockopt(&client, PeerCredentials)?.uid();
     if uid != 0 && uid != geteuid().as_raw() {
         return Ok(());
     }
-    client.set_write_timeout(Some(WRITE_TIMEOUT))?;
-    client.write_all(&serde_json::to_vec(&snapshot())?)
+    client.set_nonblocking(false)?;
+    client.set_read_timeout(Some(TIMEOUT))?;
+    client.set_write_timeout(Some(TIMEOUT))?;
+    let mut line = Vec::new();
+    // The client closes its side behind the request.
+    (&client).take(MAX_REQUEST).read_to_end(&mut line)?;
+    match serde_json::from_slice(&line)? {
+        Request::Stats => client.write_all(&serde_json::to_vec(&answers.snapshot())?),
+        Request::Reload => client.write_all(&serde_json::to_vec(&answers.reload())?),
+        Request::Capture(request) => {
+            let refused = client.try_clone()?;
+            match answers.capture(request, client) {
+                Ok(()) => Ok(()),
+                // The client sees that this is no pcapng.
+                Err(message) => (&refused).write_all(&serde_json::to_vec(&Outcome { ok: false, message })?),
+            }
+        }
+    }
 }

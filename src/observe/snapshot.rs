@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::latency::Latency;
+
 /// State and counters of one `xdpfrag run` at one moment. Counters count from its start.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -114,27 +116,12 @@ pub struct WorkerSnapshot {
     /// were about are forwarded all the same.
     #[serde(default)]
     pub notify_errors: u64,
+    /// The most frames that the worker found in the RX ring at once lately (a quarter of `--stall`); it takes
+    /// 64 at most, so that 64 means a ring that fills faster than it is emptied.
+    #[serde(default)]
+    pub batch_peak: u64,
     /// UMEM size, bytes.
     pub umem_bytes: u64,
     /// From the XDP program's time stamp to the end of the hand-back; absent before the first frame.
     pub latency: Option<Latency>,
-}
-
-/// Percentiles of a latency histogram, nanoseconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Latency {
-    /// Samples.
-    pub count: u64,
-    /// Smallest.
-    pub min_ns: u64,
-    /// Median.
-    pub p50_ns: u64,
-    /// 90th percentile.
-    pub p90_ns: u64,
-    /// 99th percentile.
-    pub p99_ns: u64,
-    /// 99.9th percentile.
-    pub p999_ns: u64,
-    /// Largest.
-    pub max_ns: u64,
 }

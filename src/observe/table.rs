@@ -80,8 +80,8 @@ fn cell(now: u64, since: Since<'_>, counter: impl Fn(&InterfaceSnapshot) -> u64)
 fn counters(out: &mut String, interface: &InterfaceSnapshot, since: Since<'_>, zeros: bool) {
     let mut table = table(&["COUNTER", "XDP", "WORKERS", "MEANING"]);
     let mut add = |label: &str, meaning: &str, xdp: Counter<'_>, workers: Counter<'_>| {
-        if zeros || xdp(interface) + workers(interface) > 0 {
-            let cells = [cell(xdp(interface), since, xdp), cell(workers(interface), since, workers)];
+        let cells = [cell(xdp(interface), since, xdp), cell(workers(interface), since, workers)];
+        if zeros || cells.iter().any(|cell| cell != "0") {
             table.add_row([label, &cells[0], &cells[1], meaning]);
         }
     };
@@ -101,7 +101,7 @@ fn counters(out: &mut String, interface: &InterfaceSnapshot, since: Since<'_>, z
     add("egress_mss", "MSS lowered on the way to the LAN", &|interface| interface.egress_mss, &|_| 0);
     align_right(&mut table, [1, 2]);
     if table.is_empty() {
-        out.push_str("\nNo frames yet.\n");
+        out.push_str(if since.is_some() { "\nNo frames.\n" } else { "\nNo frames yet.\n" });
     } else {
         let _ = write!(out, "\n{}", text(&table));
     }
@@ -118,7 +118,9 @@ fn sum(interface: &InterfaceSnapshot, counter: impl Fn(&WorkerSnapshot) -> u64) 
 }
 
 fn workers(out: &mut String, interface: &InterfaceSnapshot, since: Since<'_>) {
-    let header = ["QUEUE", "CORE", "STATE", "RECEIVED", "HANDED BACK", "NOT QUEUED", "RETRIES", "UMEM KIB"];
+    // Of an interval the fill of the ring tells more than the size of the memory.
+    let last = if since.is_some() { "BATCH OF 64" } else { "UMEM KIB" };
+    let header = ["QUEUE", "CORE", "STATE", "RECEIVED", "HANDED BACK", "NOT QUEUED", "RETRIES", last];
     let mut table = table(&header);
     for worker in &interface.workers {
         let of = |counter: fn(&WorkerSnapshot) -> u64| {
@@ -139,7 +141,7 @@ fn workers(out: &mut String, interface: &InterfaceSnapshot, since: Since<'_>) {
             of(|worker| worker.handed_back),
             of(|worker| worker.socket_drops),
             of(|worker| worker.handback_errors),
-            grouped(worker.umem_bytes >> 10),
+            grouped(if since.is_some() { worker.batch_peak } else { worker.umem_bytes >> 10 }),
         ]);
     }
     align_right(&mut table, [0, 1, 3, 4, 5, 6, 7]);
@@ -243,7 +245,13 @@ mod tests {
         let (before, now) = (snapshot(1), snapshot(2));
         let text = render(&now, Style { since: Some(&before), zeros: false });
         assert!(text.contains(" 400,000,000 ") && text.contains(" 800,000,000 "), "{text}");
-        assert!(text.contains("per second"), "{text}");
+        assert!(text.contains("per second") && text.contains("BATCH OF 64"), "{text}");
+        // What did not grow is no rate.
+        assert!(!text.contains("egress_mss"), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        let idle =
+            render(&now, Style { since: Some(&Snapshot { uptime_s: 1.0, ..now.clone() }), zeros: false });
+        assert!(idle.contains("No frames.\n"), "{idle}");
     }
 
     #[test]

@@ -32,6 +32,9 @@ struct Counts {
     socket_drops: AtomicU64,
     handback_errors: AtomicU64,
     notify_errors: AtomicU64,
+    /// Longest batch since the last publication, and in the time before it.
+    batch: AtomicU64,
+    batch_peak: AtomicU64,
 }
 
 /// Adds without a locked instruction: there is one writer.
@@ -53,6 +56,9 @@ impl Counters {
     #[inline]
     pub(super) fn received(&self, frames: u64) {
         add(&self.counts.received, frames);
+        if frames > self.counts.batch.load(Relaxed) {
+            self.counts.batch.store(frames, Relaxed);
+        }
     }
 
     /// Frames the kernel took.
@@ -93,9 +99,12 @@ impl Counters {
         add(&self.counts.notify_errors, 1);
     }
 
-    /// Frames the socket lost so far.
+    /// Frames the socket lost so far; called now and then, it also ends the time of a
+    /// [`batch_peak`](WorkerSnapshot::batch_peak).
     pub(super) fn socket_drops(&self, total: u64) {
         self.counts.socket_drops.store(total, Relaxed);
+        self.counts.batch_peak.store(self.counts.batch.load(Relaxed), Relaxed);
+        self.counts.batch.store(0, Relaxed);
     }
 
     /// The latency histogram, ns; readers hold the lock only while they make a snapshot.
@@ -129,6 +138,7 @@ impl Counters {
             socket_drops: counts.socket_drops.load(Relaxed),
             handback_errors: counts.handback_errors.load(Relaxed),
             notify_errors: counts.notify_errors.load(Relaxed),
+            batch_peak: counts.batch_peak.load(Relaxed),
             latency: self.latency(),
             ..WorkerSnapshot::default()
         }
@@ -136,16 +146,9 @@ impl Counters {
 
     /// Percentiles from the XDP program's time stamp to the end of the hand-back.
     pub fn latency(&self) -> Option<Latency> {
-        let histogram = self.latency_writer();
-        (!histogram.is_empty()).then(|| Latency {
-            count: histogram.len(),
-            min_ns: histogram.min(),
-            p50_ns: histogram.value_at_quantile(0.5),
-            p90_ns: histogram.value_at_quantile(0.9),
-            p99_ns: histogram.value_at_quantile(0.99),
-            p999_ns: histogram.value_at_quantile(0.999),
-            max_ns: histogram.max(),
-        })
+        // The worker waits for the time of a copy, not of an analysis.
+        let histogram = self.latency_writer().clone();
+        Latency::of(&histogram)
     }
 }
 

@@ -5,6 +5,7 @@ pub mod counters;
 pub mod notify;
 mod outlet;
 pub mod rate;
+pub mod tap;
 pub mod thread;
 pub mod turn;
 

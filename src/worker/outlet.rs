@@ -6,9 +6,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::clock::monotonic_ns;
 use super::counters::Counters;
 use super::notify::Notifier;
+use super::tap::Tapped;
 use crate::config::Scope;
 use crate::handback::{Handback, HandbackError};
-use crate::packet::{self, Edits, Outcome, Reason, Rule, Transform, Verdict};
+use crate::packet::{self, Edits, Outcome, Reason, Rule, Sink, Transform, Verdict};
 use crate::port::Received;
 
 /// Consecutive flushes that may fail for the moment before the pending frames are given up. One is made
@@ -31,6 +32,7 @@ pub(super) struct Outlet<H> {
     transform: Transform,
     pub(super) scope: Arc<RwLock<Scope>>,
     pub(super) notifier: Option<Arc<Notifier>>,
+    pub(super) tapped: Option<Tapped>,
     counters: Arc<Counters>,
     open: VecDeque<Open>,
     /// Output of the oldest open frame that the kernel took already.
@@ -55,6 +57,7 @@ impl<H: Handback> Outlet<H> {
             transform,
             scope,
             notifier: None,
+            tapped: None,
             counters,
             open,
             taken: 0,
@@ -81,13 +84,17 @@ impl<H: Handback> Outlet<H> {
             return self.counters.ended(Reason::HandbackError, 1);
         }
         let rule = self.rule(received);
-        let mut outcome = self.apply(received.bytes, rule);
+        let tapped = self.tapped.as_ref().is_some_and(|tapped| tapped.wants(received.bytes));
+        let mut outcome = self.apply(received.bytes, rule, tapped);
         if outcome.verdict == Verdict::Drop(Reason::HandbackFull) && self.handback.pending() > 0 {
             self.flush();
             if self.broken.is_some() {
                 return self.counters.ended(Reason::HandbackError, 1);
             }
-            outcome = self.apply(received.bytes, rule);
+            outcome = self.apply(received.bytes, rule, tapped);
+        }
+        if let Some(tap) = self.tapped.as_ref().filter(|_| tapped) {
+            tap.record(received.bytes, outcome);
         }
         let Outcome { verdict, edits, frames } = outcome;
         if let (Some(notifier), Ok(rule), Verdict::Forward(reason)) = (&self.notifier, rule, verdict)
@@ -124,10 +131,11 @@ impl<H: Handback> Outlet<H> {
     }
 
     #[inline]
-    fn apply(&mut self, bytes: &[u8], rule: Result<Rule, Reason>) -> Outcome {
-        match rule {
-            Ok(rule) => self.transform.apply(bytes, rule, &mut self.handback),
-            Err(reason) => packet::pass(bytes, reason, &mut self.handback),
+    fn apply(&mut self, bytes: &[u8], rule: Result<Rule, Reason>, tapped: bool) -> Outcome {
+        let Outlet { transform, handback, .. } = self;
+        match self.tapped.as_mut().filter(|_| tapped) {
+            None => treat(transform, bytes, rule, handback),
+            Some(tap) => tap.through(handback, |scratch| treat(transform, bytes, rule, scratch)),
         }
     }
 
@@ -191,5 +199,13 @@ impl<H: Handback> Outlet<H> {
                 latency.saturating_record(now.saturating_sub(rx_ns));
             }
         }
+    }
+}
+
+#[inline]
+fn treat<S: Sink>(transform: &Transform, bytes: &[u8], rule: Result<Rule, Reason>, sink: &mut S) -> Outcome {
+    match rule {
+        Ok(rule) => transform.apply(bytes, rule, sink),
+        Err(reason) => packet::pass(bytes, reason, sink),
     }
 }

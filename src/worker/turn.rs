@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::counters::Counters;
 use super::notify::Notifier;
 use super::outlet::Outlet;
+use super::tap::{Tap, Tapped};
 use crate::config::{Scope, Treatment};
 use crate::frame::Ledger;
 use crate::handback::{Handback, HandbackError};
@@ -54,6 +55,12 @@ impl<P: Port, H: Handback> Turn<P, H> {
     /// Frames without metadata get their rule from `scope`, as it is at that moment, and not from the treatment.
     pub fn following(mut self, scope: Arc<RwLock<Scope>>) -> Turn<P, H> {
         self.outlet.scope = scope;
+        self
+    }
+
+    /// Leaves copies of frames at `tap` while somebody captures, as those of this interface and queue.
+    pub fn tapped(mut self, tap: Arc<Tap>, interface: u32, queue: u32) -> Turn<P, H> {
+        self.outlet.tapped = Some(Tapped::new(tap, interface, queue));
         self
     }
 

@@ -4,14 +4,17 @@ mod support;
 
 mod auto;
 mod before;
+mod capture;
 mod demo;
 mod fail_open;
 mod footprint;
 mod ipv6;
 mod notify;
+mod operate;
 mod order;
 mod policy;
 mod refusals;
+mod reload;
 mod resegment;
 mod residue;
 mod tcp;

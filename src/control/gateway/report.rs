@@ -1,6 +1,7 @@
 //! What a gateway says of itself.
 
 use std::cmp::Reverse;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -12,6 +13,9 @@ use crate::packet::{Edit, Reason, Rule};
 use crate::worker::Worker;
 use crate::worker::clock::monotonic_ns;
 use crate::xdp::DeafHost;
+
+/// Without a sign of life for so long a worker hangs: it beats every 15 s (`--stall` 60000) at the latest.
+const HUNG: Duration = Duration::from_secs(20);
 
 impl Gateway {
     /// One line: how the interface is served.
@@ -26,6 +30,15 @@ impl Gateway {
             if self.workers.len() == 1 { "" } else { "s" },
             self.handback
         )
+    }
+
+    /// True if every worker that has not ended shows signs of life. One that has ended is passed by.
+    pub fn beats(&self) -> bool {
+        let now = monotonic_ns();
+        self.workers.iter().filter(|worker| worker.alive()).all(|worker| {
+            let last = self.program.heartbeats().of(worker.queue()).map_or(0, |heartbeat| heartbeat.last());
+            now.saturating_sub(last) <= HUNG.as_nanos() as u64
+        })
     }
 
     /// State and counters at this moment.

@@ -82,3 +82,13 @@ pub fn check(interface: &str, options: &Options) -> Vec<Finding> {
     }
     findings
 }
+
+/// Checks the SA MTUs of a plan that is to replace another on `interface`.
+pub fn mtus(interface: &str, plan: &Plan) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    // An interface that is gone ends the run anyway.
+    if let Ok(Some(link)) = links::find(interface) {
+        interface::mtu(&link, &plan.into(), &mut findings);
+    }
+    findings
+}

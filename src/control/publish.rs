@@ -1,0 +1,81 @@
+//! Where others read the counters: the statistics socket, and `--metrics`.
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+
+use super::capture::Captures;
+use super::run::RunError;
+use crate::config::Plan;
+use crate::observe::exporter::Exporter;
+use crate::observe::request::{CaptureRequest, Outcome};
+use crate::observe::server::{Answers, Server};
+use crate::observe::snapshot::Snapshot;
+
+/// How long the main thread may take for a reload.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// A client that waits for the outcome of a reload.
+pub(super) type Reload = Sender<Outcome>;
+
+/// Open until it is dropped.
+#[derive(Debug)]
+pub(super) struct Published {
+    _server: Server,
+    exporter: Option<Exporter>,
+    /// Clients that want a reload.
+    pub(super) reloads: Receiver<Reload>,
+}
+
+impl Published {
+    /// Opens what `plan` asks for; every answer is a `snapshot` of that moment.
+    pub(super) fn start<F>(plan: &Plan, captures: Captures, snapshot: F) -> Result<Published, RunError>
+    where
+        F: Fn() -> Snapshot + Send + Sync + 'static,
+    {
+        let snapshot = Arc::new(snapshot);
+        let scraped = Arc::clone(&snapshot);
+        let exporter = plan.metrics.map(|address| {
+            let failed = |source| RunError::Metrics { address, source };
+            Exporter::start(address, move || scraped()).map_err(failed)
+        });
+        let (asked, reloads) = bounded(1);
+        let answers = Instance { snapshot: Box::new(move || snapshot()), asked, captures };
+        let exporter = exporter.transpose()?;
+        Ok(Published { exporter, reloads, _server: Server::start(&plan.interfaces, answers)? })
+    }
+
+    /// One line about where the metrics are.
+    pub(super) fn describe(&self) -> Option<String> {
+        self.exporter.as_ref().map(|exporter| format!("metrics at http://{}/metrics", exporter.address()))
+    }
+}
+
+/// Answers for the control socket.
+struct Instance {
+    snapshot: Box<dyn Fn() -> Snapshot + Send>,
+    asked: Sender<Reload>,
+    captures: Captures,
+}
+
+impl Answers for Instance {
+    fn snapshot(&self) -> Snapshot {
+        (self.snapshot)()
+    }
+
+    fn reload(&self) -> Outcome {
+        let (done, outcome) = bounded(1);
+        let refused = |message: &str| Outcome { ok: false, message: message.into() };
+        match self.asked.try_send(done) {
+            Err(_) => refused("the instance is ending, or busy with another reload"),
+            Ok(()) => outcome
+                .recv_timeout(RELOAD_TIMEOUT)
+                .unwrap_or_else(|_| refused("the reload takes too long; see the log")),
+        }
+    }
+    fn capture(&self, request: CaptureRequest, client: UnixStream) -> Result<(), String> {
+        self.captures.stream(request, client)
+    }
+}
