@@ -6,21 +6,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, Sender, bounded, select, tick, unbounded};
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded, select, tick, unbounded};
 use ipnet::IpNet;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use thiserror::Error;
 
+use super::conntrack::Exemption;
 use super::finding::{Finding, Level};
 use super::gateway::{Gateway, GatewayError, Shared};
 use super::preflight;
 use crate::config::Plan;
 use crate::net::addresses::{Changes, Monitor};
+use crate::net::nft;
 use crate::observe::server::{Server, ServerError};
 use crate::observe::snapshot::Snapshot;
-use crate::packet::{Idents, Transform, ident};
+use crate::packet::{Idents, Tcp, Transform, ident};
 use crate::worker::{Notifier, WorkerEnd};
 
 /// Why `run` did not end as asked.
@@ -81,6 +83,10 @@ struct Running {
     signals: Receiver<i32>,
     changes: Receiver<Changes>,
     ended: Receiver<WorkerEnd>,
+    exemptions: Vec<Exemption>,
+    scope: Vec<IpNet>,
+    /// Rules or policies have changed.
+    rules: Receiver<()>,
     /// Fires when a reassembly time is over.
     interval: Receiver<Instant>,
     idents: Arc<Idents>,
@@ -115,6 +121,14 @@ impl Running {
             .map(|interface| Gateway::start(interface, plan, &shared, say))
             .collect::<Result<Vec<_>, _>>()?;
         let gateways: Gateways = Arc::new(Mutex::new(gateways));
+        let rules = rules().map_err(|source| RunError::System { step: "watching nftables", source })?;
+        let fragmented = plan.treatment.tcp == Tcp::Fragment;
+        let exemption = |interface: &String| Exemption::new(interface, plan.notrack, fragmented);
+        let mut exemptions: Vec<_> = plan.interfaces.iter().map(exemption).collect();
+        let scope: Vec<_> = plan.treatment.scope.iter().map(|(prefix, _)| *prefix).collect();
+        for exemption in &mut exemptions {
+            exemption.follow(&scope, say);
+        }
         let started = Instant::now();
         let observed = (Arc::clone(&gateways), Arc::clone(&idents));
         let server =
@@ -132,7 +146,19 @@ impl Running {
         }
         let served: Vec<_> = lock(&gateways).iter().map(Gateway::describe).collect();
         say(&format!("forwarding on {}", served.join(", ")));
-        Ok(Running { server: Some(server), gateways, signals, changes, ended, interval, idents, started })
+        Ok(Running {
+            server: Some(server),
+            gateways,
+            signals,
+            changes,
+            ended,
+            exemptions,
+            scope,
+            rules,
+            interval,
+            idents,
+            started,
+        })
     }
 
     /// Handles what happens until a signal asks for the end.
@@ -142,6 +168,10 @@ impl Running {
                 recv(self.signals) -> _ => return Ok(()),
                 recv(self.ended) -> end => if let Ok(end) = end { self.worker_ended(&end, say)? },
                 recv(self.interval) -> _ => self.end_interval(say),
+                recv(self.rules) -> news => match news {
+                    Ok(()) => self.exemptions.iter_mut().for_each(|one| one.follow(&self.scope, say)),
+                    Err(_) => return Err(RunError::Lost("the kernel ended the watch on nftables".into())),
+                },
                 recv(self.changes) -> changes => match changes {
                     Ok(changes) => self.follow(changes, say)?,
                     Err(_) => return Err(RunError::Lost("the kernel ended the watch on interfaces".into())),
@@ -243,6 +273,21 @@ fn signals() -> io::Result<Receiver<i32>> {
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
             if send.send(signal).is_err() {
+                break;
+            }
+        }
+    })?;
+    Ok(receive)
+}
+
+/// Changes of rules and policies as messages. The thread lives as [`monitor`]'s does.
+fn rules() -> io::Result<Receiver<()>> {
+    let mut monitor = nft::Monitor::open()?;
+    // One message may wait: it stands for all that has changed until it is read.
+    let (send, receive) = bounded(1);
+    thread::Builder::new().name("rules".into()).spawn(move || {
+        while monitor.wait().is_ok() {
+            if let Err(TrySendError::Disconnected(())) = send.try_send(()) {
                 break;
             }
         }

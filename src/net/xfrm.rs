@@ -48,6 +48,8 @@ pub struct Policy {
     pub dst: (IpAddr, u8),
     /// XFRM interface that it belongs to; 0 for none.
     pub if_id: u32,
+    /// It selects by protocol or port, too.
+    pub upper: bool,
     /// Which SAs it takes, innermost first.
     pub templates: Vec<Template>,
 }
@@ -142,6 +144,7 @@ fn policy(message: XfrmMessage) -> Option<Policy> {
         src: (address(&selector.saddr, selector.family), selector.prefixlen_s),
         dst: (address(&selector.daddr, selector.family), selector.prefixlen_d),
         if_id: 0,
+        upper: selector.proto != 0 || selector.sport_mask != 0 || selector.dport_mask != 0,
         templates: Vec::new(),
     };
     for attribute in message.nlas {

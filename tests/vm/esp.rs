@@ -16,12 +16,12 @@ const PORT: u16 = 7001;
 const BYTES: u64 = 144_800;
 
 /// Sends DF datagrams of these payload lengths from one appliance to the other.
-fn datagrams(from: &Site, to: &Site, sizes: Vec<usize>) -> Tally {
+pub(crate) fn datagrams(from: &Site, to: &Site, sizes: Vec<usize>) -> Tally {
     let flow = Flow { rate: 500, ..Flow::new((to.address, PORT), sizes) };
     flow.run(&from.appliance, &to.appliance).unwrap()
 }
 
-fn transfer(from: &Site, to: &Site, deadline: u64) -> (u64, bool) {
+pub(crate) fn transfer(from: &Site, to: &Site, deadline: u64) -> (u64, bool) {
     let deadline = Duration::from_secs(deadline);
     let transfer =
         Transfer { to: (to.address, PORT).into(), bytes: BYTES, direction: Direction::Upload, deadline };

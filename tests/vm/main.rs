@@ -1,6 +1,7 @@
 //! xdpfrag in front of the kernel's ESP: runs as root in the VM that `tests/vm/boot` boots (`make vm-test`).
 
 mod capture;
+mod conntrack;
 mod esp;
 mod gateways;
 mod sa;

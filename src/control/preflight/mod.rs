@@ -5,6 +5,8 @@ mod machine;
 mod offloads;
 mod stack;
 
+use ipnet::IpNet;
+
 pub use machine::may_administer_network;
 
 use super::finding::Finding;
@@ -26,6 +28,10 @@ pub struct Options {
     pub mode: Mode,
     /// `--zero-copy`.
     pub zero_copy: Choice,
+    /// Destinations in scope; empty for all.
+    pub scope: Vec<IpNet>,
+    /// `--notrack`.
+    pub notrack: Choice,
 }
 
 impl From<&Plan> for Options {
@@ -37,6 +43,8 @@ impl From<&Plan> for Options {
             cores: plan.cores.clone(),
             mode: plan.mode,
             zero_copy: plan.zero_copy,
+            scope: plan.treatment.scope.iter().map(|(prefix, _)| *prefix).collect(),
+            notrack: plan.notrack,
         }
     }
 }
@@ -72,6 +80,6 @@ pub fn check(interface: &str, options: &Options) -> Vec<Finding> {
     interface::driver(&link, options, &mut findings);
     interface::mtu(&link, options, &mut findings);
     offloads::check(&link, queues, &mut findings);
-    stack::check(&link, &mut findings);
+    stack::check(&link, options, &mut findings);
     findings
 }
