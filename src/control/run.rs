@@ -13,7 +13,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use thiserror::Error;
 
-use super::conntrack::Exemption;
+use super::conntrack::{self, Exemption};
 use super::finding::{Finding, Level};
 use super::gateway::{Gateway, GatewayError, Shared};
 use super::preflight;
@@ -216,7 +216,10 @@ impl Running {
         }
     }
 
-    fn follow(&self, changes: Changes, say: &dyn Fn(&str)) -> Result<(), RunError> {
+    fn follow(&mut self, changes: Changes, say: &dyn Fn(&str)) -> Result<(), RunError> {
+        if changes.links {
+            self.exemptions.iter_mut().for_each(|one| one.follow(&self.scope, say));
+        }
         for gateway in lock(&self.gateways).iter_mut() {
             if changes.addresses {
                 gateway.follow_addresses()?;
@@ -260,7 +263,9 @@ fn refuse_or_warn(interface: &str, plan: &Plan, say: &dyn Fn(&str)) -> Result<()
     if !fatal.is_empty() {
         return Err(RunError::Refused(fatal));
     }
-    for finding in rest.iter().filter(|finding| finding.level == Level::Warning) {
+    // The exemption speaks for itself, once it is tried.
+    let warning = |finding: &&Finding| finding.level == Level::Warning && finding.what != conntrack::WHAT;
+    for finding in rest.iter().filter(warning) {
         say(&format!("{interface}: warning: {finding}"));
     }
     Ok(())

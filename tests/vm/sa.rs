@@ -29,6 +29,8 @@ pub(crate) struct Tunnel {
     pub(crate) nat_t: bool,
     /// IP version between the routers.
     pub(crate) outer: u8,
+    /// DF of the inner packet is copied to the outer one, which is usual (strongSwan: `copy_df = yes`).
+    pub(crate) copy_df: bool,
 }
 
 impl Esp {
@@ -63,22 +65,37 @@ pub(crate) struct Side<'a> {
 }
 
 impl Tunnel {
+    /// Lines for `ip -batch`: the policies between the two networks, in each direction.
+    pub(crate) fn policies(&self, side: &Side) -> String {
+        let Side { local, remote, local_net, remote_net, .. } = side;
+        let if_id = if self.route == Route::Interface { "if_id 42" } else { "" };
+        let policy = |direction: &str, from_net: &str, to_net: &str, from: &str, to: &str| {
+            format!(
+                "xfrm policy add src {from_net} dst {to_net} dir {direction} {if_id} tmpl src {from} dst {to} \
+                 proto esp reqid 1 mode tunnel"
+            )
+        };
+        [
+            policy("out", local_net, remote_net, local, remote),
+            policy("in", remote_net, local_net, remote, local),
+            policy("fwd", remote_net, local_net, remote, local),
+        ]
+        .join("\n")
+    }
+
     /// Lines for `ip -batch`: states and policies, and the interface and route that lead into them.
     pub(crate) fn commands(&self, side: &Side) -> String {
-        let Side { local, remote, local_net, remote_net, spi_out, spi_in } = side;
+        let Side { local, remote, remote_net, spi_out, spi_in, .. } = side;
         let any = if self.outer == 4 { "0.0.0.0" } else { "::" };
         let encap = if self.nat_t { format!("encap espinudp 4500 4500 {any}") } else { String::new() };
         let if_id = if self.route == Route::Interface { "if_id 42" } else { "" };
         // af-unspec: the inner packets may be of the other IP version.
-        let state = format!("proto esp reqid 1 mode tunnel flag af-unspec {if_id} {}", self.esp.algorithm());
-        let template =
-            |from: &str, to: &str| format!("{if_id} tmpl src {from} dst {to} proto esp reqid 1 mode tunnel");
+        let df = if self.copy_df { "" } else { "flag nopmtudisc" };
+        let state = format!("proto esp reqid 1 mode tunnel flag af-unspec {df} {if_id} {}", self.esp.algorithm());
         let mut lines = vec![
             format!("xfrm state add src {local} dst {remote} spi {spi_out} {state} {encap}"),
             format!("xfrm state add src {remote} dst {local} spi {spi_in} {state} {encap}"),
-            format!("xfrm policy add src {local_net} dst {remote_net} dir out {}", template(local, remote)),
-            format!("xfrm policy add src {remote_net} dst {local_net} dir in {}", template(remote, local)),
-            format!("xfrm policy add src {remote_net} dst {local_net} dir fwd {}", template(remote, local)),
+            self.policies(side),
         ];
         match self.route {
             Route::Interface => lines.extend([

@@ -39,7 +39,7 @@ impl Exemption {
             Ok(assessment) => assessment.finding(&self.interface, self.notrack),
             Err(error) => {
                 self.table = None;
-                Finding::warning("conntrack", format!("fragments are not exempt: {error}"))
+                Finding::warning(super::WHAT, format!("fragments are not exempt: {error}"))
             }
         };
         // A gateway without the trouble hears nothing of it.

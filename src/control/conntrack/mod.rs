@@ -22,6 +22,8 @@ use crate::net::nft::{Untracked, ruleset};
 use crate::net::{sysctl, xfrm};
 use walk::Packets;
 
+/// What the findings are about.
+pub(super) const WHAT: &str = "conntrack";
 /// Rules named in a message.
 const NAMED: usize = 3;
 
@@ -33,7 +35,8 @@ pub struct Assessment {
     /// Source and destination of what is put together again and then encrypted whole: of the policies without an
     /// xfrm interface, as far as they are in scope.
     pub undone: BTreeSet<(Ipv4Net, Ipv4Net)>,
-    /// Rules that such packets, or the answers to them, meet and that ask for their connection.
+    /// Rules that such packets, or the answers to them, meet and that ask for their connection: some of them, if
+    /// they are many.
     pub dependences: BTreeSet<Dependence>,
     /// Tables of iptables-legacy, which nobody but iptables-legacy can read.
     pub legacy: Vec<String>,
@@ -53,27 +56,30 @@ pub fn assess(interface: &Link, scope: &[IpNet]) -> io::Result<Assessment> {
         dependences: BTreeSet::new(),
         legacy,
     };
+    let links = links::all()?;
     for (source, destination) in &assessment.undone {
-        for face in faces(interface)? {
-            let here = Some((face.name, face.index));
-            let there = Packets {
-                from: here.clone(),
-                source: *source,
-                destination: *destination,
-                encrypting: Some(true),
-                decrypted: Some(false),
-                ..Packets::default()
-            };
-            let back = Packets {
-                to: here,
-                source: *destination,
-                destination: *source,
-                encrypting: Some(false),
-                decrypted: Some(true),
-                ..Packets::default()
-            };
-            for packets in [there, back] {
-                assessment.dependences.append(&mut walk::dependences(&ruleset, &packets));
+        for here in faces(interface)? {
+            // Which of the others leads to the tunnel's peer is up to routes: try each.
+            for there in links.iter().filter(|link| link.index != here.index) {
+                let to = Packets {
+                    from: (&here.name, here.index),
+                    to: (&there.name, there.index),
+                    source: *source,
+                    destination: *destination,
+                    encrypted: true,
+                };
+                let back = Packets {
+                    from: to.to,
+                    to: to.from,
+                    source: *destination,
+                    destination: *source,
+                    encrypted: false,
+                };
+                for packets in [to, back] {
+                    if assessment.dependences.len() <= NAMED {
+                        assessment.dependences.append(&mut walk::dependences(&ruleset, &packets));
+                    }
+                }
             }
         }
     }
@@ -160,7 +166,6 @@ impl Assessment {
 
     /// For `check` and the log.
     pub fn finding(&self, interface: &str, notrack: Choice) -> Finding {
-        const WHAT: &str = "conntrack";
         if !self.tracking {
             return Finding::ok(WHAT, "no connections are tracked: fragments stay fragments");
         }
@@ -199,7 +204,7 @@ impl Assessment {
     fn obstacles(&self) -> String {
         let mut obstacles: Vec<_> = self.dependences.iter().take(NAMED).map(ToString::to_string).collect();
         if self.dependences.len() > NAMED {
-            obstacles.push(format!("{} more", self.dependences.len() - NAMED));
+            obstacles.push("others".to_owned());
         }
         if !self.legacy.is_empty() {
             obstacles.push(format!("the tables of iptables-legacy ({}), unread,", self.legacy.join(", ")));

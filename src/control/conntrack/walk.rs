@@ -18,19 +18,17 @@ const DEPTH: usize = 16;
 /// Bytes of an interface name in a register.
 const IFNAMSIZ: usize = 16;
 
-/// Packets, by what is known of them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Packets {
-    /// Name and index of the interface they come in on; `None` if not known.
-    pub(super) from: Option<(String, u32)>,
+/// Packets on their way into an IPsec tunnel, or out of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Packets<'a> {
+    /// Name and index of the interface they come in on.
+    pub(super) from: (&'a str, u32),
     /// The one they leave by.
-    pub(super) to: Option<(String, u32)>,
+    pub(super) to: (&'a str, u32),
     pub(super) source: Ipv4Net,
     pub(super) destination: Ipv4Net,
-    /// Whether an IPsec policy is about to encrypt them.
-    pub(super) encrypting: Option<bool>,
-    /// Whether they came out of ESP.
-    pub(super) decrypted: Option<bool>,
+    /// True if they are about to be encrypted, false if they have been decrypted.
+    pub(super) encrypted: bool,
 }
 
 /// A rule that depends on connection tracking.
@@ -86,7 +84,7 @@ pub(super) fn tracks(ruleset: &Ruleset) -> bool {
 
 struct Walk<'a> {
     ruleset: &'a Ruleset,
-    packets: &'a Packets,
+    packets: &'a Packets<'a>,
     found: BTreeSet<Dependence>,
 }
 
@@ -122,8 +120,7 @@ impl<'a> Walk<'a> {
                     registers.get(register).and_then(|bits| bits.start_with(value)).map(|same| same == *equal)
                 }
                 Expression::Policy { outbound, ipsec } => {
-                    let known = if *outbound { self.packets.encrypting } else { self.packets.decrypted };
-                    known.map(|known| known == *ipsec)
+                    Some((*outbound == self.packets.encrypted) == *ipsec)
                 }
                 Expression::Tracked(what) => {
                     self.found.insert(Dependence::new(chain, rule, what));
@@ -182,28 +179,20 @@ enum Then {
     End,
 }
 
-impl Packets {
+impl Packets<'_> {
     fn load(&self, source: Source) -> Bits {
-        let name = |interface: &Option<(String, u32)>| match interface {
-            Some((name, _)) => Bits::name(name, IFNAMSIZ),
-            None => Bits::unknown(IFNAMSIZ),
-        };
-        let index = |interface: &Option<(String, u32)>| match interface {
-            Some((_, index)) => Bits::of(&index.to_ne_bytes()),
-            None => Bits::unknown(4),
-        };
-        let flag = |known: Option<bool>| known.map_or(Bits::unknown(1), |known| Bits::of(&[known.into()]));
+        let flag = |set: bool| Bits::of(&[set.into()]);
         match source {
-            Source::InName => name(&self.from),
-            Source::OutName => name(&self.to),
-            Source::InIndex => index(&self.from),
-            Source::OutIndex => index(&self.to),
+            Source::InName => Bits::name(self.from.0, IFNAMSIZ),
+            Source::OutName => Bits::name(self.to.0, IFNAMSIZ),
+            Source::InIndex => Bits::of(&self.from.1.to_ne_bytes()),
+            Source::OutIndex => Bits::of(&self.to.1.to_ne_bytes()),
             Source::Ip { offset, len } => {
                 let [source, destination] = [self.source, self.destination].map(Bits::address);
                 Bits::concat(&[Bits::unknown(12), source, destination]).slice(offset as usize, len as usize)
             }
-            Source::Encrypting => flag(self.encrypting),
-            Source::Decrypted => flag(self.decrypted),
+            Source::Encrypting => flag(self.encrypted),
+            Source::Decrypted => flag(!self.encrypted),
             Source::Unknown => Bits::unknown(0),
         }
     }

@@ -24,7 +24,7 @@ pub(super) fn check(link: &Link, options: &Options, findings: &mut Vec<Finding>)
         Ok(assessment) => assessment.finding(name, options.notrack),
         Err(error) => {
             let why = format!("the kernel does not tell its rules: {error}");
-            Finding::note("conntrack", why).remedy("nft list ruleset")
+            Finding::note(conntrack::WHAT, why).remedy("nft list ruleset")
         }
     });
 }
