@@ -77,7 +77,8 @@ fn in_the_way(rules: &str, part: &str) -> String {
 
 #[test]
 fn without_tracking_there_is_nothing_to_do() {
-    let plain = "table ip t { chain forward { type filter hook forward priority 0; ip saddr 192.0.2.1 drop; }\n}";
+    let plain =
+        "table ip t { chain forward { type filter hook forward priority 0; ip saddr 192.0.2.1 drop; }\n}";
     assert!(find(plain, Choice::Auto).why.contains("no connections are tracked"));
 }
 
@@ -91,7 +92,11 @@ fn rules_that_such_packets_never_meet_are_no_obstacle() {
     safe(&hooked("nat", "postrouting", "ip daddr != 198.18.2.0/24 ip saddr != 198.18.2.0/24 masquerade;"));
     safe(&hooked("nat", "postrouting", "oifname wan0 rt ipsec missing masquerade;"));
     safe(&hooked("filter", "forward", "iifname \"ppp*\" oifname ppp0 ct state new drop;"));
-    safe(&hooked("filter", "forward", "rt ipsec exists accept; meta ipsec exists accept; ct state invalid drop;"));
+    safe(&hooked(
+        "filter",
+        "forward",
+        "rt ipsec exists accept; meta ipsec exists accept; ct state invalid drop;",
+    ));
     safe(&hooked("filter", "prerouting", "ip frag-off & 0x3fff != 0 notrack;"));
     let called = "jump tunnels; ct state invalid drop; }\n chain tunnels { rt ipsec exists accept; meta ipsec exists accept;";
     safe(&called_chains(called));
@@ -192,7 +197,10 @@ fn the_exemption_follows_rules_and_policies() {
     nft(&gateway, INPUT);
     wait(&gateway, true);
     assert!(tables(&gateway).contains("ip protocol != tcp"), "{}", tables(&gateway));
-    nft(&gateway, "table ip late { chain f { type filter hook forward priority 0; ct state invalid drop; }\n}");
+    nft(
+        &gateway,
+        "table ip late { chain f { type filter hook forward priority 0; ct state invalid drop; }\n}",
+    );
     wait(&gateway, false);
     nft(&gateway, "delete table ip late");
     wait(&gateway, true);
@@ -200,5 +208,9 @@ fn the_exemption_follows_rules_and_policies() {
     wait(&gateway, false);
     let ended = daemon.stop().unwrap();
     assert!(ended.status.success(), "{}", ended.stderr);
-    assert!(ended.stderr.contains("are exempt while") && ended.stderr.contains("table ip late"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("are exempt while") && ended.stderr.contains("table ip late"),
+        "{}",
+        ended.stderr
+    );
 }

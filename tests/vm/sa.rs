@@ -91,7 +91,8 @@ impl Tunnel {
         let if_id = if self.route == Route::Interface { "if_id 42" } else { "" };
         // af-unspec: the inner packets may be of the other IP version.
         let df = if self.copy_df { "" } else { "flag nopmtudisc" };
-        let state = format!("proto esp reqid 1 mode tunnel flag af-unspec {df} {if_id} {}", self.esp.algorithm());
+        let state =
+            format!("proto esp reqid 1 mode tunnel flag af-unspec {df} {if_id} {}", self.esp.algorithm());
         let mut lines = vec![
             format!("xfrm state add src {local} dst {remote} spi {spi_out} {state} {encap}"),
             format!("xfrm state add src {remote} dst {local} spi {spi_in} {state} {encap}"),

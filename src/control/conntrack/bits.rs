@@ -38,7 +38,8 @@ impl Bits {
 
     /// Bytes `offset..offset + len`; what is beyond the end is unknown.
     pub(super) fn slice(&self, offset: usize, len: usize) -> Bits {
-        let cut = |bytes: &[u8]| bytes.iter().copied().chain(std::iter::repeat(0)).skip(offset).take(len).collect();
+        let cut =
+            |bytes: &[u8]| bytes.iter().copied().chain(std::iter::repeat(0)).skip(offset).take(len).collect();
         Bits { value: cut(&self.value), known: cut(&self.known) }
     }
 

@@ -104,7 +104,9 @@ fn undone(scope: &[IpNet]) -> io::Result<BTreeSet<(Ipv4Net, Ipv4Net)>> {
         policies => policies?,
     };
     let mut undone = BTreeSet::new();
-    for policy in policies.iter().filter(|policy| policy.if_id == 0 && !policy.templates.is_empty() && !policy.upper) {
+    for policy in
+        policies.iter().filter(|policy| policy.if_id == 0 && !policy.templates.is_empty() && !policy.upper)
+    {
         let (Some(source), Some(destination)) = (ipv4(policy.src), ipv4(policy.dst)) else { continue };
         for prefix in scope {
             let IpNet::V4(prefix) = prefix else { continue };
@@ -190,7 +192,10 @@ impl Assessment {
         );
         let why = match self.safe() {
             true => format!("{undone}; --notrack off"),
-            false => format!("{undone}; they cannot be exempt, because {}: see docs/conntrack.md", self.obstacles()),
+            false => format!(
+                "{undone}; they cannot be exempt, because {}: see docs/conntrack.md",
+                self.obstacles()
+            ),
         };
         Finding::warning(WHAT, why).remedy(self.remedy())
     }
@@ -215,7 +220,9 @@ impl Assessment {
     /// If only the translation of source addresses is in the way: take tunnels out of it. Else TCP at least.
     fn remedy(&self) -> String {
         match self.dependences.first() {
-            Some(first) if self.legacy.is_empty() && self.dependences.iter().all(|one| one.of_one_chain(first)) => {
+            Some(first)
+                if self.legacy.is_empty() && self.dependences.iter().all(|one| one.of_one_chain(first)) =>
+            {
                 let Dependence { family, table, chain, .. } = first;
                 match chain.as_str() {
                     "POSTROUTING" => {

@@ -127,8 +127,11 @@ impl<'a> Walk<'a> {
                     None
                 }
                 Expression::VerdictMap => {
-                    let called =
-                        self.ruleset.chains.iter().filter(|other| other.base.is_none() && same_table(other, chain));
+                    let called = self
+                        .ruleset
+                        .chains
+                        .iter()
+                        .filter(|other| other.base.is_none() && same_table(other, chain));
                     for other in called {
                         self.call(chain, &other.name, depth);
                     }

@@ -1,7 +1,8 @@
 //! nfnetlink messages: `struct nfgenmsg` and attributes, numbers in network byte order.
 
 use netlink_packet_core::{
-    DecodeError, DefaultNla, Emitable, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable, NlasIterator,
+    DecodeError, DefaultNla, Emitable, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable,
+    NlasIterator,
 };
 
 /// Bytes of `struct nfgenmsg`: family, version, resource id.

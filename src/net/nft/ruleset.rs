@@ -148,7 +148,8 @@ pub fn read() -> io::Result<Ruleset> {
     let mut ruleset = Ruleset { chains: list(GET_CHAIN)?.iter().filter_map(chain).collect() };
     for message in list(GET_RULE)? {
         if let Some((family, table, name, rule)) = rule(&message) {
-            let of = |chain: &&mut Chain| (chain.family, &chain.table, &chain.name) == (family, &table, &name);
+            let of =
+                |chain: &&mut Chain| (chain.family, &chain.table, &chain.name) == (family, &table, &name);
             if let Some(chain) = ruleset.chains.iter_mut().find(of) {
                 chain.rules.push(rule);
             }
@@ -168,9 +169,8 @@ fn family(message: &Message) -> Option<&'static str> {
 /// NFTA_CHAIN_* and NFTA_HOOK_*.
 fn chain(message: &Message) -> Option<Chain> {
     let attributes = Attributes(&message.attributes);
-    let base = attributes.nested(4).and_then(|hook| {
-        Some(Base { hook: hook.number(1)?, kind: attributes.text(7)? })
-    });
+    let base =
+        attributes.nested(4).and_then(|hook| Some(Base { hook: hook.number(1)?, kind: attributes.text(7)? }));
     (message.kind() == Some(NEW_CHAIN)).then_some(Chain {
         family: family(message)?,
         table: attributes.text(1)?,
@@ -197,8 +197,23 @@ fn rule(message: &Message) -> Option<(&'static str, String, String, Rule)> {
 
 /// Matches and targets of xtables that need connection tracking; `policy` and the rest do not.
 const TRACKED: &[&str] = &[
-    "conntrack", "state", "connmark", "connbytes", "connlimit", "connlabel", "helper", "cluster", "CT",
-    "CONNMARK", "CONNSECMARK", "MASQUERADE", "SNAT", "DNAT", "REDIRECT", "NETMAP", "SYNPROXY",
+    "conntrack",
+    "state",
+    "connmark",
+    "connbytes",
+    "connlimit",
+    "connlabel",
+    "helper",
+    "cluster",
+    "CT",
+    "CONNMARK",
+    "CONNSECMARK",
+    "MASQUERADE",
+    "SNAT",
+    "DNAT",
+    "REDIRECT",
+    "NETMAP",
+    "SYNPROXY",
 ];
 
 fn expression(name: &str, data: Attributes) -> Expression {
