@@ -126,7 +126,7 @@ fn iperf3_both_ways() {
     let _daemons = protect(&gateways, &["--tcp", "resegment"]);
     for direction in ["", "-R"] {
         let report = measure(&format!("-b 4M -t 3 {direction}"));
-        assert!(report["end"]["sum_received"]["bytes"].as_u64() >= Some(500_000), "{direction} {report}");
+        assert!(report["end"]["sum_received"]["bytes"].as_u64() >= Some(100_000), "{direction} {report}");
         let report = measure(&format!("-u -b 1M -l 1472 -t 2 {direction}"));
         let sum = &report["end"]["sum"];
         assert_eq!(
