@@ -201,10 +201,16 @@ fn the_monitor_reports_addresses_and_links() {
         assert_eq!(own()[..3], ["198.18.0.1", "198.18.0.2", "198.18.0.255"]);
         assert!(own()[3..].iter().all(|address| address.starts_with("fe80:")), "{:?}", own());
         ip("address add 2001:db8:5::1/64 dev eth1 nodad");
-        assert!(monitor.changes().unwrap().addresses);
+        // The kernel makes an IPv6 address known from a work queue.
+        let mut told = || {
+            let mut ready = [PollFd::new(monitor.as_fd(), PollFlags::POLLIN)];
+            let polled = poll(&mut ready, PollTimeout::from(5000u16));
+            polled == Ok(1) && monitor.changes().unwrap().addresses
+        };
+        assert!(told());
         assert!(own().contains(&"2001:db8:5::1".to_owned()), "{:?}", own());
         ip("address del 2001:db8:5::1/64 dev eth1");
-        assert!(monitor.changes().unwrap().addresses);
+        assert!(told());
         assert!(!own().contains(&"2001:db8:5::1".to_owned()), "{:?}", own());
     });
 }

@@ -6,8 +6,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Failure, output};
-use crate::config::HandbackChoice;
-use crate::config::values::{self, Mtu, Queues};
+use crate::config::values::{self, Destination, Mtu, Queues};
+use crate::config::{Choice, HandbackChoice};
 use crate::control::finding::{Finding, Level};
 use crate::control::preflight::{self, Options};
 use crate::observe::layout;
@@ -31,6 +31,14 @@ pub(super) struct CheckArgs {
     #[arg(long, value_name = "all|LIST", default_value = "all")]
     queues: Queues,
 
+    /// Destination prefix that will be in scope; may be repeated [default: all]
+    #[arg(long, value_name = "CIDR[=BYTES]")]
+    dst: Vec<Destination>,
+
+    /// Whether fragments will be exempt from connection tracking
+    #[arg(long, value_enum, default_value_t)]
+    notrack: Choice,
+
     /// Print the findings as JSON
     #[arg(long)]
     json: bool,
@@ -53,6 +61,8 @@ pub(super) fn check(args: &CheckArgs) -> Result<(), Failure> {
         auto: args.mtu == Some(Mtu::Auto),
         handback: args.handback,
         queues: args.queues.listed(),
+        scope: args.dst.iter().map(|destination| destination.prefix).collect(),
+        notrack: args.notrack,
         ..Options::default()
     };
     let findings = preflight::check(&args.iface, &options);

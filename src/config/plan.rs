@@ -42,6 +42,8 @@ pub struct Plan {
     pub mode: Mode,
     /// AF_XDP zero-copy.
     pub zero_copy: Choice,
+    /// Exempting fragments from connection tracking.
+    pub notrack: Choice,
     /// How long a flow follows its last oversize frame through the worker.
     pub sticky: Duration,
     /// Age of a worker's heartbeat at which the XDP program passes frames to the kernel.

@@ -145,6 +145,11 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value_t)]
     pub zero_copy: Choice,
 
+    /// Exempt the fragments handed back from connection tracking, which would put them together again: where
+    /// the kernel would then encrypt whole packets and no rule depends on their connection, always, or never
+    #[arg(long, value_enum, default_value_t)]
+    pub notrack: Choice,
+
     /// Milliseconds for which a flow follows its last oversize frame through the worker, so that
     /// its frames keep their order; 0 for never (up to 60000)
     #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u32).range(0..=60_000))]

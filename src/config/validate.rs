@@ -80,6 +80,7 @@ pub fn plan(args: &RunArgs) -> Result<Plan, ConfigError> {
         poll: args.poll,
         mode: args.mode,
         zero_copy: args.zero_copy,
+        notrack: args.notrack,
         sticky: Duration::from_millis(args.sticky.into()),
         stall: Duration::from_millis(args.stall.into()),
         metrics: args.metrics,

@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crossbeam::channel::Sender;
+use ipnet::IpNet;
 use thiserror::Error;
 
 use super::scope::Applied;
@@ -271,6 +272,13 @@ impl Gateway {
         let mtus = self.treatment.scope.iter().map(|(_, rule)| u32::from(rule.mtu));
         let longest = mtus.fold(self.link.mtu, u32::max) as usize + ether::MAX_HEADER_LEN;
         longest.min(handback::inject::MAX_FRAME)
+    }
+
+    /// Destination prefixes in scope now.
+    pub fn prefixes(&self) -> Vec<IpNet> {
+        let scope = self.applied.scope().0.iter();
+        let served = scope.filter(|(_, sources)| sources.values().any(Option::is_some));
+        served.map(|(prefix, _)| *prefix).collect()
     }
 
     /// Name of the LAN interface.

@@ -1,6 +1,7 @@
 //! Brings gateways up, keeps them in step with the machine, and takes them down.
 
 mod capture;
+pub mod conntrack;
 pub mod finding;
 mod follow;
 pub mod gateway;

@@ -15,6 +15,7 @@ use signal_hook::consts::SIGHUP;
 use thiserror::Error;
 
 use super::capture::Captures;
+use super::conntrack::{self, Exemption};
 use super::finding::{Finding, Level};
 use super::follow::Follower;
 use super::gateway::{Gateway, GatewayError, Shared};
@@ -26,7 +27,7 @@ use crate::ipsec::scope::any;
 use crate::net::addresses::Changes;
 use crate::observe::server::ServerError;
 use crate::observe::snapshot::Snapshot;
-use crate::packet::{Idents, Transform, ident};
+use crate::packet::{Idents, Tcp, Transform, ident};
 use crate::worker::tap::Tap;
 use crate::worker::{Notifier, WorkerEnd};
 
@@ -116,6 +117,10 @@ struct Running {
     follower: Follower,
     plan: Plan,
     ended: Receiver<WorkerEnd>,
+    /// One per gateway.
+    exemptions: Vec<Exemption>,
+    /// Rules or policies have changed.
+    rules: Receiver<()>,
     /// Fires when a reassembly time is over.
     interval: Receiver<Instant>,
     idents: Arc<Idents>,
@@ -133,6 +138,8 @@ impl Running {
         // Before the addresses are read, so that no change is missed.
         let changes =
             events::monitor().map_err(|source| RunError::System { step: "watching interfaces", source })?;
+        let rules =
+            events::rules().map_err(|source| RunError::System { step: "watching nftables", source })?;
         let follower = Follower::start(plan).map_err(|source| RunError::System {
             step: "--mtu auto: watching the kernel's IPsec (XFRM: modprobe xfrm_user; needs CAP_NET_ADMIN)",
             source,
@@ -161,6 +168,9 @@ impl Running {
             .map(|interface| Gateway::start(interface, plan, &shared, say))
             .collect::<Result<Vec<_>, _>>()?;
         let gateways: Gateways = Arc::new(Mutex::new(gateways));
+        let fragmented = plan.treatment.tcp == Tcp::Fragment;
+        let exemption = |interface: &String| Exemption::new(interface, plan.notrack, fragmented);
+        let exemptions = plan.interfaces.iter().map(exemption).collect();
         let started = Instant::now();
         let observed = (Arc::clone(&gateways), Arc::clone(&idents));
         let published =
@@ -184,6 +194,8 @@ impl Running {
             follower,
             plan: plan.clone(),
             ended,
+            exemptions,
+            rules,
             interval,
             idents,
             started,
@@ -191,6 +203,7 @@ impl Running {
         if plan.auto.is_some() {
             running.follow_tunnels(say)?;
         }
+        running.follow_rules(say);
         let served: Vec<_> = lock(&running.gateways).iter().map(Gateway::describe).collect();
         let forwarding = format!("forwarding on {}", served.join(", "));
         say(&forwarding);
@@ -221,6 +234,10 @@ impl Running {
                 },
                 recv(self.follower.due) -> _ => self.follow_tunnels(say)?,
                 recv(self.again) -> _ => self.follow(Changes::default(), say)?,
+                recv(self.rules) -> news => match news {
+                    Ok(()) => self.follow_rules(say),
+                    Err(_) => return Err(RunError::Lost("the kernel ended the watch on nftables".into())),
+                },
                 recv(self.changes) -> changes => match changes {
                     Ok(changes) => self.follow(changes, say)?,
                     Err(_) => return Err(RunError::Lost("the kernel ended the watch on interfaces".into())),
@@ -267,6 +284,9 @@ impl Running {
 
     /// Looks at what changed. What cannot be read now (no descriptor left, no memory) is tried again.
     fn follow(&mut self, changes: Changes, say: &dyn Fn(&str)) -> Result<(), RunError> {
+        if changes.links {
+            self.follow_rules(say);
+        }
         let unread = self.unread.is_any();
         self.unread |= changes;
         self.again = never();
@@ -283,6 +303,13 @@ impl Running {
             }
         }
         Ok(())
+    }
+
+    /// Exempts from connection tracking what needs it, by the rules, the policies and the scope of this moment.
+    fn follow_rules(&mut self, say: &dyn Fn(&str)) {
+        for (exemption, gateway) in self.exemptions.iter_mut().zip(lock(&self.gateways).iter()) {
+            exemption.follow(&gateway.prefixes(), say);
+        }
     }
 
     fn look(&self, changes: Changes, say: &dyn Fn(&str)) -> Result<(), RunError> {
@@ -312,8 +339,11 @@ impl Running {
         });
         match looked {
             Ok(Ok((lines, advice))) => {
-                for line in lines {
-                    say(&line);
+                for line in &lines {
+                    say(line);
+                }
+                if !lines.is_empty() {
+                    self.follow_rules(say);
                 }
                 for line in self.follower.unsaid(advice) {
                     say(&format!("warning: {line}"));
@@ -413,7 +443,9 @@ fn refuse_or_warn(interface: &str, plan: &Plan, say: &dyn Fn(&str)) -> Result<()
     if !fatal.is_empty() {
         return Err(RunError::Refused(fatal));
     }
-    for finding in rest.iter().filter(|finding| finding.level == Level::Warning) {
+    // The exemption speaks for itself, once it is tried.
+    let warning = |finding: &&Finding| finding.level == Level::Warning && finding.what != conntrack::WHAT;
+    for finding in rest.iter().filter(warning) {
         say(&format!("{interface}: warning: {finding}"));
     }
     Ok(())

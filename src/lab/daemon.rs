@@ -15,8 +15,8 @@ use super::namespace::{Namespace, Tethered};
 use super::topology::LAN;
 use crate::observe::snapshot::Snapshot;
 
-/// How long it may take to be forwarding, and to end.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take to be forwarding, and to end: under emulation on a busy machine much longer than it does.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running `xdpfrag run`. Dropping it kills it.
 #[derive(Debug)]

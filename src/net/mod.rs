@@ -8,6 +8,7 @@ pub mod ethtool;
 mod generic;
 pub mod links;
 pub mod netlink;
+pub mod nft;
 pub mod private_ns;
 pub mod route;
 pub mod sysctl;

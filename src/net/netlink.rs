@@ -51,7 +51,41 @@ impl Connection {
         Err(io::Error::other("the kernel's network configuration keeps changing; try again"))
     }
 
+    /// Sends all `messages`, each with flags of its own, at once and waits until the last is acknowledged: what
+    /// nfnetlink takes for one transaction. The kernel's first refusal is the error.
+    pub fn transaction<M>(&mut self, messages: Vec<(M, u16)>) -> io::Result<()>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable + Debug,
+    {
+        let first = self.sequence + 1;
+        let mut bytes = Vec::new();
+        for (message, flags) in messages {
+            bytes.extend(self.serialize(message, flags));
+        }
+        self.socket.send(&bytes, 0)?;
+        loop {
+            let (datagram, _) = self.socket.recv_from_full()?;
+            for message in parse::<M>(&datagram)? {
+                match message.payload {
+                    NetlinkPayload::Error(error) if message.header.sequence_number >= first => {
+                        if error.code.is_some() {
+                            return Err(error.to_io());
+                        }
+                        return Ok(());
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
     fn send<M: NetlinkSerializable>(&mut self, message: M, flags: u16) -> io::Result<()> {
+        let bytes = self.serialize(message, flags);
+        self.socket.send(&bytes, 0).map(|_| ())
+    }
+
+    /// The message with its header and the next sequence number.
+    fn serialize<M: NetlinkSerializable>(&mut self, message: M, flags: u16) -> Vec<u8> {
         self.sequence += 1;
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
@@ -60,7 +94,7 @@ impl Connection {
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
-        self.socket.send(&bytes, 0).map(|_| ())
+        bytes
     }
 
     /// The messages up to the acknowledgement or the end of the dump, and whether the dump was disturbed.

@@ -19,7 +19,8 @@ use crate::swan::Charon;
 const PATIENCE: Duration = Duration::from_secs(20);
 const PORT: u16 = 7003;
 
-const POLICY: Tunnel = Tunnel { route: Route::Policy, esp: Esp::CbcSha256, nat_t: true, outer: 4 };
+const POLICY: Tunnel =
+    Tunnel { route: Route::Policy, esp: Esp::CbcSha256, nat_t: true, outer: 4, copy_df: true };
 const INTERFACE: Tunnel = Tunnel { route: Route::Interface, ..POLICY };
 
 /// `xdpfrag run --mtu auto` on both routers.

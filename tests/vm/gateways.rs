@@ -82,24 +82,8 @@ impl Gateways {
 
     /// Starts `xdpfrag run` on both routers, with one hand-back each.
     pub(crate) fn protect(&self, mtu: u16) -> Result<[Daemon; 2]> {
-        let start = |site: &Site, handback: &str| {
-            let mtu = mtu.to_string();
-            let binary = Path::new(crate::esp::BINARY);
-            let arguments = [
-                "--mtu",
-                &mtu,
-                "--dst",
-                site.remote_net,
-                "--handback",
-                handback,
-                "--stall",
-                "10000",
-                "--json",
-            ];
-            Daemon::start(&site.router, binary, &arguments)
-                .with_context(|| format!("xdpfrag on {}", site.router.name()))
-        };
-        Ok([start(&self.sites[0], "inject")?, start(&self.sites[1], "veth")?])
+        let [one, two] = &self.sites;
+        Ok([one.serve(mtu, &["--handback", "inject"])?, two.serve(mtu, &["--handback", "veth"])?])
     }
 }
 
@@ -118,6 +102,15 @@ fn side(index: usize, outer: u8, more: u32) -> Side<'static> {
 }
 
 impl Site {
+    /// Starts `xdpfrag run` on the router for what goes to the other site.
+    pub(crate) fn serve(&self, mtu: u16, arguments: &[&str]) -> Result<Daemon> {
+        let mtu = mtu.to_string();
+        // Emulated workers are slow: a late heartbeat would pass their frames by.
+        let always = ["--mtu", &mtu, "--dst", self.remote_net, "--stall", "10000", "--json"];
+        Daemon::start(&self.router, Path::new(crate::esp::BINARY), &[&always, arguments].concat())
+            .with_context(|| format!("xdpfrag on {}", self.router.name()))
+    }
+
     fn new(
         index: usize,
         appliance: Namespace,

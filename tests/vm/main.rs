@@ -1,8 +1,12 @@
 //! xdpfrag in front of the kernel's ESP: runs as root in the VM that `tests/vm/boot` boots (`make vm-test`).
 
+mod applications;
 mod auto;
 mod capture;
+mod conntrack;
 mod esp;
 mod gateways;
+mod inner6;
+mod nics;
 mod sa;
 mod swan;

@@ -29,6 +29,8 @@ pub(crate) struct Tunnel {
     pub(crate) nat_t: bool,
     /// IP version between the routers.
     pub(crate) outer: u8,
+    /// DF of the inner packet is copied to the outer one, which is usual (strongSwan: `copy_df = yes`).
+    pub(crate) copy_df: bool,
 }
 
 impl Esp {
@@ -70,7 +72,9 @@ impl Tunnel {
         let encap = if self.nat_t { format!("encap espinudp 4500 4500 {any}") } else { String::new() };
         let if_id = self.if_id();
         // af-unspec: the inner packets may be of the other IP version.
-        let state = format!("proto esp reqid 1 mode tunnel flag af-unspec {if_id} {}", self.esp.algorithm());
+        let df = if self.copy_df { "" } else { "flag nopmtudisc" };
+        let state =
+            format!("proto esp reqid 1 mode tunnel flag af-unspec {df} {if_id} {}", self.esp.algorithm());
         [
             format!("xfrm state add src {remote} dst {local} spi {spi_in} {state} {encap}"),
             format!("xfrm state add src {local} dst {remote} spi {spi_out} {state} {encap}"),

@@ -6,6 +6,8 @@ mod offloads;
 mod stack;
 mod tunnels;
 
+use ipnet::IpNet;
+
 pub use machine::may_administer_network;
 
 use super::finding::Finding;
@@ -29,6 +31,10 @@ pub struct Options {
     pub mode: Mode,
     /// `--zero-copy`.
     pub zero_copy: Choice,
+    /// Destinations in scope; empty for all.
+    pub scope: Vec<IpNet>,
+    /// `--notrack`.
+    pub notrack: Choice,
 }
 
 impl From<&Plan> for Options {
@@ -41,6 +47,8 @@ impl From<&Plan> for Options {
             cores: plan.cores.clone(),
             mode: plan.mode,
             zero_copy: plan.zero_copy,
+            scope: plan.treatment.scope.iter().map(|(prefix, _)| *prefix).collect(),
+            notrack: plan.notrack,
         }
     }
 }
@@ -76,7 +84,7 @@ pub fn check(interface: &str, options: &Options) -> Vec<Finding> {
     interface::driver(&link, options, &mut findings);
     interface::mtu(&link, options, &mut findings);
     offloads::check(&link, queues, &mut findings);
-    stack::check(&link, &mut findings);
+    stack::check(&link, options, &mut findings);
     if options.auto {
         tunnels::check(&mut findings);
     }

@@ -1,11 +1,15 @@
 //! What the kernel does with the frames that are handed back.
 
+use ipnet::{IpNet, Ipv4Net};
+
+use super::Options;
+use crate::control::conntrack;
 use crate::control::finding::Finding;
 use crate::net::links::Link;
 use crate::net::sysctl;
 
 /// Forwarding and connection tracking.
-pub(super) fn check(link: &Link, findings: &mut Vec<Finding>) {
+pub(super) fn check(link: &Link, options: &Options, findings: &mut Vec<Finding>) {
     let name = &link.name;
     // The directory level keeps dots in interface names (eth1.100) as they are.
     if sysctl::number(&format!("net/ipv4/conf/{name}/forwarding")) == Some(0) {
@@ -14,21 +18,13 @@ pub(super) fn check(link: &Link, findings: &mut Vec<Finding>) {
     } else {
         findings.push(Finding::ok("forwarding", format!("on for {name}")));
     }
-    match sysctl::number("net/netfilter/nf_conntrack_count") {
-        Some(tracked) if tracked > 0 => {
-            let why = format!(
-                "connection tracking is in use ({tracked} entries): it puts fragments together again before \
-                 routing, so a policy-based gateway encrypts the whole packet; the rules that mend it let \
-                 fragments pass untracked, which a stateful firewall must then accept"
-            );
-            findings.push(Finding::warning("conntrack", why).remedy(format!(
-                "nft 'add table ip early; add chain ip early pre {{ type filter hook prerouting priority -450; }}; \
-                 add rule ip early pre iifname \"{name}\" ip frag-off & 0x3fff != 0 notrack'"
-            )));
+    let everywhere = [IpNet::from(Ipv4Net::default())];
+    let scope = if options.scope.is_empty() { &everywhere[..] } else { &options.scope };
+    findings.push(match conntrack::assess(link, scope) {
+        Ok(assessment) => assessment.finding(name, options.notrack),
+        Err(error) => {
+            let why = format!("the kernel does not tell its rules: {error}");
+            Finding::note(conntrack::WHAT, why).remedy("nft list ruleset")
         }
-        _ => findings.push(Finding::ok(
-            "conntrack",
-            "no connection is tracked at the moment: fragments stay fragments",
-        )),
-    }
+    });
 }

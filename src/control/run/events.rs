@@ -4,12 +4,13 @@ use std::io;
 use std::os::fd::AsFd;
 use std::thread;
 
-use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::net::addresses::{Changes, Monitor};
+use crate::net::nft;
 
 /// SIGINT, SIGTERM and SIGHUP as messages. The thread lives as long as the process.
 pub(super) fn signals() -> io::Result<Receiver<i32>> {
@@ -18,6 +19,21 @@ pub(super) fn signals() -> io::Result<Receiver<i32>> {
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
             if send.send(signal).is_err() {
+                break;
+            }
+        }
+    })?;
+    Ok(receive)
+}
+
+/// Changes of rules and policies as messages. The thread lives as [`monitor`]'s does.
+pub(super) fn rules() -> io::Result<Receiver<()>> {
+    let mut monitor = nft::Monitor::open()?;
+    // One message may wait: it stands for all that has changed until it is read.
+    let (send, receive) = bounded(1);
+    thread::Builder::new().name("rules".into()).spawn(move || {
+        while monitor.wait().is_ok() {
+            if let Err(TrySendError::Disconnected(())) = send.try_send(()) {
                 break;
             }
         }

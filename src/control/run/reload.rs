@@ -22,6 +22,7 @@ impl Running {
                 if self.plan.auto.is_some() {
                     self.follow_tunnels(say)?;
                 }
+                self.follow_rules(say);
                 let message = if changes.is_empty() { "nothing changed".into() } else { changes.join("; ") };
                 say(&format!("reloaded: {message}"));
                 Outcome { ok: true, message }
@@ -85,6 +86,7 @@ fn needs_restart(before: &Plan, after: &Plan) -> Vec<&'static str> {
         ("poll", before.poll != after.poll),
         ("mode", before.mode != after.mode),
         ("zero-copy", before.zero_copy != after.zero_copy),
+        ("notrack", before.notrack != after.notrack),
         ("sticky", before.sticky != after.sticky),
         ("stall", before.stall != after.stall),
         ("metrics", before.metrics != after.metrics),
@@ -177,6 +179,7 @@ mod tests {
             ("poll", "busy"),
             ("mode", "native"),
             ("zero-copy", "off"),
+            ("notrack", "off"),
             ("sticky", "0"),
             ("stall", "50"),
             ("metrics", "127.0.0.1:9435"),

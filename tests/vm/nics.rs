@@ -1,0 +1,190 @@
+//! Emulated NICs in the place of eth1, of drivers that have native XDP, several queues and, on new kernels, zero-copy:
+//! frames get through, and `check`, `run` and `stats` say how.
+//!
+//! `boot` puts them in, each with a NIC of virtio at the other end of its cable, and tells them by MAC address.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use xdpfrag::lab::topology::link;
+use xdpfrag::lab::traffic::udp::Flow;
+use xdpfrag::lab::{Daemon, Namespace, Rules, Wire};
+use xdpfrag::observe::snapshot::Snapshot;
+
+use crate::esp::BINARY;
+
+const PORT: u16 = 7001;
+/// Hosts at the far end: enough for the hash of addresses to reach every queue.
+const HOSTS: u8 = 12;
+
+/// A NIC and the one at the other end of its cable.
+struct Nic {
+    driver: &'static str,
+    mac: &'static str,
+    peer: &'static str,
+}
+
+const IGB: Nic = Nic { driver: "igb", mac: "52:54:00:00:00:01", peer: "52:54:00:00:01:01" };
+const VIRTIO: Nic = Nic { driver: "virtio_net", mac: "52:54:00:00:00:02", peer: "52:54:00:00:01:02" };
+
+/// Appliance and router, with the NICs between them, and a far side behind a link that is as narrow as a tunnel.
+struct Lab {
+    appliance: Namespace,
+    router: Namespace,
+    far: Namespace,
+}
+
+impl Lab {
+    fn new(nic: &Nic) -> Result<Lab> {
+        for module in ["virtio_net", nic.driver] {
+            Command::new("modprobe").arg(module).status()?;
+        }
+        let [appliance, router, far] = ["appliance", "router", "far"].map(Namespace::new);
+        let lab = Lab { appliance: appliance?, router: router?, far: far? };
+        for (mac, namespace, name) in [(nic.mac, &lab.router, "eth1"), (nic.peer, &lab.appliance, "lan0")] {
+            let found = with_mac(mac)?;
+            let mut ip = Command::new("ip");
+            ip.args(["link", "set", "dev", &found, "netns"]).arg(namespace.path()).args(["name", name]);
+            ensure!(ip.status()?.success(), "{found} does not move");
+            namespace.ip(&format!("link set {name} up"))?;
+        }
+        // Whole frames with finished checksums, as they come from a wire.
+        lab.appliance.output("ethtool", &["-K", "lan0", "tx", "off"])?;
+        link([(&lab.router, "wan0", "02:00:00:00:02:01"), (&lab.far, "far0", "02:00:00:00:02:02")], 1, 1422)?;
+        lab.appliance.ip("addr add 198.18.1.2/24 dev lan0")?;
+        lab.appliance.ip("route add default via 198.18.1.1")?;
+        lab.router.ip("addr add 198.18.1.1/24 dev eth1")?;
+        lab.router.ip("addr add 198.18.2.1/24 dev wan0")?;
+        lab.router.sysctl("ipv4/ip_forward", "1")?;
+        for host in hosts() {
+            lab.far.ip(&format!("addr add {host}/24 dev far0"))?;
+        }
+        lab.far.ip("route add default via 198.18.2.1")?;
+        // It hears no ICMP 3/4. The program stays with the interface.
+        Wire::attach(&lab.appliance, "lan0", Rules { deaf: true, ..Rules::default() })?;
+        lab.wait_for_carrier()?;
+        Ok(lab)
+    }
+
+    fn wait_for_carrier(&self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        for (namespace, name) in [(&self.router, "eth1"), (&self.appliance, "lan0")] {
+            while !namespace.ip(&format!("-br link show {name}"))?.contains("LOWER_UP") {
+                if Instant::now() > deadline {
+                    bail!("{name} has no carrier");
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+        Ok(())
+    }
+
+    /// Oversize datagrams to every host: how many arrived, of how many.
+    fn send(&self) -> (u64, u64) {
+        let flows = hosts().map(|host| {
+            let flow = Flow { rate: 500, ..Flow::new((host, PORT), vec![1472, 1472, 800, 1472]) };
+            flow.run(&self.appliance, &self.far).unwrap()
+        });
+        flows.fold((0, 0), |(intact, sent), tally| (intact + tally.intact, sent + tally.sent))
+    }
+
+    /// The text of a finding of `check`.
+    fn check(&self, what: &str) -> Result<String> {
+        let arguments = ["check", "--iface", "eth1", "--mtu", "1422", "--json"];
+        let report: serde_json::Value = serde_json::from_str(&self.router.output(BINARY, &arguments)?)?;
+        let findings = report["findings"].as_array().context("findings")?;
+        let finding = findings.iter().find(|finding| finding["what"] == what).context(what.to_owned())?;
+        Ok(finding["why"].to_string())
+    }
+}
+
+impl Drop for Lab {
+    /// A NIC goes back to where it came from only some time after its namespace: bring it there for the next test.
+    fn drop(&mut self) {
+        for (namespace, name) in [(&self.router, "eth1"), (&self.appliance, "lan0")] {
+            // At worst the next test says that there is no such NIC.
+            let _moved = namespace.ip(&format!("link set {name} down netns 1"));
+        }
+    }
+}
+
+fn hosts() -> impl Iterator<Item = Ipv4Addr> {
+    (2..2 + HOSTS).map(|host| Ipv4Addr::new(198, 18, 2, host))
+}
+
+fn with_mac(mac: &str) -> Result<String> {
+    for entry in fs::read_dir("/sys/class/net")? {
+        let path = entry?.path();
+        if fs::read_to_string(path.join("address")).is_ok_and(|address| address.trim() == mac) {
+            return Ok(path.file_name().context("a name")?.to_string_lossy().into_owned());
+        }
+    }
+    bail!("no NIC has {mac}")
+}
+
+/// True on the kernels whose drivers have zero-copy for this NIC.
+fn new_kernel() -> bool {
+    std::env::var("XDPFRAG_VM").is_ok_and(|kernel| kernel == "7")
+}
+
+fn forwards(nic: &Nic, arguments: &[&str], zero_copy: bool) {
+    let lab = Lab::new(nic).unwrap();
+    assert_eq!(
+        lab.send(),
+        (u64::from(HOSTS), 4 * u64::from(HOSTS)),
+        "without xdpfrag only what fits arrives"
+    );
+    let driver = lab.check("driver").unwrap();
+    assert!(driver.contains(nic.driver), "{driver}");
+    // Drivers tell since 6.3.
+    if !driver.contains("does not tell") {
+        assert!(driver.contains("native XDP"), "{driver}");
+        assert_eq!(driver.contains("zero-copy AF_XDP"), new_kernel(), "{driver}");
+    }
+    let always = ["--mtu", "1422", "--stall", "10000", "--json"];
+    let daemon = Daemon::start(&lab.router, Path::new(BINARY), &[&always, arguments].concat()).unwrap();
+    // Drivers restart their NIC for XDP.
+    lab.wait_for_carrier().unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(lab.send(), (4 * u64::from(HOSTS), 4 * u64::from(HOSTS)));
+
+    let stats = lab.router.output(BINARY, &["stats", "--json"]).unwrap();
+    let snapshot: Snapshot = serde_json::from_str(&stats).unwrap();
+    let interface = &snapshot.interfaces[0];
+    assert_eq!(interface.mode, "native");
+    assert!(interface.workers.iter().all(|worker| worker.zero_copy == zero_copy), "{interface:?}");
+    let channels = lab.router.output("ethtool", &["-l", "eth1"]).unwrap();
+    let combined = channels.lines().rev().find_map(|line| line.strip_prefix("Combined:")).unwrap();
+    assert_eq!(combined.trim(), interface.workers.len().to_string(), "a worker per queue in use");
+    let busy = interface.workers.iter().filter(|worker| worker.received > 0).count();
+    println!("{}: {} queues, {busy} had frames, zero-copy {zero_copy}", nic.driver, interface.workers.len());
+    assert!(interface.workers.len() > 1 && busy > 1, "{interface:?}");
+    let ended = daemon.stop().unwrap();
+    assert!(ended.status.success(), "{}", ended.stderr);
+    let said = format!("native XDP{}", if zero_copy { ", zero-copy" } else { "" });
+    assert!(ended.stderr.contains(&said), "{}", ended.stderr);
+}
+
+#[test]
+fn igb() {
+    forwards(&IGB, &[], new_kernel());
+}
+
+#[test]
+fn igb_in_copy_mode() {
+    forwards(&IGB, &["--zero-copy", "off"], false);
+}
+
+#[test]
+fn virtio() {
+    forwards(&VIRTIO, &[], new_kernel());
+}
+
+#[test]
+fn virtio_in_copy_mode() {
+    forwards(&VIRTIO, &["--zero-copy", "off"], false);
+}
