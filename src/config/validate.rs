@@ -7,7 +7,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::plan::{Mode, Plan, Redirect, Treatment};
 use super::raw::{RunArgs, TreatmentArgs};
 use super::values::{Destination, Mss};
-use crate::packet::{Rule, mss};
+use crate::packet::{Rule, Tcp, mss};
 
 /// Hosts take no smaller path MTU (RFC 8200 section 5), and neither does the kernel in front of an
 /// ESP tunnel (`xfrm6_tunnel_check_size()`).
@@ -28,6 +28,17 @@ pub enum ConfigError {
          that was handed back again; use --redirect oversize"
     )]
     RedirectAllGeneric,
+    /// Fragments are not the kernel's to make.
+    #[error(
+        "--redirect late has the kernel cut TCP into segments; it goes with --tcp resegment only: add that"
+    )]
+    LateFragment,
+    /// XDP behind GRO.
+    #[error(
+        "--redirect late does not go with --mode generic: generic XDP runs behind GRO and would have it undone; \
+         use --redirect oversize"
+    )]
+    LateGeneric,
 }
 
 /// The plan for `run`.
@@ -41,6 +52,12 @@ pub fn plan(args: &RunArgs) -> Result<Plan, ConfigError> {
         return Err(ConfigError::RedirectAllGeneric);
     }
     let treatment = treatment(&args.treatment)?;
+    if args.redirect == Redirect::Late && treatment.tcp != Tcp::Resegment {
+        return Err(ConfigError::LateFragment);
+    }
+    if args.redirect == Redirect::Late && args.mode == Mode::Generic {
+        return Err(ConfigError::LateGeneric);
+    }
     let raised = destinations(&args.treatment).into_iter().filter(|(prefix, mtu)| raised(*prefix, *mtu));
     Ok(Plan {
         warnings: raised.map(|(prefix, mtu)| too_narrow(prefix, mtu)).collect(),
@@ -115,7 +132,6 @@ mod tests {
 
     use super::*;
     use crate::config::Force;
-    use crate::packet::Tcp;
     use crate::packet::ident::Partition;
 
     #[derive(Parser)]
@@ -187,6 +203,17 @@ mod tests {
         let flags = "--iface a --mtu 1422 --redirect all --mode";
         assert_eq!(planned(&format!("{flags} generic")), Err(ConfigError::RedirectAllGeneric));
         assert!(planned(&format!("{flags} auto")).is_ok());
+    }
+
+    #[test]
+    fn late_needs_segments_and_native_xdp() {
+        let flags = "--iface a --mtu 1422 --redirect late";
+        assert_eq!(planned(flags), Err(ConfigError::LateFragment));
+        assert_eq!(
+            planned(&format!("{flags} --tcp resegment --mode generic")),
+            Err(ConfigError::LateGeneric)
+        );
+        assert!(planned(&format!("{flags} --tcp resegment")).is_ok());
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::port::{Port, XskConfig, XskError, XskPort};
 use crate::worker::{Notifier, Turn, Worker, WorkerConfig, WorkerEnd};
 use crate::xdp::{
     AttachError, Attached, ClampLink, ClampProgram, Error as XdpError, FrameLimits, LanConfig, LanProgram,
-    Patience, Route, XdpMode,
+    LateConfig, LateLink, LateProgram, Patience, Route, XdpMode,
 };
 
 /// A gateway could not be brought up; what had been done is undone.
@@ -90,6 +90,7 @@ pub struct Shared {
 pub struct Gateway {
     xdp: Option<Attached>,
     workers: Vec<Worker>,
+    late: Option<(LateLink, LateProgram)>,
     clamp_link: Option<ClampLink>,
     clamp: ClampProgram,
     program: LanProgram,
@@ -120,7 +121,7 @@ impl Gateway {
             deaf_only: (plan.force == Force::Deaf).then(Patience::default),
             sticky: plan.sticky,
             stall: plan.stall,
-            flow_seed: RandomState::new().build_hasher().finish(),
+            flow_seed: random(),
             queues: link.rx_queues,
             lan_mtu: link.mtu,
         })?;
@@ -144,6 +145,7 @@ impl Gateway {
             mode: attached.mode,
             xdp: Some(attached),
             workers: Vec::new(),
+            late: None,
             clamp_link: None,
             clamp,
             program,
@@ -153,6 +155,9 @@ impl Gateway {
             local: BTreeSet::new(),
         };
         gateway.follow_addresses()?;
+        if plan.redirect == Redirect::Late {
+            gateway.start_late(plan, say)?;
+        }
         gateway.start_workers(plan, shared, say)?;
         if plan.treatment.scope.iter().any(|(_, rule)| rule.mss4.or(rule.mss6).is_some()) {
             let link = gateway.clamp.attach(gateway.link.index)?;
@@ -160,6 +165,34 @@ impl Gateway {
             gateway.clamp_link = Some(link);
         }
         Ok(gateway)
+    }
+
+    /// Leaves oversize TCP to GRO and the kernel, if they can; else the workers do it.
+    fn start_late(&mut self, plan: &Plan, say: &dyn Fn(&str)) -> Result<(), GatewayError> {
+        let instead = |why: &str| {
+            say(&format!("{}: --redirect oversize instead of late: {why}", self.name()));
+        };
+        if self.mode == XdpMode::Generic {
+            instead("generic XDP runs behind GRO");
+            return Ok(());
+        }
+        let config = LateConfig {
+            ifindex: self.link.index,
+            sticky: plan.sticky,
+            flow_seed: random(),
+            token: random(),
+            deaf_only: plan.force == Force::Deaf,
+        };
+        let program = LateProgram::load(config, &self.program);
+        match program.and_then(|program| Ok((program.attach()?, program))) {
+            Ok(late) => {
+                self.late = Some(late);
+                self.program.set_late(true)?;
+                say(&format!("{}: oversize TCP is left to GRO, and cut behind it", self.name()));
+            }
+            Err(error) => instead(&error.to_string()),
+        }
+        Ok(())
     }
 
     fn start_workers(
@@ -308,8 +341,14 @@ impl Gateway {
         for worker in &mut self.workers {
             worker.join();
         }
+        self.late = None;
         self.clamp_link = None;
     }
+}
+
+/// 64 bits that nobody else can guess: the keys of a `RandomState` come from the kernel.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 fn find(interface: &str) -> Result<Link, GatewayError> {

@@ -5,6 +5,7 @@ pub mod counters;
 pub mod notify;
 mod outlet;
 pub mod rate;
+mod spin;
 pub mod thread;
 pub mod turn;
 

@@ -1,12 +1,13 @@
 //! What a gateway says of itself.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
 use super::Gateway;
 use crate::observe::snapshot::{DeafSnapshot, InterfaceSnapshot, RouteSnapshot};
-use crate::packet::{Edit, Reason};
+use crate::packet::{Edit, Late, Reason};
 use crate::worker::Worker;
 use crate::worker::clock::monotonic_ns;
 use crate::xdp::DeafHost;
@@ -49,9 +50,16 @@ impl Gateway {
             deaf: self.deaf(),
             xdp: Reason::ALL.iter().map(|r| (r.label().to_owned(), counters.reason(*r))).collect(),
             xdp_edits: Edit::ALL.iter().map(|e| (e.label().to_owned(), counters.edit(*e))).collect(),
+            late: self.late_counters(),
             egress_mss: egress.edit(Edit::Mss),
             workers: self.workers.iter().map(Worker::snapshot).collect(),
         }
+    }
+
+    fn late_counters(&self) -> BTreeMap<String, u64> {
+        let Some((_, program)) = &self.late else { return BTreeMap::new() };
+        let counters = program.counters().unwrap_or_default();
+        Late::ALL.iter().zip(counters).map(|(late, count)| (late.label().to_owned(), count)).collect()
     }
 
     /// The deaf hosts, the busiest first.
