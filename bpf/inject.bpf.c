@@ -10,8 +10,6 @@
 
 #define MIN_FRAME 14 /* ETH_HLEN: the least that bpf_xdp_adjust_tail() leaves */
 
-#define SLOT_EMPTY 0xffffffff /* length of a slot that is left out */
-
 struct slot {
 	__u32 len;
 	__u32 pad[3];
@@ -22,7 +20,7 @@ struct slot {
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 2048);
+	__uint(max_entries, 512);
 	__uint(key_size, sizeof(__u32));
 	__uint(value_size, 2048);
 } slots SEC(".maps");
@@ -53,8 +51,6 @@ int inject(struct xdp_md *ctx)
 		return XDP_DROP;
 	}
 	len = slot->len;
-	if (len == SLOT_EMPTY)
-		return XDP_DROP;
 	if (len < MIN_FRAME || len > max_frame) {
 		state.bad_len++;
 		return XDP_DROP;

@@ -5,10 +5,8 @@
 //! the frames that `bpf_test_run_xdp_live` makes, and passes them.
 #![allow(unsafe_code)]
 
-use std::collections::VecDeque;
 use std::io;
 use std::mem::MaybeUninit;
-use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -24,13 +22,11 @@ use crate::packet::Sink;
 use crate::xdp::sys::{Link, SharedWords, XdpMode};
 
 /// Slots: more than a worker collects before it flushes.
-const SLOTS: usize = 2048;
+const SLOTS: usize = 512;
 /// `struct slot`: the length and its padding in front of the frame.
 const HEADER: usize = 16;
 /// Words of `struct inject_state`.
 const STATE_WORDS: usize = 5;
-/// `SLOT_EMPTY`: the length of a slot that is left out.
-const EMPTY: u32 = u32::MAX;
 const SMALL_SLOT: usize = 2048;
 const LARGE_SLOT: usize = 4096;
 /// Longest live frame: one page less `struct xdp_page_head`, the headroom and `struct skb_shared_info`.
@@ -56,8 +52,6 @@ pub struct Inject {
     filled: usize,
     /// Slots that the kernel took.
     taken: usize,
-    /// Filled slots that hold no frame, in order.
-    empty: VecDeque<Range<usize>>,
     /// Runs that placed no frame, as of the last flush.
     failed: u64,
     // The last fields, so that they are dropped last. A program that is attached nowhere costs 20 ms per
@@ -98,7 +92,6 @@ impl Inject {
             program,
             filled: 0,
             taken: 0,
-            empty: VecDeque::with_capacity(SLOTS / MAX_KERNEL_BATCH),
             failed: 0,
             _attached: attached,
             _ns: ns,
@@ -143,29 +136,6 @@ impl Inject {
         }
     }
 
-    /// Fills `count` slots with no frame.
-    fn leave_empty(&mut self, count: usize) {
-        let gap = self.filled..self.filled + count;
-        for slot in gap.clone() {
-            self.slots.slot_mut(slot)[..4].copy_from_slice(&EMPTY.to_ne_bytes());
-        }
-        self.filled = gap.end;
-        self.empty.push_back(gap);
-    }
-
-    /// How many of `slots` hold a frame.
-    fn frames_in(&self, slots: &Range<usize>) -> usize {
-        let empty =
-            self.empty.iter().map(|gap| gap.end.min(slots.end).saturating_sub(gap.start.max(slots.start)));
-        slots.len() - empty.sum::<usize>()
-    }
-
-    /// Forgets all slots.
-    fn clear(&mut self) {
-        (self.taken, self.filled) = (0, 0);
-        self.empty.clear();
-    }
-
     /// `state.next`: the slots that the program went through.
     fn next(&self) -> usize {
         self.state.as_slice()[0].load(Relaxed) as usize
@@ -187,15 +157,8 @@ impl Sink for Inject {
         // The kernel receives a batch as a whole. Fragments of one datagram in two batches might end up
         // further apart than a receiver tolerates (net.ipv4.ipfrag_max_dist, 64), with another worker's
         // in between.
-        let left = MAX_KERNEL_BATCH - self.filled % MAX_KERNEL_BATCH;
-        let gap = if frames > left && frames <= MAX_KERNEL_BATCH { left } else { 0 };
-        if len > self.max_frame || self.filled + gap + frames > SLOTS {
-            return false;
-        }
-        if gap > 0 {
-            self.leave_empty(gap);
-        }
-        true
+        let room = if self.filled == 0 { SLOTS } else { MAX_KERNEL_BATCH.saturating_sub(self.filled) };
+        len <= self.max_frame && frames <= room
     }
 
     #[inline]
@@ -210,32 +173,31 @@ impl Sink for Inject {
 
 impl Handback for Inject {
     fn flush(&mut self) -> Result<Flushed, HandbackError> {
-        if self.pending() == 0 {
-            self.clear();
+        let frames = self.pending();
+        if frames == 0 {
             return Ok(Flushed::default());
         }
         self.set_next(self.taken);
-        let result = self.run(self.filled - self.taken);
+        let result = self.run(frames);
         // A run that a signal interrupts has handed over the frames it went through.
-        let next = self.next().min(self.filled);
-        let frames = self.frames_in(&(self.taken..next));
-        self.taken = next;
+        let taken = self.next().min(self.filled) - self.taken;
+        self.taken += taken;
         if self.taken == self.filled {
-            self.clear();
+            (self.taken, self.filled) = (0, 0);
         }
         let failures = self.failures();
         let lost = (failures - self.failed) as usize;
         self.failed = failures;
         result?;
-        Ok(Flushed { frames, lost })
+        Ok(Flushed { frames: taken, lost })
     }
 
     fn pending(&self) -> usize {
-        self.frames_in(&(self.taken..self.filled))
+        self.filled - self.taken
     }
 
     fn discard(&mut self) {
-        self.clear();
+        (self.taken, self.filled) = (0, 0);
     }
 
     fn capacity(&self) -> usize {

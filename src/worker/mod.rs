@@ -4,6 +4,7 @@ pub mod clock;
 pub mod counters;
 pub mod notify;
 mod outlet;
+mod priority;
 pub mod rate;
 mod spin;
 pub mod thread;

@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use super::clock::monotonic_ns;
 use super::counters::Counters;
+use super::priority;
 use super::spin::Spin;
 use super::turn::Turn;
 use crate::config::Poll;
@@ -22,10 +23,6 @@ use crate::handback::{Handback, HandbackError};
 use crate::observe::snapshot::WorkerSnapshot;
 use crate::port::Port;
 
-/// A worker that sleeps when it has nothing to do comes before ordinary threads when it has: above all
-/// before a NAPI thread on its core, which would go on filling a full RX ring instead. Ten nice levels make
-/// that nine parts in ten of a core (`sched_prio_to_weight`), and leave the rest of the system the tenth.
-const NICE: i32 = -10;
 /// How long a worker that was told to stop goes on emptying its RX ring.
 const DRAIN: Duration = Duration::from_millis(200);
 
@@ -174,8 +171,10 @@ fn run<P: Port, H: Handback>(
     stop: &AtomicBool,
 ) -> Result<(), WorkerError> {
     if config.poll != Poll::Busy {
-        // Without CAP_SYS_NICE the worker is a thread like any other.
-        let _ = rustix::process::setpriority_process(None, NICE);
+        // A NAPI thread on the same core would else fill the RX ring faster than it is emptied, and work for
+        // nothing. It gets its turn, for the worker sleeps when the ring is empty. Without CAP_SYS_NICE the
+        // worker is a thread like any other.
+        let _ = priority::raise();
     }
     let result = match config.core {
         Some(id) if !core_affinity::set_for_current(CoreId { id }) => Err(WorkerError::Pin(id)),

@@ -15,7 +15,7 @@ use crate::port::{BATCH, Port};
 
 /// While the RX ring is not empty, frames are collected for the hand-back up to this number: its calls
 /// have a fixed cost (about 13 us for live frames).
-pub const FLUSH_AT: usize = 1024;
+pub const FLUSH_AT: usize = 256;
 
 /// What a turn did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -9,5 +9,6 @@ mod frames;
 mod frames6;
 mod gateway;
 mod ipv6;
+mod late;
 mod parity;
 mod xdp;

@@ -7,6 +7,7 @@ mod demo;
 mod fail_open;
 mod footprint;
 mod ipv6;
+mod late;
 mod notify;
 mod order;
 mod policy;
