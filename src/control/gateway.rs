@@ -90,7 +90,8 @@ pub struct Shared {
 pub struct Gateway {
     xdp: Option<Attached>,
     workers: Vec<Worker>,
-    late: Option<(LateLink, LateProgram)>,
+    late_link: Option<LateLink>,
+    late: Option<LateProgram>,
     clamp_link: Option<ClampLink>,
     clamp: ClampProgram,
     program: LanProgram,
@@ -145,6 +146,7 @@ impl Gateway {
             mode: attached.mode,
             xdp: Some(attached),
             workers: Vec::new(),
+            late_link: None,
             late: None,
             clamp_link: None,
             clamp,
@@ -185,8 +187,8 @@ impl Gateway {
         };
         let program = LateProgram::load(config, &self.program);
         match program.and_then(|program| Ok((program.attach()?, program))) {
-            Ok(late) => {
-                self.late = Some(late);
+            Ok((link, program)) => {
+                (self.late_link, self.late) = (Some(link), Some(program));
                 self.program.set_late(true)?;
                 say(&format!("{}: oversize TCP is left to GRO, and cut behind it", self.name()));
             }
@@ -341,7 +343,7 @@ impl Gateway {
         for worker in &mut self.workers {
             worker.join();
         }
-        self.late = None;
+        self.late_link = None;
         self.clamp_link = None;
     }
 }

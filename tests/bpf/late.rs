@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, socket};
 use xdpfrag::packet::{Df, Idents, Late, Reason, Rule, Sink, Tcp, Transform};
-use xdpfrag::xdp::{LanConfig, LateConfig, LateProgram};
+use xdpfrag::xdp::{LanConfig, LateConfig, LateProgram, Route};
 
 use crate::frames::{Frame, mss, with};
 use crate::frames6::Frame6;
@@ -122,7 +122,9 @@ fn what_a_worker_would_not_cut_is_left_alone() {
     untouched(&with(segment.clone(), |f| f.frag_off = 0x2000));
     untouched(&with(segment.clone(), |f| f.destination = [192, 0, 2, 1]));
     // Into three.
-    untouched(&Frame::tcp(0x10, &[], 3 * 1382));
+    let narrow = Rule { mtu: 600, ..RULE };
+    gateway.program.set_route("198.18.0.0/15".parse().unwrap(), Route::Tunnel(narrow)).unwrap();
+    untouched(&segment);
     assert_eq!(count(&program, Late::Refused), 1);
     assert_eq!(count(&program, Late::Cut), 0);
     drop(gateway);

@@ -57,7 +57,7 @@ impl Gateway {
     }
 
     fn late_counters(&self) -> BTreeMap<String, u64> {
-        let Some((_, program)) = &self.late else { return BTreeMap::new() };
+        let Some(program) = &self.late else { return BTreeMap::new() };
         let counters = program.counters().unwrap_or_default();
         Late::ALL.iter().zip(counters).map(|(late, count)| (late.label().to_owned(), count)).collect()
     }
