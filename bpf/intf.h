@@ -22,6 +22,7 @@ enum xf_reason {
 	XF_STICKY,	  /* its flow sent an oversize frame a moment ago: keeps its order */
 	XF_ALL,		  /* --redirect all */
 	XF_UNFINISHED,	  /* SYN to clamp whose TCP checksum was left to hardware (CHECKSUM_PARTIAL) */
+	XF_LATE,	  /* --redirect late: oversize TCP, passed for GRO to merge */
 	/* passed to the kernel untouched */
 	XF_NOT_IP,	  /* ARP, LLDP, more than two VLAN tags ... */
 	XF_GROUP,	  /* destination MAC or address is multicast or broadcast */
@@ -49,6 +50,18 @@ enum xf_edit {
 	XF_EDIT_CHECKSUM, /* CHECKSUM_PARTIAL finished in software */
 	XF_EDIT_NOTIFIED, /* ICMP 3/4 sent to the source (worker, --notify) */
 	XF_EDIT_MAX,
+};
+
+/* What the program behind GRO (--redirect late) did with a packet. */
+enum xf_late {
+	XF_LATE_LOWERED,  /* merged: gso_size lowered */
+	XF_LATE_CUT,	  /* not merged: cut in two */
+	XF_LATE_CHECKSUM, /* wrong checksum: left alone */
+	XF_LATE_REFUSED,  /* could not be changed: left alone */
+	XF_LATE_FOLLOWED, /* behind a segment that was cut: through the backlog as well */
+	XF_LATE_RETURNED, /* came back from the backlog */
+	XF_LATE_LOST,	  /* dropped half changed: no memory, or the backlog was full */
+	XF_LATE_MAX,
 };
 
 /* Per-CPU counters of the XDP program and of the clamp program. */
@@ -156,6 +169,7 @@ struct xf_config {
 struct xf_live {
 	__u32 lan_mtu;	 /* of the LAN interface */
 	__u32 generic;	 /* attached in generic mode */
+	__u32 late;	 /* the program behind GRO is attached: leave it oversize TCP */
 	/* Bytes, Ethernet header included: */
 	__u32 max_frame; /* longest frame a worker can receive */
 	__u32 max_whole; /* longest frame it can hand back as it is */

@@ -25,6 +25,20 @@
 #define XF_IP_MF     0x2000
 #define XF_IP_OFFSET 0x1fff
 
+/* Flags in byte 13 of a TCP header. */
+#define XF_TCP_FIN 0x01
+#define XF_TCP_SYN 0x02
+#define XF_TCP_RST 0x04
+#define XF_TCP_PSH 0x08
+#define XF_TCP_URG 0x20
+#define XF_TCP_CWR 0x80
+
+/*
+ * Longest TCP header of a segment that is left to GRO (--redirect late): with a
+ * time stamp. Longer ones may hold a signature, which the worker looks for.
+ */
+#define XF_TCP_LATE_HEADER 32
+
 #define XF_VLAN_TAGS 2
 
 /*
@@ -62,6 +76,8 @@ struct xf_tcp {
 	__be16 source;
 	__be16 dest;
 	__sum16 check;
+	__u8 header_len; /* bytes */
+	__u8 flags;	 /* XF_TCP_* */
 };
 
 /* An IPv6 extension header, as far as its length goes. */
@@ -213,6 +229,8 @@ static __always_inline void xf_note_tcp(const struct tcphdr *header, __u32 l4, _
 	tcp->source = header->source;
 	tcp->dest = header->dest;
 	tcp->check = header->check;
+	tcp->header_len = header_len;
+	tcp->flags = ((const __u8 *)header)[13];
 	if (header->syn && header_len >= sizeof(*header) + XF_TCP_OPT_MSS_LEN && header_len <= len)
 		tcp->options_len = header_len - sizeof(*header);
 }

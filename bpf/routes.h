@@ -53,4 +53,12 @@ static __always_inline struct xf_route *xf_route6(const struct in6_addr *host, c
 	return bpf_map_lookup_elem(&sources6, &source);
 }
 
+/* The same for a packet from the LAN. */
+static __always_inline struct xf_route *xf_route_of(const struct xf_packet *packet)
+{
+	if (packet->v6)
+		return xf_route6(&packet->ip6->saddr, &packet->ip6->daddr);
+	return xf_route4(&packet->ip->saddr, &packet->ip->daddr);
+}
+
 #endif

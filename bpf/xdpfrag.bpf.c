@@ -54,13 +54,6 @@ struct {
 	__type(value, struct xf_counters);
 } counters SEC(".maps");
 
-static __always_inline struct xf_route *route_of(const struct xf_packet *packet)
-{
-	if (packet->v6)
-		return xf_route6(&packet->ip6->saddr, &packet->ip6->daddr);
-	return xf_route4(&packet->ip->saddr, &packet->ip->daddr);
-}
-
 /* fe80::/10 never leaves its link (RFC 4291 section 2.5.6), hence is in no tunnel. */
 static __always_inline bool link_local(const struct xf_packet *packet)
 {
@@ -224,11 +217,28 @@ static __always_inline enum xf_reason oversize(struct xdp_md *ctx, const struct 
 	return XF_OVERSIZE;
 }
 
+/*
+ * True for an oversize segment that the program behind GRO can cut (late.bpf.c),
+ * alone or merged with others: into two, with nothing signed and no options or
+ * extension headers of IP. GRO merges none of the rest either.
+ */
+static __always_inline bool left_to_gro(const struct xf_packet *packet, const struct xf_tcp *tcp, __u32 mtu)
+{
+	__u32 headers = packet->ihl + tcp->header_len;
+
+	return live.late && !live.generic && !packet->fragment && tcp->l4 == packet->l3 + packet->ihl &&
+	       (packet->v6 || packet->ihl == sizeof(struct iphdr)) &&
+	       packet->l3 <= ETH_HLEN + sizeof(struct xf_vlan) &&
+	       !(tcp->flags & (XF_TCP_SYN | XF_TCP_RST | XF_TCP_URG)) &&
+	       tcp->header_len >= sizeof(struct tcphdr) && tcp->header_len <= XF_TCP_LATE_HEADER &&
+	       headers < mtu && packet->total - headers <= 2 * ((mtu - headers) & ~1);
+}
+
 /* Decides on one packet, and does it. */
 static __always_inline enum xf_reason handle(struct xdp_md *ctx, void *end, __u32 frame_len,
 					     struct xf_packet *packet, struct xf_counters *count)
 {
-	struct xf_route *route = route_of(packet);
+	struct xf_route *route = xf_route_of(packet);
 	enum xf_reason reason = XF_FITS;
 	struct xf_tcp tcp = {};
 	__u64 *stamp = NULL;
@@ -254,6 +264,8 @@ static __always_inline enum xf_reason handle(struct xdp_md *ctx, void *end, __u3
 		reason = XF_ALL;
 	else if (reason == XF_FITS && stamp && follows(*stamp))
 		reason = XF_STICKY;
+	else if (reason == XF_OVERSIZE && left_to_gro(packet, &tcp, route->mtu) && !(stamp && follows(*stamp)))
+		return XF_LATE;
 
 	if (reason == XF_OVERSIZE || (reason != XF_FITS && frame_len <= live.max_whole)) {
 		__u64 now = bpf_ktime_get_ns();

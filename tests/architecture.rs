@@ -31,6 +31,7 @@ const MAY_BE_UNSAFE: &[&str] = &[
     "handback/inject.rs",
     "handback/skeleton.rs",
     "handback/veth.rs",
+    "worker/priority.rs",
     "xdp/sys.rs",
     "xdp/skeleton.rs",
 ];

@@ -1,6 +1,6 @@
 //! `bpf/intf.h` and its Rust mirrors agree: names, values, sizes.
 
-use xdpfrag::packet::{Edit, Reason};
+use xdpfrag::packet::{Edit, Late, Reason};
 use xdpfrag::xdp::{Counters, DeafHost, Heartbeats, Meta, Route, layout};
 
 const HEADER: &str = include_str!("../bpf/intf.h");
@@ -80,6 +80,13 @@ fn edits_are_those_of_the_header() {
     let labels: Vec<_> = Edit::ALL.iter().map(|edit| edit.label().to_owned()).collect();
     assert_eq!(labels, names("enum xf_edit", "XF_EDIT_"));
     assert!(Edit::ALL.iter().enumerate().all(|(n, edit)| *edit as usize == n));
+}
+
+#[test]
+fn what_is_done_late_is_that_of_the_header() {
+    let labels: Vec<_> = Late::ALL.iter().map(|late| late.label().to_owned()).collect();
+    assert_eq!(labels, names("enum xf_late", "XF_LATE_"));
+    assert!(Late::ALL.iter().enumerate().all(|(n, late)| *late as usize == n));
 }
 
 #[test]

@@ -120,6 +120,9 @@ pub enum Redirect {
     Oversize,
     /// Every frame in scope.
     All,
+    /// Oversize frames but TCP, which GRO merges and the kernel cuts to the SA MTU on its way out (with
+    /// --tcp resegment; native XDP, Linux 6.6).
+    Late,
 }
 
 /// `--handback`.

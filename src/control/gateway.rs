@@ -24,7 +24,7 @@ use crate::worker::tap::Tap;
 use crate::worker::{Notifier, Turn, Worker, WorkerConfig, WorkerEnd};
 use crate::xdp::{
     AttachError, Attached, ClampLink, ClampProgram, Error as XdpError, FrameLimits, LanConfig, LanProgram,
-    Patience, XdpMode,
+    LateConfig, LateLink, LateProgram, Patience, XdpMode,
 };
 
 /// A gateway could not be brought up; what had been done is undone.
@@ -97,6 +97,8 @@ pub struct Shared {
 pub struct Gateway {
     xdp: Option<Attached>,
     workers: Vec<Worker>,
+    late_link: Option<LateLink>,
+    late: Option<LateProgram>,
     clamp_link: Option<ClampLink>,
     clamp: ClampProgram,
     program: LanProgram,
@@ -133,7 +135,7 @@ impl Gateway {
             deaf_only: (plan.force == Force::Deaf).then(Patience::default),
             sticky: plan.sticky,
             stall: plan.stall,
-            flow_seed: RandomState::new().build_hasher().finish(),
+            flow_seed: random(),
             queues: link.rx_queues,
             lan_mtu: link.mtu,
         })?;
@@ -154,6 +156,8 @@ impl Gateway {
             mode: attached.mode,
             xdp: Some(attached),
             workers: Vec::new(),
+            late_link: None,
+            late: None,
             clamp_link: None,
             clamp,
             program,
@@ -167,6 +171,9 @@ impl Gateway {
         };
         gateway.follow_addresses()?;
         gateway.apply(Scope::from(&plan.treatment))?;
+        if plan.redirect == Redirect::Late {
+            gateway.start_late(plan, say)?;
+        }
         gateway.start_workers(plan, shared, say)?;
         gateway.attach_clamp(plan)?;
         if let Some(link) = &gateway.clamp_link {
@@ -181,6 +188,34 @@ impl Gateway {
         let wanted = clamped || plan.auto.as_ref().is_some_and(|auto| auto.mss != Mss::Off);
         if wanted && self.clamp_link.is_none() {
             self.clamp_link = Some(self.clamp.attach(self.link.index)?);
+        }
+        Ok(())
+    }
+
+    /// Leaves oversize TCP to GRO and the kernel, if they can; else the workers do it.
+    fn start_late(&mut self, plan: &Plan, say: &dyn Fn(&str)) -> Result<(), GatewayError> {
+        let instead = |why: &str| {
+            say(&format!("{}: --redirect oversize instead of late: {why}", self.name()));
+        };
+        if self.mode == XdpMode::Generic {
+            instead("generic XDP runs behind GRO");
+            return Ok(());
+        }
+        let config = LateConfig {
+            ifindex: self.link.index,
+            sticky: plan.sticky,
+            flow_seed: random(),
+            token: random(),
+            deaf_only: plan.force == Force::Deaf,
+        };
+        let program = LateProgram::load(config, &self.program);
+        match program.and_then(|program| Ok((program.attach()?, program))) {
+            Ok((link, program)) => {
+                (self.late_link, self.late) = (Some(link), Some(program));
+                self.program.set_late(true)?;
+                say(&format!("{}: oversize TCP is left to GRO, and cut behind it", self.name()));
+            }
+            Err(error) => instead(&error.to_string()),
         }
         Ok(())
     }
@@ -365,8 +400,14 @@ impl Gateway {
         for worker in &mut self.workers {
             worker.join();
         }
+        self.late_link = None;
         self.clamp_link = None;
     }
+}
+
+/// 64 bits that nobody else can guess: the keys of a `RandomState` come from the kernel.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 fn find(interface: &str) -> Result<Link, GatewayError> {

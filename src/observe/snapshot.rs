@@ -47,6 +47,9 @@ pub struct InterfaceSnapshot {
     pub xdp: BTreeMap<String, u64>,
     /// The XDP program: edits per label.
     pub xdp_edits: BTreeMap<String, u64>,
+    /// The program behind GRO (`--redirect late`): packets per label; empty without it.
+    #[serde(default)]
+    pub late: BTreeMap<String, u64>,
     /// The egress program: SYNs whose MSS was lowered on the way to the LAN.
     pub egress_mss: u64,
     /// One entry per RX queue.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::layout::{align_right, duration, grouped, table, text};
 use super::snapshot::{InterfaceSnapshot, Snapshot, WorkerSnapshot};
-use crate::packet::{Edit, Reason};
+use crate::packet::{Edit, Late, Reason};
 
 /// Deaf hosts in the table.
 const DEAF_SHOWN: usize = 10;
@@ -95,6 +95,11 @@ fn counters(out: &mut String, interface: &InterfaceSnapshot, since: Since<'_>, z
         let label = edit.label();
         let of_workers = |interface: &InterfaceSnapshot| sum(interface, |worker| count(&worker.edits, label));
         add(label, edit.meaning(), &|interface| count(&interface.xdp_edits, label), &of_workers);
+    }
+    for late in Late::ALL {
+        let label = late.label();
+        let behind_gro = |interface: &InterfaceSnapshot| count(&interface.late, label);
+        add(label, late.meaning(), &behind_gro, &|_| 0);
     }
     let errors = |interface: &InterfaceSnapshot| sum(interface, |worker| worker.notify_errors);
     add("notify_errors", "--notify: messages that the kernel refused", &|_| 0, &errors);

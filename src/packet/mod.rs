@@ -48,7 +48,7 @@ mod transport;
 
 pub use ident::{Idents, Partition};
 pub use parse::{Packet, parse};
-pub use reason::{Edit, Edits, Reason, Verdict};
+pub use reason::{Edit, Edits, Late, Reason, Verdict};
 pub use transform::{Df, Outcome, Rule, Sink, Tcp, Transform, pass};
 
 /// Smallest SA MTU: every IPv4 module must be able to forward a datagram of 68 octets

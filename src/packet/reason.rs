@@ -43,6 +43,7 @@ labelled! {
         Sticky = "sticky", "its flow sent an oversize frame a moment ago: redirected, to keep its order";
         All = "all", "redirected because of --redirect all";
         Unfinished = "unfinished", "a SYN to clamp whose checksum was left to hardware: redirected";
+        Late = "late", "oversize TCP under --redirect late: passed for GRO to merge and the kernel to cut";
         NotIp = "not_ip", "neither IPv4 nor IPv6, or more than two VLAN tags: passed to the kernel";
         Group = "group", "multicast or broadcast destination: passed to the kernel";
         Malformed = "malformed", "a header cut short or inconsistent: passed to the kernel";
@@ -68,6 +69,19 @@ labelled! {
         Id = "id", "fresh identification for a datagram that had DF";
         Checksum = "checksum", "CHECKSUM_PARTIAL finished in software";
         Notified = "notified", "ICMP 3/4 sent to the source";
+    }
+}
+
+labelled! {
+    /// What the program behind GRO did with a packet (`--redirect late`).
+    Late {
+        Lowered = "lowered", "--redirect late: merged by GRO, gso_size lowered to what fits";
+        Cut = "cut", "--redirect late: not merged, cut in two";
+        Checksum = "checksum", "--redirect late: wrong checksum, left to the kernel";
+        Refused = "refused", "--redirect late: could not be changed, left to the kernel";
+        Followed = "followed", "--redirect late: behind a segment that was cut, to keep their order";
+        Returned = "returned", "--redirect late: back from the CPU's backlog";
+        Lost = "lost", "--redirect late: dropped half changed, no memory or backlog full";
     }
 }
 

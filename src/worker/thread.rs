@@ -15,14 +15,14 @@ use thiserror::Error;
 
 use super::clock::monotonic_ns;
 use super::counters::Counters;
+use super::priority;
+use super::spin::Spin;
 use super::turn::Turn;
 use crate::config::Poll;
 use crate::handback::{Handback, HandbackError};
 use crate::observe::snapshot::WorkerSnapshot;
 use crate::port::Port;
 
-/// With `--poll adaptive`: how long to look for frames before sleeping. A wake-up costs some 10 us.
-const SPIN: Duration = Duration::from_micros(50);
 /// How long a worker that was told to stop goes on emptying its RX ring.
 const DRAIN: Duration = Duration::from_millis(200);
 
@@ -170,6 +170,12 @@ fn run<P: Port, H: Handback>(
     beat: &impl Fn(u64),
     stop: &AtomicBool,
 ) -> Result<(), WorkerError> {
+    if config.poll != Poll::Busy {
+        // A NAPI thread on the same core would else fill the RX ring faster than it is emptied, and work for
+        // nothing. It gets its turn, for the worker sleeps when the ring is empty. Without CAP_SYS_NICE the
+        // worker is a thread like any other.
+        let _ = priority::raise();
+    }
     let result = match config.core {
         Some(id) if !core_affinity::set_for_current(CoreId { id }) => Err(WorkerError::Pin(id)),
         _ => serve(config, &mut turn, beat, stop),
@@ -188,11 +194,7 @@ fn serve<P: Port, H: Handback>(
 ) -> Result<(), WorkerError> {
     let nap = config.stall / 4;
     let nap_ns = nap.as_nanos() as u64;
-    let spin_ns = match config.poll {
-        Poll::Adaptive => SPIN.as_nanos() as u64,
-        Poll::Busy => u64::MAX,
-        Poll::Wait => 0,
-    };
+    let mut spin = Spin::new(config.poll);
     let (mut last_frame, mut last_publication) = (0, 0);
     while !stop.load(Acquire) {
         let progress = turn.turn()?;
@@ -204,10 +206,11 @@ fn serve<P: Port, H: Handback>(
         }
         if !progress.idle() {
             last_frame = now;
-        } else if now - last_frame >= spin_ns {
-            turn.wait(nap).map_err(WorkerError::Port)?;
-        } else {
+            spin.found();
+        } else if spin.look(now - last_frame) {
             std::hint::spin_loop();
+        } else {
+            turn.wait(nap).map_err(WorkerError::Port)?;
         }
     }
     Ok(())

@@ -133,6 +133,7 @@ impl LanProgram {
             live: Mutex::new(Live {
                 lan_mtu: config.lan_mtu,
                 generic: false,
+                late: false,
                 limits: FrameLimits::default(),
             }),
             heartbeats: Heartbeats::map(heartbeats.as_fd(), queues)?,
@@ -219,6 +220,11 @@ impl LanProgram {
         [self.routes.as_fd(), self.routes6.as_fd(), self.sources.as_fd(), self.sources6.as_fd()]
     }
 
+    /// The map `deaf`, for [`LateProgram::load`](super::LateProgram::load).
+    pub fn deaf_map(&self) -> BorrowedFd<'_> {
+        self.deaf.as_fd()
+    }
+
     /// Sends the frames of `queue` to an AF_XDP socket, once its worker's heart beats.
     pub fn register_socket(&self, queue: u32, socket: &impl AsRawFd) -> Result<()> {
         self.xsks
@@ -253,6 +259,11 @@ impl LanProgram {
     /// Tells the program what its workers can take. Until then it redirects nothing.
     pub fn set_limits(&self, limits: FrameLimits) -> Result<()> {
         self.change_live(|live| live.limits = limits).map_err(Error::map("live", "set the longest frame"))
+    }
+
+    /// Has the program leave oversize TCP to GRO: for when [`LateProgram`](super::LateProgram) is attached.
+    pub fn set_late(&self, late: bool) -> Result<()> {
+        self.change_live(|live| live.late = late).map_err(Error::map("live", "set --redirect late"))
     }
 
     /// Tells the program in which mode it is about to be attached.

@@ -274,21 +274,24 @@ pub struct Live {
     pub lan_mtu: u32,
     /// True if the program is attached in generic mode.
     pub generic: bool,
+    /// True if oversize TCP is left to GRO and the program behind it.
+    pub late: bool,
     /// What a worker can take.
     pub limits: FrameLimits,
 }
 
 impl Live {
     /// Bytes of the program's `.data`.
-    pub const SIZE: usize = 16;
+    pub const SIZE: usize = 20;
 
     /// As the value of the program's `.data`.
     pub fn to_bytes(self) -> [u8; Live::SIZE] {
         let mut bytes = [0; Live::SIZE];
         bytes[..4].copy_from_slice(&self.lan_mtu.to_ne_bytes());
         bytes[4..8].copy_from_slice(&u32::from(self.generic).to_ne_bytes());
-        bytes[8..12].copy_from_slice(&self.limits.receive.to_ne_bytes());
-        bytes[12..].copy_from_slice(&self.limits.whole.to_ne_bytes());
+        bytes[8..12].copy_from_slice(&u32::from(self.late).to_ne_bytes());
+        bytes[12..16].copy_from_slice(&self.limits.receive.to_ne_bytes());
+        bytes[16..].copy_from_slice(&self.limits.whole.to_ne_bytes());
         bytes
     }
 }

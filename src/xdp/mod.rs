@@ -1,7 +1,8 @@
 //! The BPF programs: loading, attaching by link, and their maps.
 //!
 //! [`LanProgram`] classifies frames at the LAN interface's ingress (`bpf/xdpfrag.bpf.c`),
-//! [`ClampProgram`] lowers the MSS at its egress (`bpf/clamp.bpf.c`). What is attached here is
+//! [`LateProgram`] resegments
+//! behind GRO (`bpf/late.bpf.c`), [`ClampProgram`] lowers the MSS at its egress (`bpf/clamp.bpf.c`). What is attached here is
 //! owned by file descriptors: the kernel detaches it when the process ends, however it ends
 //! (the one exception, kernels without tcx, is [`clamp`]'s to describe).
 
@@ -9,6 +10,7 @@ pub mod clamp;
 pub mod error;
 pub mod heartbeat;
 pub mod lan;
+pub mod late;
 pub mod layout;
 pub mod sys;
 
@@ -21,6 +23,7 @@ pub use clamp::{ClampLink, ClampProgram, Method};
 pub use error::Error;
 pub use heartbeat::{Heartbeat, Heartbeats};
 pub use lan::{LanConfig, LanProgram, Patience};
+pub use late::{LateConfig, LateLink, LateProgram};
 pub use layout::{Counters, DeafHost, FrameLimits, Meta, Route};
 pub use sys::XdpMode;
 

@@ -15,6 +15,10 @@ pub(super) mod xdpfrag {
     include!(concat!(env!("OUT_DIR"), "/xdpfrag.skel.rs"));
 }
 
+pub(super) mod late {
+    include!(concat!(env!("OUT_DIR"), "/late.skel.rs"));
+}
+
 pub(super) mod clamp {
     include!(concat!(env!("OUT_DIR"), "/clamp.skel.rs"));
 }

@@ -9,6 +9,7 @@ mod frames;
 mod frames6;
 mod gateway;
 mod ipv6;
+mod late;
 mod parity;
 mod scope;
 mod xdp;

@@ -9,6 +9,7 @@ mod demo;
 mod fail_open;
 mod footprint;
 mod ipv6;
+mod late;
 mod notify;
 mod operate;
 mod order;

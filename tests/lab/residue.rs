@@ -59,6 +59,8 @@ fn present() -> Objects {
     programs.chain(maps).chain(links).collect()
 }
 
+const LATE: [&str; 4] = ["--tcp", "resegment", "--redirect", "late"];
+
 fn ends_without_a_trace(signal: Signal, arguments: &[&str]) {
     let Some(lab) = lab(LabConfig::default()) else { return };
     let before = state(&lab);
@@ -89,18 +91,21 @@ fn ends_without_a_trace(signal: Signal, arguments: &[&str]) {
 fn nothing_is_left_after_sigint() {
     ends_without_a_trace(Signal::SIGINT, &[]);
     ends_without_a_trace(Signal::SIGINT, &["--handback", "veth"]);
+    ends_without_a_trace(Signal::SIGINT, &LATE);
 }
 
 #[test]
 fn nothing_is_left_after_sigterm() {
     ends_without_a_trace(Signal::SIGTERM, &[]);
     ends_without_a_trace(Signal::SIGTERM, &["--handback", "veth"]);
+    ends_without_a_trace(Signal::SIGTERM, &LATE);
 }
 
 #[test]
 fn nothing_is_left_after_sigkill() {
     ends_without_a_trace(Signal::SIGKILL, &[]);
     ends_without_a_trace(Signal::SIGKILL, &["--handback", "veth"]);
+    ends_without_a_trace(Signal::SIGKILL, &LATE);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What a gateway says of itself.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -9,7 +10,7 @@ use super::Gateway;
 use crate::control::tunnels::pair_of;
 use crate::ipsec::scope::Via;
 use crate::observe::snapshot::{DeafSnapshot, InterfaceSnapshot, RouteSnapshot};
-use crate::packet::{Edit, Reason, Rule};
+use crate::packet::{Edit, Late, Reason, Rule};
 use crate::worker::Worker;
 use crate::worker::clock::monotonic_ns;
 use crate::xdp::DeafHost;
@@ -56,6 +57,7 @@ impl Gateway {
             deaf: self.deaf(),
             xdp: Reason::ALL.iter().map(|r| (r.label().to_owned(), counters.reason(*r))).collect(),
             xdp_edits: Edit::ALL.iter().map(|e| (e.label().to_owned(), counters.edit(*e))).collect(),
+            late: self.late_counters(),
             egress_mss: egress.edit(Edit::Mss),
             workers: self.workers.iter().map(Worker::snapshot).collect(),
         }
@@ -100,6 +102,12 @@ impl Gateway {
             exceptions.extend(untouched.map(|(source, _)| pair_of(&(*destination, *source))));
         }
         exceptions
+    }
+
+    fn late_counters(&self) -> BTreeMap<String, u64> {
+        let Some(program) = &self.late else { return BTreeMap::new() };
+        let counters = program.counters().unwrap_or_default();
+        Late::ALL.iter().zip(counters).map(|(late, count)| (late.label().to_owned(), count)).collect()
     }
 
     /// The deaf hosts, the busiest first.

@@ -1,0 +1,118 @@
+//! `--redirect late`: TCP is merged by GRO and cut behind it; the worker sees none of it.
+
+use std::net::IpAddr;
+
+use xdpfrag::lab::traffic::tcp::Direction;
+use xdpfrag::lab::{FAR, FAR6, LAN, Lab, LabConfig, Namespace};
+use xdpfrag::observe::snapshot::InterfaceSnapshot;
+
+use crate::support::{carry_to, deliver, forward, lab, mixed, received, snmp, stop};
+
+const LATE: [&str; 4] = ["--tcp", "resegment", "--redirect", "late"];
+
+/// A counter of the TcpExt line of /proc/net/netstat in `namespace`.
+fn tcp_ext(namespace: &Namespace, field: &str) -> u64 {
+    let text = namespace.run(|| Ok(std::fs::read_to_string("/proc/thread-self/net/netstat")?)).unwrap();
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
+    let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
+    let place = names.split(' ').position(|name| name == field).expect("the kernel counts it");
+    values.split(' ').nth(place).unwrap().parse().unwrap()
+}
+
+/// Has a kernel thread receive from eth1, as interrupts would: else veth receives each frame while its sender
+/// sends it, and there is nothing to merge it with.
+fn receive_in_batches(lab: &Lab) {
+    let script = format!("mount -t sysfs sysfs /sys && echo 1 > /sys/class/net/{LAN}/threaded");
+    lab.gateway.output("unshare", &["--mount", "sh", "-c", &script]).unwrap();
+}
+
+/// 4 MB each way: byte by byte, in order, as whole segments that fit, with DF and right checksums.
+fn carries(lab: &Lab, to: IpAddr) -> InterfaceSnapshot {
+    let daemon = forward(lab, &[&LATE[..], &["--df", "keep"]].concat());
+    receive_in_batches(lab);
+    for direction in [Direction::Upload, Direction::Download] {
+        let report = carry_to(lab, to, direction);
+        assert!(report.complete(), "{direction:?} {report:?}");
+        assert!(report.client_mss > 1422 - 60, "it did ignore the MSS: {report:?}");
+    }
+    let far = lab.far_wire.seen().unwrap();
+    assert!(far.largest() <= 1422 && far.fragments == 0, "{far:?}");
+    for host in [&lab.far, &lab.appliance] {
+        assert_eq!((snmp(host, "Tcp", "InCsumErrors"), snmp(host, "Tcp", "InErrs")), (0, 0));
+    }
+    let (sent, again) = (snmp(&lab.appliance, "Tcp", "OutSegs"), snmp(&lab.appliance, "Tcp", "RetransSegs"));
+    assert!(again * 50 <= sent, "{again} of {sent} segments were sent again");
+    // Out of order arrives only what a lost segment leaves a gap for.
+    let disordered = tcp_ext(&lab.far, "TCPOFOQueue");
+    assert!(disordered == 0 || again > 0, "{disordered} segments were overtaken, none was lost");
+    let interface = stop(daemon);
+    assert_eq!(interface.late["lost"] + interface.late["refused"] + interface.late["checksum"], 0);
+    interface
+}
+
+#[test]
+fn segments_are_merged_and_leave_at_the_size_of_the_sa() {
+    let Some(lab) = lab(LabConfig::default()) else { return };
+    let interface = carries(&lab, FAR.into());
+    assert!(interface.xdp["late"] > 2000, "{interface:?}");
+    assert!(interface.late["lowered"] > 50, "{interface:?}");
+    assert_eq!(received(&interface), 0, "no worker is in the way: {interface:?}");
+    let far = lab.far_wire.seen().unwrap();
+    assert_eq!(far.df, far.packets, "{far:?}");
+}
+
+#[test]
+fn without_gro_every_segment_is_cut_in_two() {
+    let Some(lab) = lab(LabConfig::default()) else { return };
+    // An XDP program switches GRO on; off again once it is there.
+    let daemon = forward(&lab, &[&LATE[..], &["--df", "keep"]].concat());
+    lab.gateway.output("ethtool", &["-K", LAN, "gro", "off"]).unwrap();
+    for direction in [Direction::Upload, Direction::Download] {
+        let report = carry_to(&lab, FAR.into(), direction);
+        assert!(report.complete(), "{direction:?} {report:?}");
+    }
+    let far = lab.far_wire.seen().unwrap();
+    assert!(far.largest() <= 1422 && far.fragments == 0 && far.df == far.packets, "{far:?}");
+    assert_eq!((snmp(&lab.far, "Tcp", "InCsumErrors"), snmp(&lab.far, "Tcp", "InErrs")), (0, 0));
+    let again = snmp(&lab.appliance, "Tcp", "RetransSegs");
+    let disordered = tcp_ext(&lab.far, "TCPOFOQueue");
+    assert!(disordered == 0 || again > 0, "{disordered} segments were overtaken, none was lost");
+    let interface = stop(daemon);
+    assert!(interface.late["cut"] > 2000, "{interface:?}");
+    // Both halves, and what had to follow them.
+    assert_eq!(interface.late["returned"], 2 * interface.late["cut"] + interface.late["followed"]);
+    assert_eq!(interface.late["lowered"] + interface.late["lost"], 0, "{interface:?}");
+}
+
+#[test]
+fn ipv6_and_tagged_segments_too() {
+    let Some(lab) = lab(LabConfig { ipv6: true, ..LabConfig::default() }) else { return };
+    let interface = carries(&lab, FAR6.into());
+    assert!(interface.late["lowered"] > 50 && received(&interface) == 0, "{interface:?}");
+    drop(lab);
+    let Some(lab) = crate::support::lab(LabConfig { vlan: Some(7), ..LabConfig::default() }) else { return };
+    let interface = carries(&lab, FAR.into());
+    assert!(interface.late["lowered"] + interface.late["cut"] > 50, "{interface:?}");
+}
+
+#[test]
+fn datagrams_still_go_to_a_worker() {
+    let Some(lab) = lab(LabConfig::default()) else { return };
+    let daemon = forward(&lab, &LATE);
+    deliver(&lab, mixed(2000));
+    let interface = stop(daemon);
+    assert!(interface.workers[0].reasons["fragmented"] > 500, "{interface:?}");
+}
+
+#[test]
+fn only_deaf_hosts_are_served_where_that_is_asked_for() {
+    let Some(lab) = lab(LabConfig::default()) else { return };
+    let daemon = forward(&lab, &[&LATE[..], &["--force", "deaf"]].concat());
+    let report = carry_to(&lab, FAR.into(), Direction::Upload);
+    assert!(report.complete(), "{report:?}");
+    // Told first: TCP's own pauses decide when it is seen to go on.
+    assert!(report.elapsed_s > 0.5 && lab.lan_wire.seen().unwrap().too_big > 0, "{report:?}");
+    let interface = stop(daemon);
+    assert_eq!(interface.deaf.len(), 1, "{interface:?}");
+    assert!(interface.late["lowered"] + interface.late["cut"] > 50, "{interface:?}");
+}
