@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use crate::config::{Auto, Scope, Treatment, validate};
 use crate::ipsec::scope::{self, Table, Tunnel, Via, Wish};
 use crate::net::links::Link;
+use crate::xdp::layout;
 use facts::Kernel;
 use routing::Routing;
 
@@ -45,7 +46,7 @@ impl Tunnels {
     /// The scope of what `lan` receives. No rule has an MTU above `longest` bytes.
     ///
     /// # Errors
-    /// If the kernel does not answer for a route.
+    /// If the kernel does not answer for a route, or there are more prefixes than the maps can take.
     pub fn scope(&self, lan: &Link, auto: &Auto, by_hand: &Treatment, longest: u16) -> io::Result<Found> {
         let mut wishes: BTreeMap<IpNet, Wish> =
             auto.within.iter().map(|prefix| (*prefix, Wish::Follow)).collect();
@@ -66,6 +67,13 @@ impl Tunnels {
             (*destination, sources.collect())
         };
         let scope = Scope(table.0.iter().map(entry).collect());
+        // Addresses of this machine share the maps, and a change needs room for old and new.
+        let rows = scope.0.values().map(|sources| sources.len().max(1)).sum::<usize>();
+        let room = (layout::MAX_ROUTES - self.kernel.local.len().min(layout::MAX_ROUTES)) / 2;
+        if rows > room {
+            let message = format!("{rows} prefixes, of which the maps take {room}: restrict them with --dst");
+            return Err(io::Error::other(message));
+        }
         Ok(Found { table, scope })
     }
 

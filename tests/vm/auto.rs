@@ -185,7 +185,10 @@ fn auto_follows_a_rekey_with_another_algorithm() {
         assert!(tally.complete(), "{tally:?}");
     });
     await_routes(&gateways, tunnel(1406));
-    esp::after(&gateways, 1406, daemons);
+    let logs = esp::after(&gateways, 1406, daemons);
+    let both = "198.18.2.0/24 from 198.18.1.0/24: SA MTU 1406 (SPI 0x00001001, 0x00001101, was 1422)";
+    assert!(logs[0].contains(both), "{}", logs[0]);
+    println!("{}", logs[0]);
 }
 
 #[test]
@@ -232,7 +235,7 @@ fn auto_follows_a_tunnel_down_and_up() {
     change(&states);
     change(&policies);
     await_routes(&gateways, tunnel(1438));
-    esp::after(&gateways, 1438, daemons);
+    println!("{}", esp::after(&gateways, 1438, daemons)[0]);
 }
 
 #[test]
@@ -277,5 +280,5 @@ fn auto_with_strongswan() {
     untouched(&gateways, "198.18.2.2");
     swanctl(&["--initiate", "--child", "lan"]);
     await_routes(&gateways, tunnel(1422));
-    esp::after(&gateways, 1422, daemons);
+    println!("{}", esp::after(&gateways, 1422, daemons)[0]);
 }
