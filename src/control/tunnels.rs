@@ -146,3 +146,40 @@ pub fn pair_of((destination, source): &(IpNet, IpNet)) -> String {
         _ => format!("{destination} from {source}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_one_line() {
+        let net = |text: &str| -> IpNet { text.parse().unwrap() };
+        let table = |rows: &[(&str, &str, u16, &[u32])]| {
+            let mut table = Table::default();
+            for (to, from, mtu, spis) in rows {
+                let tunnel = Tunnel { mtu: *mtu, via: Via::Policy, spis: spis.iter().copied().collect() };
+                table.0.entry(net(to)).or_default().insert(net(from), Some(tunnel));
+            }
+            table
+        };
+        let none = Table::default();
+        let old =
+            table(&[("10.1.0.0/16", "10.2.0.0/16", 1438, &[1]), ("10.3.0.0/16", "0.0.0.0/0", 1400, &[5])]);
+        assert_eq!(
+            changes(&none, &old),
+            [
+                "10.1.0.0/16 from 10.2.0.0/16: SA MTU 1438 (SPI 0x00000001)",
+                "10.3.0.0/16: SA MTU 1400 (SPI 0x00000005)"
+            ]
+        );
+        let new = table(&[("10.1.0.0/16", "10.2.0.0/16", 1422, &[1, 2])]);
+        assert_eq!(
+            changes(&old, &new),
+            [
+                "10.1.0.0/16 from 10.2.0.0/16: SA MTU 1422 (SPI 0x00000001, 0x00000002, was 1438)",
+                "10.3.0.0/16: no tunnel any more, passes untouched (SA MTU was 1400)"
+            ]
+        );
+        assert!(changes(&new, &new).is_empty());
+    }
+}

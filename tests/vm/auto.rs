@@ -130,7 +130,8 @@ fn auto_serves_what_is_routed_over_an_xfrm_interface() {
     // A part of the other LAN that is not routed into the tunnel.
     one.router.ip("route add 198.18.2.128/25 via 198.51.100.2").unwrap();
     two.router.ip("route add 198.18.1.2/32 via 198.51.100.1 table 100").unwrap();
-    two.router.ip("rule add from 198.18.2.128/25 lookup 100").unwrap();
+    batch(&two.router, "rule add from 198.18.2.128/25 lookup 100\nrule add from 198.18.4.0/24 lookup 100")
+        .unwrap();
     esp::before(&gateways, 1422);
     let daemons = follow(&gateways, &[]);
     let routes = |mtu: u16| {
