@@ -131,7 +131,8 @@ fn auto_serves_what_is_routed_over_an_xfrm_interface() {
     // A part of the other LAN that is not routed into the tunnel.
     one.router.ip("route add 198.18.2.128/25 via 198.51.100.2").unwrap();
     two.router.ip("route add 198.18.1.2/32 via 198.51.100.1 table 100").unwrap();
-    two.router.ip("rule add from 198.18.2.128/25 lookup 100").unwrap();
+    batch(&two.router, "rule add from 198.18.2.128/25 lookup 100\nrule add from 198.18.4.0/24 lookup 100")
+        .unwrap();
     esp::before(&gateways, 1422);
     let daemons = follow(&gateways, &[]);
     let routes = |mtu: u16| {
@@ -186,7 +187,10 @@ fn auto_follows_a_rekey_with_another_algorithm() {
         assert!(tally.complete(), "{tally:?}");
     });
     await_routes(&gateways, tunnel(1406));
-    esp::after(&gateways, 1406, daemons);
+    let logs = esp::after(&gateways, 1406, daemons);
+    let both = "198.18.2.0/24 from 198.18.1.0/24: SA MTU 1406 (SPI 0x00001001, 0x00001101, was 1422)";
+    assert!(logs[0].contains(both), "{}", logs[0]);
+    println!("{}", logs[0]);
 }
 
 #[test]
@@ -233,7 +237,7 @@ fn auto_follows_a_tunnel_down_and_up() {
     change(&states);
     change(&policies);
     await_routes(&gateways, tunnel(1438));
-    esp::after(&gateways, 1438, daemons);
+    println!("{}", esp::after(&gateways, 1438, daemons)[0]);
 }
 
 #[test]
@@ -278,5 +282,5 @@ fn auto_with_strongswan() {
     untouched(&gateways, "198.18.2.2");
     swanctl(&["--initiate", "--child", "lan"]);
     await_routes(&gateways, tunnel(1422));
-    esp::after(&gateways, 1422, daemons);
+    println!("{}", esp::after(&gateways, 1422, daemons)[0]);
 }

@@ -1,5 +1,6 @@
 //! Policies and SAs, as far as they decide which packets go into which tunnel.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
@@ -30,11 +31,11 @@ impl Kernel {
             if !local.contains(&sa.src) {
                 continue;
             }
-            let path = (sa.dst, sa.src, sa.output_mark);
-            if !paths.contains_key(&path) {
-                paths.insert(path, route::path_mtu(sa.dst, Some(sa.src), sa.output_mark)?);
-            }
-            let found = sized(&sa, paths.get(&path).copied().flatten());
+            let path_mtu = match paths.entry((sa.dst, sa.src, sa.output_mark)) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(new) => *new.insert(route::path_mtu(sa.dst, Some(sa.src), sa.output_mark)?),
+            };
+            let found = sized(&sa, path_mtu);
             sas.push((sa, found));
         }
         let links = links::all()?.into_iter().map(|link| (link.index, link)).collect();
