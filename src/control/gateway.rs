@@ -13,7 +13,7 @@ use crossbeam::channel::Sender;
 use ipnet::IpNet;
 use thiserror::Error;
 
-use crate::config::{Force, Plan, Redirect, Treatment};
+use crate::config::{Choice, Force, Plan, Redirect, Treatment};
 use crate::handback::{self, Chosen, Handback, HandbackConfig, OpenError};
 use crate::net::links::Link;
 use crate::net::{addresses, ethtool, links};
@@ -46,6 +46,18 @@ pub enum GatewayError {
         interface: String,
         /// RX queues in use.
         available: u32,
+    },
+    /// Queues that the driver gives back with the XDP program, zero-copy sockets or not: virtio_net (7.3) then keeps
+    /// using their freed buffers (`virtnet_xsk_pool_disable`).
+    #[error(
+        "--zero-copy on: {interface} has {own_queues} queues of its own, and more only while XDP is attached, where \
+         zero-copy can crash the kernel; use --zero-copy auto, or serve its own with --queues"
+    )]
+    LentQueues {
+        /// LAN interface.
+        interface: String,
+        /// RX queues without XDP.
+        own_queues: u32,
     },
     /// Attaching the XDP program.
     #[error(transparent)]
@@ -128,6 +140,7 @@ impl Gateway {
             program.set_route(*prefix, Route::Tunnel(*rule))?;
         }
         let clamp = ClampProgram::load(program.route_maps())?;
+        let own_queues = ethtool::rx_queues(&link);
         // Attached while its map of sockets is empty, it passes everything. Some drivers change their
         // number of queues now (virtio-net), so that they are counted afterwards.
         let attached = program.attach(link.index, plan.mode)?;
@@ -153,7 +166,7 @@ impl Gateway {
             local: BTreeSet::new(),
         };
         gateway.follow_addresses()?;
-        gateway.start_workers(plan, shared, say)?;
+        gateway.start_workers(plan, shared, own_queues, say)?;
         if plan.treatment.scope.iter().any(|(_, rule)| rule.mss4.or(rule.mss6).is_some()) {
             let link = gateway.clamp.attach(gateway.link.index)?;
             say(&format!("{interface}: MSS clamped on the way to the LAN ({})", link.method().label()));
@@ -162,10 +175,12 @@ impl Gateway {
         Ok(gateway)
     }
 
+    /// `own_queues` is the number of queues without XDP.
     fn start_workers(
         &mut self,
         plan: &Plan,
         shared: &Shared,
+        own_queues: u32,
         say: &dyn Fn(&str),
     ) -> Result<(), GatewayError> {
         let interface = self.name().to_owned();
@@ -176,6 +191,9 @@ impl Gateway {
         };
         if queues.is_empty() {
             return Err(GatewayError::NoQueue { interface, available });
+        }
+        if plan.zero_copy == Choice::On && queues.iter().any(|queue| *queue >= own_queues) {
+            return Err(GatewayError::LentQueues { interface, own_queues });
         }
         let cores = plan.cores.clone().unwrap_or_else(default_cores);
         for (position, &queue) in queues.iter().enumerate() {
@@ -195,7 +213,7 @@ impl Gateway {
             let port = XskPort::open(&XskConfig {
                 interface: interface.clone(),
                 queue,
-                zero_copy: plan.zero_copy,
+                zero_copy: if queue < own_queues { plan.zero_copy } else { Choice::Off },
                 max_frame: self.link.mtu as usize + ether::MAX_HEADER_LEN,
             })?;
             self.program.set_limits(FrameLimits {
