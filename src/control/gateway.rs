@@ -16,7 +16,7 @@ use thiserror::Error;
 use crate::config::{Choice, Force, Plan, Redirect, Treatment};
 use crate::handback::{self, Chosen, Handback, HandbackConfig, OpenError};
 use crate::net::links::Link;
-use crate::net::{addresses, ethtool, links};
+use crate::net::{addresses, ethtool, links, xdp_features};
 use crate::packet::{Tcp, Transform, ether};
 use crate::port::{Port, XskConfig, XskError, XskPort};
 use crate::worker::{Notifier, Turn, Worker, WorkerConfig, WorkerEnd};
@@ -196,6 +196,7 @@ impl Gateway {
             return Err(GatewayError::LentQueues { interface, own_queues });
         }
         let cores = plan.cores.clone().unwrap_or_else(default_cores);
+        let zero_copy = zero_copy(plan.zero_copy, &self.link);
         for (position, &queue) in queues.iter().enumerate() {
             let Chosen { handback, why } = handback::choose(
                 plan.handback,
@@ -213,7 +214,7 @@ impl Gateway {
             let port = XskPort::open(&XskConfig {
                 interface: interface.clone(),
                 queue,
-                zero_copy: if queue < own_queues { plan.zero_copy } else { Choice::Off },
+                zero_copy: if queue < own_queues { zero_copy } else { Choice::Off },
                 max_frame: self.link.mtu as usize + ether::MAX_HEADER_LEN,
             })?;
             self.program.set_limits(FrameLimits {
@@ -327,6 +328,14 @@ impl Gateway {
             worker.join();
         }
         self.clamp_link = None;
+    }
+}
+
+/// `asked`, but for certain where the driver says (Linux 6.3) that it has none.
+fn zero_copy(asked: Choice, link: &Link) -> Choice {
+    match xdp_features::xdp_features(link.index) {
+        Ok(Some(features)) if asked == Choice::Auto && !features.zero_copy => Choice::Off,
+        _ => asked,
     }
 }
 

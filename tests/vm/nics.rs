@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use xdpfrag::lab::topology::link;
+use xdpfrag::lab::traffic::ping::ping;
 use xdpfrag::lab::traffic::udp::Flow;
 use xdpfrag::lab::{Daemon, Namespace, Rules, Wire};
 use xdpfrag::observe::snapshot::Snapshot;
@@ -66,7 +67,9 @@ impl Lab {
         lab.far.ip("route add default via 198.18.2.1")?;
         // It hears no ICMP 3/4. The program stays with the interface.
         Wire::attach(&lab.appliance, "lan0", Rules { deaf: true, ..Rules::default() })?;
+        lab.appliance.sysctl("ipv4/ping_group_range", "0 0")?;
         lab.wait_for_carrier()?;
+        lab.wait_for_path()?;
         Ok(lab)
     }
 
@@ -79,6 +82,16 @@ impl Lab {
                 }
                 std::thread::sleep(Duration::from_millis(100));
             }
+        }
+        Ok(())
+    }
+
+    /// Neighbours are found and every host answers.
+    fn wait_for_path(&self) -> Result<()> {
+        for host in hosts() {
+            let answered = |_| Ok(ping(&self.appliance, host, 1, Duration::ZERO)?[0]);
+            let found = (0..10).map(answered).find(|answer: &Result<bool>| !matches!(answer, Ok(false)));
+            ensure!(found.context("no answer")??, "{host} does not answer");
         }
         Ok(())
     }
@@ -157,7 +170,7 @@ fn forwards(nic: &Nic, arguments: &[&str], zero_copy: bool) {
     let daemon = Daemon::start(&lab.router, Path::new(BINARY), &[&always, arguments].concat()).unwrap();
     // Drivers restart their NIC for XDP.
     lab.wait_for_carrier().unwrap();
-    std::thread::sleep(Duration::from_secs(1));
+    lab.wait_for_path().unwrap();
     let sent = lab.send();
     let stats = lab.router.output(BINARY, &["stats", "--json"]).unwrap();
     let snapshot: Snapshot = serde_json::from_str(&stats).unwrap();
