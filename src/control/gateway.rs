@@ -14,10 +14,10 @@ use thiserror::Error;
 use super::scope::Applied;
 use super::tunnels::{self, Found, Tunnels};
 use crate::config::values::Mss;
-use crate::config::{Auto, Force, Plan, Redirect, Scope, Treatment};
+use crate::config::{Auto, Choice, Force, Plan, Redirect, Scope, Treatment};
 use crate::handback::{self, Chosen, Handback, HandbackConfig, OpenError};
 use crate::net::links::Link;
-use crate::net::{addresses, ethtool, links};
+use crate::net::{addresses, ethtool, links, xdp_features};
 use crate::packet::{Tcp, Transform, ether};
 use crate::port::{Port, XskConfig, XskError, XskPort};
 use crate::worker::tap::Tap;
@@ -48,6 +48,18 @@ pub enum GatewayError {
         interface: String,
         /// RX queues in use.
         available: u32,
+    },
+    /// Queues that the driver gives back with the XDP program, zero-copy sockets or not: virtio_net (7.3) then keeps
+    /// using their freed buffers (`virtnet_xsk_pool_disable`).
+    #[error(
+        "--zero-copy on: {interface} has {own_queues} queues of its own, and more only while XDP is attached, where \
+         zero-copy can crash the kernel; use --zero-copy auto, or serve its own with --queues"
+    )]
+    LentQueues {
+        /// LAN interface.
+        interface: String,
+        /// RX queues without XDP.
+        own_queues: u32,
     },
     /// Attaching the XDP program.
     #[error(transparent)]
@@ -140,6 +152,7 @@ impl Gateway {
             lan_mtu: link.mtu,
         })?;
         let clamp = ClampProgram::load(program.route_maps())?;
+        let own_queues = ethtool::rx_queues(&link);
         // Attached while its map of sockets is empty, it passes everything. Some drivers change their
         // number of queues now (virtio-net), so that they are counted afterwards.
         let attached = program.attach(link.index, plan.mode)?;
@@ -174,7 +187,7 @@ impl Gateway {
         if plan.redirect == Redirect::Late {
             gateway.start_late(plan, say)?;
         }
-        gateway.start_workers(plan, shared, say)?;
+        gateway.start_workers(plan, shared, own_queues, say)?;
         gateway.attach_clamp(plan)?;
         if let Some(link) = &gateway.clamp_link {
             say(&format!("{interface}: MSS clamped on the way to the LAN ({})", link.method().label()));
@@ -225,10 +238,12 @@ impl Gateway {
         self.applied.scope().clone()
     }
 
+    /// `own_queues` is the number of queues without XDP.
     fn start_workers(
         &mut self,
         plan: &Plan,
         shared: &Shared,
+        own_queues: u32,
         say: &dyn Fn(&str),
     ) -> Result<(), GatewayError> {
         let interface = self.name().to_owned();
@@ -240,7 +255,11 @@ impl Gateway {
         if queues.is_empty() {
             return Err(GatewayError::NoQueue { interface, available });
         }
+        if plan.zero_copy == Choice::On && queues.iter().any(|queue| *queue >= own_queues) {
+            return Err(GatewayError::LentQueues { interface, own_queues });
+        }
         let cores = plan.cores.clone().unwrap_or_else(default_cores);
+        let zero_copy = zero_copy(plan.zero_copy, &self.link);
         for (position, &queue) in queues.iter().enumerate() {
             let Chosen { handback, why } = handback::choose(
                 plan.handback,
@@ -258,7 +277,7 @@ impl Gateway {
             let port = XskPort::open(&XskConfig {
                 interface: interface.clone(),
                 queue,
-                zero_copy: plan.zero_copy,
+                zero_copy: if queue < own_queues { zero_copy } else { Choice::Off },
                 max_frame: self.link.mtu as usize + ether::MAX_HEADER_LEN,
             })?;
             self.program.set_limits(FrameLimits {
@@ -408,6 +427,14 @@ impl Gateway {
 /// 64 bits that nobody else can guess: the keys of a `RandomState` come from the kernel.
 fn random() -> u64 {
     RandomState::new().build_hasher().finish()
+}
+
+/// `asked`, but for certain where the driver says (Linux 6.3) that it has none.
+fn zero_copy(asked: Choice, link: &Link) -> Choice {
+    match xdp_features::xdp_features(link.index) {
+        Ok(Some(features)) if asked == Choice::Auto && !features.zero_copy => Choice::Off,
+        _ => asked,
+    }
 }
 
 fn find(interface: &str) -> Result<Link, GatewayError> {

@@ -20,17 +20,38 @@ use crate::config::Choice;
 use crate::frame::{Ledger, Lent, Pool, os_error};
 use crate::xdp::Meta;
 
-/// Bytes per UMEM frame. The kernel keeps 256 of them free before the packet (XDP_PACKET_HEADROOM), where
-/// the metadata lies.
-pub const FRAME_SIZE: u32 = 2048;
-const XDP_HEADROOM: u32 = 256;
-/// Longest packet in one buffer.
-const BUFFER: usize = (FRAME_SIZE - XDP_HEADROOM) as usize;
-/// Frames per UMEM: 8 MiB, what RLIMIT_MEMLOCK allows by default without CAP_IPC_LOCK.
-const FRAMES: u32 = 4096;
-/// UMEM of one socket, bytes.
-pub const UMEM_BYTES: u64 = FRAMES as u64 * FRAME_SIZE as u64;
-const RING: u32 = FRAMES / 2;
+/// UMEM of one socket, bytes: what RLIMIT_MEMLOCK allows by default without CAP_IPC_LOCK.
+pub const UMEM_BYTES: u64 = 8 << 20;
+
+/// How a UMEM is cut into frames.
+#[derive(Debug, Clone, Copy)]
+struct Cut {
+    /// Bytes per frame. The kernel keeps 256 of them free before the packet (XDP_PACKET_HEADROOM), where the
+    /// metadata lies.
+    frame: u32,
+    /// Longest packet in one of them.
+    buffer: usize,
+}
+
+/// The kernel copies: small frames, as many as possible.
+const COPIED: Cut = Cut { frame: 2048, buffer: 2048 - 256 };
+/// The NIC writes, and some (igb, ixgbe) round the length of a buffer down to a KiB: 1500 bytes of 1792 would be cut off.
+const ZERO_COPY: Cut = Cut { frame: 4096, buffer: 3072 };
+
+impl Cut {
+    fn of(zero_copy: Choice) -> Cut {
+        if zero_copy == Choice::Off { COPIED } else { ZERO_COPY }
+    }
+
+    fn frames(self) -> u32 {
+        (UMEM_BYTES / u64::from(self.frame)) as u32
+    }
+
+    /// Entries of the fill ring and of the RX ring.
+    fn ring(self) -> u32 {
+        self.frames() / 2
+    }
+}
 
 /// The socket of an earlier process is released asynchronously.
 const BIND_ATTEMPTS: u32 = 60;
@@ -43,7 +64,7 @@ pub struct XskConfig {
     pub interface: String,
     /// RX queue.
     pub queue: u32,
-    /// Zero-copy, copy, or as the driver can.
+    /// Zero-copy, copy, or as the driver can; frames are fewer unless it is copy for certain.
     pub zero_copy: Choice,
     /// Longest frame to receive, Ethernet header included: the LAN interface's MTU and 22.
     pub max_frame: usize,
@@ -79,6 +100,7 @@ pub struct XskPort {
     refill: Vec<FrameDesc>,
     chain: Chain,
     invalid: u64,
+    cut: Cut,
     zero_copy: bool,
     multi_buffer: bool,
 }
@@ -103,7 +125,7 @@ impl XskPort {
 
     fn open_once(config: &XskConfig) -> Result<XskPort, XskError> {
         // Asked for only where it is needed: many drivers have no zero-copy with it.
-        if config.max_frame <= BUFFER {
+        if config.max_frame <= Cut::of(config.zero_copy).buffer {
             return XskPort::bind(config, false);
         }
         match XskPort::bind(config, true) {
@@ -123,17 +145,23 @@ impl XskPort {
             remedy: remedy(source.raw_os_error(), config.zero_copy),
             source,
         };
+        let cut = Cut::of(config.zero_copy);
         let shape = || -> Result<_, Box<dyn std::error::Error>> {
             let umem = UmemConfig::builder()
-                .frame_size(FrameSize::new(FRAME_SIZE)?)
-                .fill_queue_size(QueueSize::new(RING)?)
+                .frame_size(FrameSize::new(cut.frame)?)
+                .fill_queue_size(QueueSize::new(cut.ring())?)
                 .comp_queue_size(QueueSize::new(64)?)
                 .build()?;
-            Ok((umem, QueueSize::new(RING)?, QueueSize::new(64)?, config.interface.parse::<Interface>()?))
+            Ok((
+                umem,
+                QueueSize::new(cut.ring())?,
+                QueueSize::new(64)?,
+                config.interface.parse::<Interface>()?,
+            ))
         };
         let (umem_config, rx_size, tx_size, interface) =
             shape().map_err(|cause| error("configuring", io::Error::other(cause.to_string())))?;
-        let frames = NonZeroU32::new(FRAMES).expect("not zero");
+        let frames = NonZeroU32::new(cut.frames()).expect("not zero");
         let (umem, descriptors) = Umem::new(umem_config, frames, false)
             .map_err(|cause| error("registering its memory", os_error(&cause)))?;
         let mut flags = BindFlags::XDP_USE_NEED_WAKEUP;
@@ -151,7 +179,7 @@ impl XskPort {
             .map_err(|cause| error("binding", os_error(&cause)))?;
         let (fill, completion) =
             rings.ok_or_else(|| error("binding", io::Error::other("a new UMEM without rings")))?;
-        let max_frame = if multi_buffer { config.max_frame } else { config.max_frame.min(BUFFER) };
+        let max_frame = if multi_buffer { config.max_frame } else { config.max_frame.min(cut.buffer) };
         let mut port = XskPort {
             zero_copy: zero_copy(rx.fd().as_raw_fd())
                 .map_err(|source| error("reading XDP_OPTIONS", source))?,
@@ -160,12 +188,13 @@ impl XskPort {
             _tx: tx,
             _completion: completion,
             umem,
-            pool: Pool::new(FRAMES),
+            pool: Pool::new(cut.frames()),
             descriptors,
             batch: vec![FrameDesc::default(); BATCH],
-            refill: Vec::with_capacity(RING as usize),
+            refill: Vec::with_capacity(cut.ring() as usize),
             chain: Chain::new(max_frame),
             invalid: 0,
+            cut,
             multi_buffer,
         };
         port.refill();
@@ -179,10 +208,10 @@ impl XskPort {
 
     /// The bytes of a received buffer and the metadata before them; `None` for a descriptor that points
     /// outside its frame.
-    fn received<'a>(umem: &'a Umem, descriptor: &'a FrameDesc) -> Option<(&'a [u8], Option<Meta>)> {
-        let at = descriptor.addr() % FRAME_SIZE as usize;
+    fn received<'a>(umem: &'a Umem, descriptor: &'a FrameDesc, cut: Cut) -> Option<(&'a [u8], Option<Meta>)> {
+        let at = descriptor.addr() % cut.frame as usize;
         let len = descriptor.lengths().data();
-        if at < Meta::SIZE || at + len > FRAME_SIZE as usize {
+        if at < Meta::SIZE || at + len > cut.frame as usize {
             return None;
         }
         // SAFETY: the pool said that the frame was lent to the kernel and is ours again, and the check
@@ -206,19 +235,19 @@ impl AsFd for XskPort {
 
 impl Port for XskPort {
     fn receive<F: FnMut(Received<'_>)>(&mut self, limit: usize, mut each: F) -> Receipt {
-        let XskPort { rx, umem, pool, batch, chain, invalid, .. } = self;
+        let XskPort { rx, umem, pool, batch, chain, invalid, cut, .. } = self;
         let mut receipt = Receipt::default();
         let limit = limit.min(batch.len());
         // SAFETY: `umem` is the one that the socket was made with.
         let count = unsafe { rx.consume(&mut batch[..limit]) };
         for descriptor in &batch[..count] {
-            let index = descriptor.addr() as u64 / u64::from(FRAME_SIZE);
+            let index = descriptor.addr() as u64 / u64::from(cut.frame);
             let Ok(frame) = pool.reclaim(index, Lent::Fill) else {
                 *invalid += 1;
                 continue;
             };
             let more = descriptor.has_more_frames();
-            match XskPort::received(umem, descriptor) {
+            match XskPort::received(umem, descriptor, *cut) {
                 None => *invalid += 1,
                 Some((bytes, meta)) if !more && !chain.open() => {
                     each(Received { bytes, meta });
@@ -244,7 +273,7 @@ impl Port for XskPort {
         // Single frames are not worth a store to the ring that the kernel reads.
         if room >= BATCH || self.pool.ledger().fill == 0 {
             self.refill.clear();
-            for _ in 0..room.min(RING as usize) {
+            for _ in 0..room.min(self.cut.ring() as usize) {
                 let Some(frame) = self.pool.take() else { break };
                 let index = self.pool.lend(frame, Lent::Fill);
                 self.refill.push(self.descriptors[index as usize]);

@@ -1,6 +1,7 @@
 //! What a router sends on its interfaces, by an AF_PACKET socket that sees all of its namespace.
 
 use std::fs::File;
+use std::io::BufWriter;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Mutex;
@@ -99,7 +100,8 @@ impl Capture {
 
     fn save(&self, directory: &Path) -> Result<()> {
         let path = directory.join(format!("{}.pcap", self.name));
-        let mut writer = PcapWriter::new(File::create(&path).context(format!("{}", path.display()))?)?;
+        let mut writer =
+            PcapWriter::new(BufWriter::new(File::create(&path).context(format!("{}", path.display()))?))?;
         for Packet { frame, .. } in self.collect() {
             writer.write_packet(&PcapPacket::new(Duration::ZERO, frame.len() as u32, &frame))?;
         }

@@ -12,12 +12,14 @@ use crate::sa::{Esp, Route, Tunnel};
 /// What is tested.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_xdpfrag");
 const PORT: u16 = 7001;
+/// How long a datagram may be on its way through two emulated routers on a busy machine.
+pub(crate) const QUIET: Duration = Duration::from_secs(2);
 /// Carried by a TCP connection: a hundred full segments.
 pub(crate) const BYTES: u64 = 144_800;
 
 /// Sends DF datagrams of these payload lengths from one appliance to the other.
 pub(crate) fn datagrams(from: &Site, to: &Site, sizes: Vec<usize>) -> Tally {
-    let flow = Flow { rate: 500, ..Flow::new((to.address, PORT), sizes) };
+    let flow = Flow { rate: 500, quiet: QUIET, ..Flow::new((to.address, PORT), sizes) };
     flow.run(&from.appliance, &to.appliance).unwrap()
 }
 

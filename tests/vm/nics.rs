@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use xdpfrag::lab::topology::link;
+use xdpfrag::lab::traffic::ping::ping;
 use xdpfrag::lab::traffic::udp::Flow;
 use xdpfrag::lab::{Daemon, Namespace, Rules, Wire};
 use xdpfrag::observe::snapshot::Snapshot;
@@ -66,7 +67,9 @@ impl Lab {
         lab.far.ip("route add default via 198.18.2.1")?;
         // It hears no ICMP 3/4. The program stays with the interface.
         Wire::attach(&lab.appliance, "lan0", Rules { deaf: true, ..Rules::default() })?;
+        lab.appliance.sysctl("ipv4/ping_group_range", "0 0")?;
         lab.wait_for_carrier()?;
+        lab.wait_for_path()?;
         Ok(lab)
     }
 
@@ -83,6 +86,16 @@ impl Lab {
         Ok(())
     }
 
+    /// Neighbours are found and every host answers.
+    fn wait_for_path(&self) -> Result<()> {
+        for host in hosts() {
+            let answered = |_| Ok(ping(&self.appliance, host, 1, Duration::ZERO)?[0]);
+            let found = (0..10).map(answered).find(|answer: &Result<bool>| !matches!(answer, Ok(false)));
+            ensure!(found.context("no answer")??, "{host} does not answer");
+        }
+        Ok(())
+    }
+
     /// Oversize datagrams to every host: how many arrived, of how many.
     fn send(&self) -> (u64, u64) {
         let flows = hosts().map(|host| {
@@ -90,6 +103,13 @@ impl Lab {
             flow.run(&self.appliance, &self.far).unwrap()
         });
         flows.fold((0, 0), |(intact, sent), tally| (intact + tally.intact, sent + tally.sent))
+    }
+
+    /// The number of queues in use.
+    fn combined(&self) -> u32 {
+        let channels = self.router.output("ethtool", &["-l", "eth1"]).unwrap();
+        let combined = channels.lines().rev().find_map(|line| line.strip_prefix("Combined:")).unwrap();
+        combined.trim().parse().unwrap()
     }
 
     /// The text of a finding of `check`.
@@ -145,21 +165,22 @@ fn forwards(nic: &Nic, arguments: &[&str], zero_copy: bool) {
         assert!(driver.contains("native XDP"), "{driver}");
         assert_eq!(driver.contains("zero-copy AF_XDP"), new_kernel(), "{driver}");
     }
+    let own_queues = lab.combined();
     let always = ["--mtu", "1422", "--stall", "10000", "--json"];
     let daemon = Daemon::start(&lab.router, Path::new(BINARY), &[&always, arguments].concat()).unwrap();
     // Drivers restart their NIC for XDP.
     lab.wait_for_carrier().unwrap();
-    std::thread::sleep(Duration::from_secs(1));
-    assert_eq!(lab.send(), (4 * u64::from(HOSTS), 4 * u64::from(HOSTS)));
-
+    lab.wait_for_path().unwrap();
+    let sent = lab.send();
     let stats = lab.router.output(BINARY, &["stats", "--json"]).unwrap();
     let snapshot: Snapshot = serde_json::from_str(&stats).unwrap();
     let interface = &snapshot.interfaces[0];
+    assert_eq!(sent, (4 * u64::from(HOSTS), 4 * u64::from(HOSTS)), "{interface:#?}");
     assert_eq!(interface.mode, "native");
-    assert!(interface.workers.iter().all(|worker| worker.zero_copy == zero_copy), "{interface:?}");
-    let channels = lab.router.output("ethtool", &["-l", "eth1"]).unwrap();
-    let combined = channels.lines().rev().find_map(|line| line.strip_prefix("Combined:")).unwrap();
-    assert_eq!(combined.trim(), interface.workers.len().to_string(), "a worker per queue in use");
+    for worker in &interface.workers {
+        assert_eq!(worker.zero_copy, zero_copy && worker.queue < own_queues, "{interface:?}");
+    }
+    assert_eq!(lab.combined(), interface.workers.len() as u32, "a worker per queue in use");
     let busy = interface.workers.iter().filter(|worker| worker.received > 0).count();
     println!("{}: {} queues, {busy} had frames, zero-copy {zero_copy}", nic.driver, interface.workers.len());
     assert!(interface.workers.len() > 1 && busy > 1, "{interface:?}");

@@ -36,6 +36,8 @@ impl<'a> Charon<'a> {
             directory.display()
         );
         fs::write(directory.join("strongswan.conf"), settings)?;
+        // Left behind by an earlier one.
+        let _removed = fs::remove_file(directory.join("vici"));
         let mut command = Command::new("env");
         command.arg(format!("STRONGSWAN_CONF={}/strongswan.conf", directory.display()));
         command.arg("/usr/sbin/charon-systemd");

@@ -19,8 +19,6 @@ use super::{bind, byte};
 
 /// Bytes of the datagram's number at its start; a shorter datagram carries as many as fit.
 const NUMBER: usize = 8;
-/// Silence after which nothing more is expected once the sender is done.
-const QUIET: Duration = Duration::from_millis(300);
 /// Datagrams between two looks at the clock.
 const BURST: usize = 16;
 
@@ -35,6 +33,8 @@ pub struct Flow {
     pub rate: u32,
     /// Connected sockets number their datagrams in the IP header, unconnected ones send ID 0.
     pub connected: bool,
+    /// Silence after which nothing more is expected once the sender is done.
+    pub quiet: Duration,
 }
 
 /// What became of a flow.
@@ -64,7 +64,13 @@ impl Tally {
 impl Flow {
     /// A connected flow of `sizes` at 20,000 datagrams per second.
     pub fn new(to: (impl Into<IpAddr>, u16), sizes: Vec<usize>) -> Flow {
-        Flow { to: (to.0, to.1).into(), sizes, rate: 20_000, connected: true }
+        Flow {
+            to: (to.0, to.1).into(),
+            sizes,
+            rate: 20_000,
+            connected: true,
+            quiet: Duration::from_millis(300),
+        }
     }
 
     /// Sends the flow from one namespace and accounts for it in another.
@@ -140,7 +146,7 @@ impl Flow {
         let mut tally = Tally { sent: self.sizes.len() as u64, ..Tally::default() };
         let (mut highest, mut buffer) = (0, vec![0; 65536]);
         let mut last = Instant::now();
-        while tally.intact < tally.sent && !(sent.load(Ordering::Acquire) && last.elapsed() > QUIET) {
+        while tally.intact < tally.sent && !(sent.load(Ordering::Acquire) && last.elapsed() > self.quiet) {
             let Ok(length) = socket.recv(&mut buffer) else { continue };
             last = Instant::now();
             let Some(number) = self.identify(&buffer[..length], &seen) else {
