@@ -92,7 +92,7 @@ struct segment {
 	__u32 v6;
 	union {
 		struct tcphdr tcp;
-		__u8 header[60]; /* zeros behind its end */
+		__u8 header[32]; /* zeros behind its end */
 	};
 };
 
@@ -311,15 +311,10 @@ static __always_inline int oversize(struct __sk_buff *skb, const struct xf_packe
 		.v6 = packet->v6,
 		.addresses = sum_of_addresses(packet),
 	};
-	__u32 header, headers, share;
+	__u32 header = tcp->header_len, headers = packet->ihl + header, share;
 
-	if (!served(packet) || packet->fragment || tcp->l4 != packet->l3 + packet->ihl ||
-	    bpf_skb_load_bytes(skb, tcp->l4, segment.header, sizeof(struct tcphdr)))
-		return TC_ACT_UNSPEC;
-	header = segment.tcp.doff * 4;
-	headers = packet->ihl + header;
-	if (segment.header[13] & (XF_TCP_SYN | XF_TCP_RST | XF_TCP_URG) || header > XF_TCP_LATE_HEADER ||
-	    header < sizeof(struct tcphdr) || mtu <= headers)
+	if (packet->fragment || tcp->l4 != packet->l3 + packet->ihl || mtu <= headers ||
+	    tcp->flags & (XF_TCP_SYN | XF_TCP_RST | XF_TCP_URG) || !served(packet) || !xf_bare_tcp(skb, tcp))
 		return TC_ACT_UNSPEC;
 	share = (mtu - headers) & ~1;
 	if (skb->gso_size)
@@ -328,11 +323,10 @@ static __always_inline int oversize(struct __sk_buff *skb, const struct xf_packe
 	segment.data = tcp->l4 + header;
 	segment.len = packet->total - headers;
 	segment.share = share;
-	if (header > sizeof(struct tcphdr) &&
-	    bpf_skb_load_bytes(skb, tcp->l4 + sizeof(struct tcphdr), segment.header + sizeof(struct tcphdr),
-			       header - sizeof(struct tcphdr)))
-		return TC_ACT_UNSPEC;
-	if (segment.len > 2 * share) {
+	if (bpf_skb_load_bytes(skb, tcp->l4, segment.header, sizeof(struct tcphdr)) ||
+	    (header > sizeof(struct tcphdr) &&
+	     bpf_skb_load_bytes(skb, tcp->l4 + sizeof(struct tcphdr), segment.header + sizeof(struct tcphdr), 12)) ||
+	    segment.len > 2 * share) {
 		count->packets[XF_LATE_REFUSED]++;
 		return TC_ACT_UNSPEC;
 	}

@@ -33,12 +33,6 @@
 #define XF_TCP_URG 0x20
 #define XF_TCP_CWR 0x80
 
-/*
- * Longest TCP header of a segment that is left to GRO (--redirect late): with a
- * time stamp. Longer ones may hold a signature, which the worker looks for.
- */
-#define XF_TCP_LATE_HEADER 32
-
 #define XF_VLAN_TAGS 2
 
 /*
@@ -262,6 +256,21 @@ static __always_inline void xf_find_tcp(XF_CTX *ctx, void *end, struct xf_packet
 	if (chain.next == IPPROTO_TCP && chain.left >= sizeof(header) &&
 	    !xf_load(ctx, chain.at, &header, sizeof(header)))
 		xf_note_tcp(&header, chain.at, chain.left, tcp);
+}
+
+/*
+ * True if a TCP header has no options, or the one of RFC 7323 as all write it
+ * (NOP, NOP, time stamp): nothing then signs the segment.
+ */
+static __always_inline bool xf_bare_tcp(XF_CTX *ctx, const struct xf_tcp *tcp)
+{
+	__be32 options;
+
+	if (tcp->header_len == sizeof(struct tcphdr))
+		return true;
+	return tcp->header_len == sizeof(struct tcphdr) + 12 &&
+	       !xf_load(ctx, tcp->l4 + sizeof(struct tcphdr), &options, sizeof(options)) &&
+	       options == bpf_htonl(0x0101080a);
 }
 
 static __always_inline __u16 xf_csum_fold(__u32 sum)

@@ -222,16 +222,16 @@ static __always_inline enum xf_reason oversize(struct xdp_md *ctx, const struct 
  * alone or merged with others: into two, with nothing signed and no options or
  * extension headers of IP. GRO merges none of the rest either.
  */
-static __always_inline bool left_to_gro(const struct xf_packet *packet, const struct xf_tcp *tcp, __u32 mtu)
+static __always_inline bool left_to_gro(struct xdp_md *ctx, const struct xf_packet *packet, const struct xf_tcp *tcp,
+					__u32 mtu)
 {
 	__u32 headers = packet->ihl + tcp->header_len;
 
-	return live.late && !live.generic && !packet->fragment && tcp->l4 == packet->l3 + packet->ihl &&
+	return !live.generic && !packet->fragment && tcp->l4 == packet->l3 + packet->ihl &&
 	       (packet->v6 || packet->ihl == sizeof(struct iphdr)) &&
 	       packet->l3 <= ETH_HLEN + sizeof(struct xf_vlan) &&
 	       !(tcp->flags & (XF_TCP_SYN | XF_TCP_RST | XF_TCP_URG)) &&
-	       tcp->header_len >= sizeof(struct tcphdr) && tcp->header_len <= XF_TCP_LATE_HEADER &&
-	       headers < mtu && packet->total - headers <= 2 * ((mtu - headers) & ~1);
+	       headers < mtu && packet->total - headers <= 2 * ((mtu - headers) & ~1) && xf_bare_tcp(ctx, tcp);
 }
 
 /* Decides on one packet, and does it. */
@@ -264,7 +264,8 @@ static __always_inline enum xf_reason handle(struct xdp_md *ctx, void *end, __u3
 		reason = XF_ALL;
 	else if (reason == XF_FITS && stamp && follows(*stamp))
 		reason = XF_STICKY;
-	else if (reason == XF_OVERSIZE && left_to_gro(packet, &tcp, route->mtu) && !(stamp && follows(*stamp)))
+	else if (reason == XF_OVERSIZE && live.late && !(stamp && follows(*stamp)) &&
+		 left_to_gro(ctx, packet, &tcp, route->mtu))
 		return XF_LATE;
 
 	if (reason == XF_OVERSIZE || (reason != XF_FITS && frame_len <= live.max_whole)) {

@@ -17,7 +17,7 @@ use crate::config::values::Mss;
 use crate::config::{Auto, Choice, Force, Plan, Redirect, Scope, Treatment};
 use crate::handback::{self, Chosen, Handback, HandbackConfig, OpenError};
 use crate::net::links::Link;
-use crate::net::{addresses, ethtool, links, xdp_features};
+use crate::net::{Ethtool, addresses, ethtool, links, xdp_features};
 use crate::packet::{Tcp, Transform, ether};
 use crate::port::{Port, XskConfig, XskError, XskPort};
 use crate::worker::tap::Tap;
@@ -227,6 +227,14 @@ impl Gateway {
                 (self.late_link, self.late) = (Some(link), Some(program));
                 self.program.set_late(true)?;
                 say(&format!("{}: oversize TCP is left to GRO, and cut behind it", self.name()));
+                let features = Ethtool::open().and_then(|mut ethtool| ethtool.active_features(self.name()));
+                if features.is_ok_and(|features| !features.contains("rx-gro")) {
+                    say(&format!(
+                        "{0}: GRO is off: nothing is merged, and every segment cut by itself; mend it with: \
+                         ethtool -K {0} gro on",
+                        self.name()
+                    ));
+                }
             }
             Err(error) => instead(&error.to_string()),
         }

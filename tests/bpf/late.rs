@@ -20,6 +20,9 @@ const RULE: Rule = Rule { mtu: MTU, mss4: Some(MSS), mss6: Some(MSS6) };
 /// As long as a time stamp, with its padding.
 const TIMESTAMP: [u8; 12] = [1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2];
 
+/// TCP-AO with a code of 8 bytes: as long as a time stamp.
+const AUTHENTICATED: [u8; 12] = [29, 12, 1, 1, 9, 9, 9, 9, 9, 9, 9, 9];
+
 /// The gateway and the program behind GRO on the loopback of a private namespace.
 fn late(deaf_only: bool) -> (Gateway, LateProgram) {
     private_netns();
@@ -116,6 +119,8 @@ fn what_a_worker_would_not_cut_is_left_alone() {
     }
     // TCP-MD5 is 18 bytes long.
     untouched(&Frame::tcp(0x10, &[19, 18, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1], 1440));
+    // TCP-AO with a short code fits where a time stamp would.
+    untouched(&Frame::tcp(0x10, &AUTHENTICATED, 1448));
     untouched(&Frame::tcp(0x02, &mss(1460), 0));
     untouched(&Frame::tcp(0x10, &[], 1382));
     untouched(&Frame::udp(1500));
@@ -150,6 +155,7 @@ fn the_xdp_program_leaves_to_gro_just_what_can_be_cut_behind_it() {
         Frame::tcp(0x10, &[], 2 * 1382 + 1),
         Frame::tcp(0x30, &[], 1460),
         Frame::tcp(0x10, &[1; 16], 1444),
+        Frame::tcp(0x10, &AUTHENTICATED, 1448),
         with(segment.clone(), |f| f.tags = vec![(0x88a8, 7), (0x8100, 5)]),
         with(segment.clone(), |f| f.ip_options = vec![1, 1, 1, 1]),
         with(segment.clone(), |f| f.frag_off = 0x2000),

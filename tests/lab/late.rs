@@ -19,17 +19,11 @@ fn tcp_ext(namespace: &Namespace, field: &str) -> u64 {
     values.split(' ').nth(place).unwrap().parse().unwrap()
 }
 
-/// Has a kernel thread receive from eth1, as interrupts would: else veth receives each frame while its sender
-/// sends it, and there is nothing to merge it with.
-fn receive_in_batches(lab: &Lab) {
-    let script = format!("mount -t sysfs sysfs /sys && echo 1 > /sys/class/net/{LAN}/threaded");
-    lab.gateway.output("unshare", &["--mount", "sh", "-c", &script]).unwrap();
-}
-
 /// 4 MB each way: byte by byte, in order, as whole segments that fit, with DF and right checksums.
 fn carries(lab: &Lab, to: IpAddr) -> InterfaceSnapshot {
     let daemon = forward(lab, &[&LATE[..], &["--df", "keep"]].concat());
-    receive_in_batches(lab);
+    // The lab switches it off with all other offloads.
+    lab.gateway.output("ethtool", &["-K", LAN, "gro", "on"]).unwrap();
     for direction in [Direction::Upload, Direction::Download] {
         let report = carry_to(lab, to, direction);
         assert!(report.complete(), "{direction:?} {report:?}");
@@ -64,9 +58,7 @@ fn segments_are_merged_and_leave_at_the_size_of_the_sa() {
 #[test]
 fn without_gro_every_segment_is_cut_in_two() {
     let Some(lab) = lab(LabConfig::default()) else { return };
-    // An XDP program switches GRO on; off again once it is there.
     let daemon = forward(&lab, &[&LATE[..], &["--df", "keep"]].concat());
-    lab.gateway.output("ethtool", &["-K", LAN, "gro", "off"]).unwrap();
     for direction in [Direction::Upload, Direction::Download] {
         let report = carry_to(&lab, FAR.into(), direction);
         assert!(report.complete(), "{direction:?} {report:?}");
@@ -77,7 +69,9 @@ fn without_gro_every_segment_is_cut_in_two() {
     let again = snmp(&lab.appliance, "Tcp", "RetransSegs");
     let disordered = tcp_ext(&lab.far, "TCPOFOQueue");
     assert!(disordered == 0 || again > 0, "{disordered} segments were overtaken, none was lost");
-    let interface = stop(daemon);
+    let ended = daemon.stop().unwrap();
+    assert!(ended.stderr.contains("ethtool -K eth1 gro on"), "{}", ended.stderr);
+    let interface = &ended.snapshot.expect("a snapshot").interfaces[0];
     assert!(interface.late["cut"] > 2000, "{interface:?}");
     // Both halves, and what had to follow them.
     assert_eq!(interface.late["returned"], 2 * interface.late["cut"] + interface.late["followed"]);

@@ -19,6 +19,11 @@ pub(super) fn check(link: &Link, queues: u32, findings: &mut Vec<Finding>) {
     };
     let before = findings.len();
     merging(name, &features, findings);
+    // That of a veth goes on with an XDP program.
+    if !features.contains("rx-gro") && !link.is("veth") {
+        let why = "GRO is off: with --redirect late nothing would be merged, and every segment cut by itself";
+        findings.push(Finding::note("offloads", why).remedy(format!("ethtool -K {name} gro on")));
+    }
     vlan(link, &features, findings);
     if link.is("veth") {
         veth_checksums(link, findings);
