@@ -46,6 +46,7 @@ struct bench_template {
 struct bench_generator {
 	__u64 rate_q30; /* frames per ns, 30 fractional bits; 0: as fast as it goes */
 	__u64 start;	/* CLOCK_MONOTONIC, ns */
+	__u64 interval; /* ns between departures of all that is due; 0: at once */
 	__u32 templates;
 	__u32 burst; /* frames that come back to back */
 	__u32 next;  /* template */
@@ -137,8 +138,11 @@ static __always_inline __u16 fold(__u32 sum)
 /* True if the next frame is to be sent now. */
 static __always_inline int due(struct bench_generator *g, __u64 now)
 {
-	__u64 due = ((now - g->start) * g->rate_q30) >> 30;
+	__u64 passed = now - g->start, due;
 
+	if (g->interval)
+		passed -= passed % g->interval;
+	due = (passed * g->rate_q30) >> 30;
 	if (g->burst > 1)
 		due -= due % g->burst;
 	if (due <= g->due)

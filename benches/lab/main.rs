@@ -9,14 +9,21 @@ mod report;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use xdpfrag::lab::bench::{Cores, Workload};
 
 use measure::{Cell, Durations};
 use method::Method;
+
+/// Where what arrives is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SinkCore {
+    Router,
+    Generator,
+}
 
 /// Compares plain forwarding, nftables and xdpfrag on one router core.
 #[derive(Debug, Parser)]
@@ -42,6 +49,15 @@ struct Arguments {
     #[arg(long, value_name = "PPS")]
     load: Option<f64>,
 
+    /// Length of the trials at a fixed load, ms [default: 300]
+    #[arg(long, value_name = "MS")]
+    load_ms: Option<u64>,
+
+    /// The core that receives for the far host. With the generator's, frames are still in flight when the
+    /// router has sent them, as on a NIC; it costs an interrupt between cores, which is dear in some VMs
+    #[arg(long, value_enum, default_value = "router")]
+    sink: SinkCore,
+
     /// More flags for `xdpfrag run`, which override those that the bench gives
     #[arg(long, value_name = "FLAGS", allow_hyphen_values = true, default_value = "")]
     run_args: String,
@@ -59,10 +75,15 @@ struct Arguments {
     list: bool,
 }
 
-/// The first core makes frames and takes them back, the last one is the router.
-fn cores() -> Result<Option<Cores>> {
+/// The first core makes frames, the last one is the router.
+fn cores(sink: SinkCore) -> Result<Option<Cores>> {
     let count = std::thread::available_parallelism()?.get();
-    Ok((count >= 2).then_some(Cores { outside: 0, router: count - 1 }))
+    let (generator, router) = (0, count - 1);
+    let sink = match sink {
+        SinkCore::Router => router,
+        SinkCore::Generator => generator,
+    };
+    Ok((count >= 2).then_some(Cores { generator, router, sink }))
 }
 
 fn main() -> Result<()> {
@@ -87,7 +108,7 @@ fn main() -> Result<()> {
             || Method::all().iter().any(|method| method.name() == *name);
         ensure!(known, "--only {name}: no workload or method has this name; see --list");
     }
-    let cores = match cores()? {
+    let cores = match cores(arguments.sink)? {
         Some(cores) if nix::unistd::geteuid().is_root() => cores,
         _ => {
             println!("lab: skipped, it needs root and two cores");
@@ -96,7 +117,10 @@ fn main() -> Result<()> {
     };
 
     let start = Instant::now();
-    let durations = if arguments.quick { Durations::QUICK } else { Durations::FULL };
+    let mut durations = if arguments.quick { Durations::QUICK } else { Durations::FULL };
+    if let Some(ms) = arguments.load_ms {
+        durations.load = Duration::from_millis(ms);
+    }
     let repeats = arguments.repeats.unwrap_or(if arguments.quick { 1 } else { 5 });
     ensure!(repeats > 0, "--repeats: at least 1");
     let mut cells: BTreeMap<(usize, usize), Vec<Cell>> = BTreeMap::new();

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
-use xdpfrag::lab::bench::{Cores, CpuTime, Rate, Testbed, Trial, Workload};
+use xdpfrag::lab::bench::rfc2544::{LOADS, Latency};
+use xdpfrag::lab::bench::{Cores, CpuTime, Rate, Search, Testbed, Trial, Workload};
 
 use super::Arguments;
 use super::method::Method;
@@ -13,7 +14,7 @@ use super::method::Method;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Durations {
     warm_up: Duration,
-    load: Duration,
+    pub(crate) load: Duration,
     flood: Duration,
     step: Duration,
     steps: u32,
@@ -40,11 +41,11 @@ impl Durations {
 const SEARCH_RANGE: f64 = 24.0;
 /// Share of packets that may get lost where none should: eth1 has a ring of 256, and a VM stalls now and then.
 const TOLERANCE: f64 = 0.005;
-/// A step that fails is tried once more.
-const ATTEMPTS: usize = 2;
+/// Where latency is measured, too.
+const LATENCY_OF: [Workload; 2] = [Workload::Udp1500, Workload::Small];
 
 /// One method under one workload, once.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub(crate) struct Cell {
     /// At a fixed load, below saturation.
     pub(crate) load: Point,
@@ -52,6 +53,8 @@ pub(crate) struct Cell {
     pub(crate) knee: Option<Point>,
     /// With as much as the generator can make.
     pub(crate) flood: Point,
+    /// Latencies, for some workloads.
+    pub(crate) latency: Vec<Latency>,
 }
 
 /// One trial, in rates and times per original packet.
@@ -124,42 +127,30 @@ pub(crate) fn method(
 }
 
 fn cell(testbed: &Testbed<'_>, workload: Workload, load: f64, durations: Durations) -> Result<Cell> {
-    testbed.trial(Rate::Paced(load), durations.warm_up)?;
-    let at_load = valid(testbed.trial(Rate::Paced(load), durations.load)?, workload)?;
+    testbed.trial(Rate::Moderated(load), durations.warm_up)?;
+    let at_load = valid(testbed.trial(Rate::Moderated(load), durations.load)?, workload)?;
     let flood = valid(testbed.trial(Rate::Flood, durations.flood)?, workload)?;
     let (at_load, flood) = (Point::from(&at_load), Point::from(&flood));
-    let knee = knee(testbed, &at_load, &flood, durations)?;
-    Ok(Cell { load: at_load, knee, flood })
+    // Batches make packets cheaper than they are at a low load.
+    let high = (3e9 / at_load.cpu_ns).max(1.3 * flood.delivered).min(flood.offered);
+    let search =
+        Search { trial: durations.step, steps: durations.steps, range: SEARCH_RANGE, tolerance: TOLERANCE };
+    let knee = search.run(testbed, high, Rate::Moderated)?;
+    let knee = knee.map(|trial| valid(trial, workload)).transpose()?;
+    let latency = match &knee {
+        Some(knee) if LATENCY_OF.contains(&workload) => latencies(testbed, knee.delivered(), durations)?,
+        _ => Vec::new(),
+    };
+    Ok(Cell { load: at_load, knee: knee.as_ref().map(Point::from), flood, latency })
 }
 
-/// The highest load of which no more than `TOLERANCE` is lost, by bisection on a logarithmic scale.
-fn knee(testbed: &Testbed<'_>, load: &Point, flood: &Point, durations: Durations) -> Result<Option<Point>> {
-    // Batches make packets cheaper than at low load.
-    let mut high = (3e9 / load.cpu_ns).max(1.3 * flood.delivered).min(flood.offered);
-    let mut low = high / SEARCH_RANGE;
-    let mut best = None;
-    for _ in 0..durations.steps {
-        let middle = (low * high).sqrt();
-        match passes(testbed, middle, durations.step)? {
-            Some(point) => {
-                low = middle;
-                best = Some(point);
-            }
-            None => high = middle,
-        }
-    }
-    Ok(best)
-}
-
-fn passes(testbed: &Testbed<'_>, rate: f64, duration: Duration) -> Result<Option<Point>> {
-    for _ in 0..ATTEMPTS {
-        let trial = testbed.trial(Rate::Paced(rate), duration)?;
-        // A generator that was kept from its core proves nothing.
-        if trial.loss() <= TOLERANCE && trial.offered() >= 0.97 * rate {
-            return Ok(Some(Point::from(&trial)));
-        }
-    }
-    Ok(None)
+/// At shares of the knee, every packet when it is due.
+fn latencies(testbed: &Testbed<'_>, knee: f64, durations: Durations) -> Result<Vec<Latency>> {
+    let at = |load: f64| {
+        let trial = testbed.trial(Rate::Even(load * knee), durations.load)?;
+        Ok(Latency::new(load, load * knee, trial.loss().max(0.0), &trial.latency))
+    };
+    LOADS.into_iter().map(at).collect()
 }
 
 /// A trial in which the gateway did what it should.

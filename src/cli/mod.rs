@@ -3,6 +3,7 @@
 //! Results go to standard output, messages to standard error. Exit codes: 0 ended as asked, 1 failed
 //! while running, 2 wrong usage, configuration or input file, 3 this machine or interface cannot do it.
 
+mod bench;
 mod check;
 mod detach;
 mod failure;
@@ -44,6 +45,8 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Show in a private network what arrives without and with xdpfrag
     Lab(lab::LabArgs),
+    /// Measure throughput and latency in a private network, beside plain forwarding
+    Bench(bench::BenchArgs),
     /// Remove what a killed instance may have left on an interface
     Detach(detach::DetachArgs),
     /// Print shell completions
@@ -73,6 +76,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Stats(args) => stats::stats(&args),
         Command::Replay(args) => replay::replay(&args),
         Command::Lab(args) => lab::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Detach(args) => detach::detach(&args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man => generate::man(),

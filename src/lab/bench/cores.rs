@@ -9,9 +9,22 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::{Pid, SysconfVar, sysconf};
+use rustix::process::setpriority_process;
 use serde::{Deserialize, Serialize};
 
+use crate::lab::Namespace;
 use crate::lab::topology::{LAN, Lab};
+
+/// The cores of a measurement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Cores {
+    /// Makes the frames.
+    pub generator: usize,
+    /// All of the router's work.
+    pub router: usize,
+    /// Takes the frames that arrive. If it is the router's, what that costs is charged to the router.
+    pub sink: usize,
+}
 
 /// CPU time of the router, ns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -62,25 +75,30 @@ pub struct Router {
 }
 
 impl Router {
-    /// Lets a kernel thread on `core` receive from eth1 (otherwise veth does the router's work on the sender's
-    /// core), and `sink_core` receive for the far host (otherwise the router's core does).
+    /// Lets a kernel thread on the router's core receive from eth1: otherwise veth does the router's work on
+    /// the sender's core.
     ///
     /// # Errors
     /// If the kernel makes no NAPI thread (before 5.12), or `ethtool`, `mount` or `unshare` is not installed.
-    pub fn new(lab: &Lab, core: usize, sink_core: usize) -> Result<Router> {
+    pub fn new(lab: &Lab, cores: Cores) -> Result<Router> {
+        let core = cores.router;
         let before = threads(&format!("napi/{LAN}-"))?;
         // veth receives by NAPI when GRO is on, or while an XDP program is attached.
         lab.gateway.output("ethtool", &["-K", LAN, "gro", "on"])?;
-        let sysfs = |namespace: &crate::lab::Namespace, file: &str, value: &str| {
+        let sysfs = |namespace: &Namespace, file: &str, value: &str| {
             let script = format!("mount -t sysfs sysfs /sys && echo {value} > /sys/class/net/{file}");
             namespace.output("unshare", &["--mount", "sh", "-c", &script])
         };
         sysfs(&lab.gateway, &format!("{LAN}/threaded"), "1")?;
-        sysfs(&lab.far, "far0/queues/rx-0/rps_cpus", &format!("{:x}", 1u64 << sink_core))?;
+        // Else the router's core, which sends to the far host, receives for it, too.
+        if cores.sink != cores.router {
+            sysfs(&lab.far, "far0/queues/rx-0/rps_cpus", &format!("{:x}", 1u64 << cores.sink))?;
+        }
         let napi: Vec<i32> = threads(&format!("napi/{LAN}-"))?.difference(&before).copied().collect();
         ensure!(!napi.is_empty(), "the kernel made no NAPI thread for {LAN}");
         for &pid in &napi {
             pin(pid, core)?;
+            favour(pid)?;
         }
         let softirqd = threads(&format!("ksoftirqd/{core}"))?.into_iter().collect();
         let hertz = sysconf(SysconfVar::CLK_TCK)?.context("no tick")?;
@@ -105,10 +123,22 @@ impl Router {
             let entry = entry?;
             let name = fs::read_to_string(entry.path().join("comm"))?;
             if name.starts_with("xf-") {
-                self.workers.push(entry.file_name().to_string_lossy().parse()?);
+                let tid = entry.file_name().to_string_lossy().parse()?;
+                favour(tid)?;
+                self.workers.push(tid);
             }
         }
         Ok(())
+    }
+
+    /// Counts a thread of this process as a worker.
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub fn watch_thread(&mut self, tid: i32) -> Result<()> {
+        self.process = Some(std::process::id());
+        self.workers = vec![tid];
+        favour(tid)
     }
 
     /// CPU time up to now.
@@ -169,9 +199,17 @@ fn threads(prefix: &str) -> Result<BTreeSet<i32>> {
     Ok(found)
 }
 
-/// Binds the calling thread, and what it starts, to a core.
-pub(super) fn pin_this_thread(core: usize) -> Result<()> {
-    pin(0, core)
+/// Binds the calling thread to a core, and lets nobody else have it.
+pub(super) fn take_core(core: usize) -> Result<()> {
+    pin(0, core)?;
+    favour(0)
+}
+
+/// Puts a thread before those that have nothing to do with the measurement. All that it measures have the same
+/// priority.
+fn favour(pid: i32) -> Result<()> {
+    setpriority_process(rustix::process::Pid::from_raw(pid), -20)
+        .with_context(|| format!("cannot raise the priority of {pid}"))
 }
 
 fn pin(pid: i32, core: usize) -> Result<()> {

@@ -7,7 +7,7 @@ use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, Progr
 use nix::net::if_::if_nametoindex;
 
 use super::OBJECT;
-use super::cores::pin_this_thread;
+use super::cores::take_core;
 use super::workload::Workload;
 use crate::lab::namespace::Namespace;
 use crate::lab::topology::Lab;
@@ -24,13 +24,17 @@ const FLOOD_CALLS: u32 = 1 << 15;
 const PACED_CALLS: u32 = 1 << 18;
 /// Longest frame.
 const FRAME: usize = 1514;
+/// Interval of [`Rate::Moderated`]: what drivers have by default (`ethtool -c`, rx-usecs) is 3 to 100 us.
+pub const MODERATION: Duration = Duration::from_micros(50);
 const SEQUENCES: u32 = 64;
 
 /// Offered load.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Rate {
-    /// Frames per second.
-    Paced(f64),
+    /// Frames per second, each when it is due.
+    Even(f64),
+    /// Frames per second, every [`MODERATION`] all that are due: as the interrupts of a NIC come.
+    Moderated(f64),
     /// As many as one core can make.
     Flood,
 }
@@ -52,7 +56,7 @@ pub struct Generator<'lab> {
     object: Object,
     control: MapHandle,
     appliance: &'lab Namespace,
-    core: Option<usize>,
+    core: usize,
     burst: u32,
     templates: u32,
     _attached: Link,
@@ -63,7 +67,7 @@ impl<'lab> Generator<'lab> {
     ///
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN.
-    pub fn new(lab: &'lab Lab, core: Option<usize>) -> Result<Generator<'lab>> {
+    pub fn new(lab: &'lab Lab, core: usize) -> Result<Generator<'lab>> {
         let object = ObjectBuilder::default().open_memory(OBJECT)?.load()?;
         let control = map(&object, "generator")?;
         // The kernel takes 20 ms longer per call with a program that is attached nowhere.
@@ -105,9 +109,7 @@ impl<'lab> Generator<'lab> {
     pub fn run(&self, rate: Rate, duration: Duration) -> Result<Sent> {
         ensure!(self.templates > 0, "no workload is loaded");
         self.appliance.run(|| {
-            if let Some(core) = self.core {
-                pin_this_thread(core)?;
-            }
+            take_core(self.core)?;
             self.send(rate, duration)
         })
     }
@@ -120,15 +122,16 @@ impl<'lab> Generator<'lab> {
         for flow in 0..SEQUENCES {
             sequences.update(&flow.to_ne_bytes(), &1u32.to_ne_bytes(), MapFlags::ANY)?;
         }
-        let (rate_q30, calls) = match rate {
-            Rate::Flood => (0, FLOOD_CALLS),
-            Rate::Paced(rate) => ((rate * f64::from(1 << 30) / 1e9) as u64, PACED_CALLS),
+        let (rate_q30, interval, calls) = match rate {
+            Rate::Flood => (0, 0, FLOOD_CALLS),
+            Rate::Even(rate) => (q30(rate), 0, PACED_CALLS),
+            Rate::Moderated(rate) => (q30(rate), MODERATION.as_nanos() as u64, PACED_CALLS),
         };
         ensure!(rate == Rate::Flood || rate_q30 > 0, "an offered load is above 0");
         let mut context = [0; CONTEXT];
         context[4..8].copy_from_slice(&u32::try_from(FRAME)?.to_ne_bytes());
         context[INGRESS..INGRESS + 4].copy_from_slice(&if_nametoindex("lan0")?.to_ne_bytes());
-        self.control.update(&0u32.to_ne_bytes(), &self.start(rate_q30)?, MapFlags::ANY)?;
+        self.control.update(&0u32.to_ne_bytes(), &self.start(rate_q30, interval)?, MapFlags::ANY)?;
         let start = Instant::now();
         while start.elapsed() < duration {
             let mut context = context;
@@ -143,16 +146,21 @@ impl<'lab> Generator<'lab> {
         let elapsed = start.elapsed();
         let state = self.control.lookup(&0u32.to_ne_bytes(), MapFlags::ANY)?.context("an array entry")?;
         let word = |at: usize| -> Result<u64> { Ok(u64::from_ne_bytes(state[at..at + 8].try_into()?)) };
-        Ok(Sent { frames: word(40)?, skipped: word(48)?, elapsed })
+        Ok(Sent { frames: word(48)?, skipped: word(56)?, elapsed })
     }
 
     /// `struct bench_generator` at the start of a run.
-    fn start(&self, rate_q30: u64) -> Result<Vec<u8>> {
+    fn start(&self, rate_q30: u64, interval: u64) -> Result<Vec<u8>> {
         let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?;
         let now = Duration::from(now).as_nanos() as u64;
-        let mut state = [rate_q30, now].map(u64::to_ne_bytes).concat();
+        let mut state = [rate_q30, now, interval].map(u64::to_ne_bytes).concat();
         state.extend([self.templates, self.burst, 0, 0].map(u32::to_ne_bytes).concat());
         state.extend([0u64; 3].map(u64::to_ne_bytes).concat());
         Ok(state)
     }
+}
+
+/// Frames per ns with 30 fractional bits.
+fn q30(rate: f64) -> u64 {
+    (rate * f64::from(1 << 30) / 1e9) as u64
 }

@@ -5,14 +5,17 @@
 
 pub mod cores;
 pub mod generator;
+pub mod rfc2544;
+pub mod search;
 pub mod sink;
 pub mod testbed;
 pub mod workload;
 
-pub use cores::{CpuTime, Router};
+pub use cores::{Cores, CpuTime, Router};
 pub use generator::{Generator, Rate, Sent};
+pub use search::Search;
 pub use sink::{Sink, Tally};
-pub use testbed::{Cores, Limits, Testbed, Trial};
+pub use testbed::{Limits, Testbed, Trial};
 pub use workload::Workload;
 
 /// The compiled `bpf/bench.bpf.c`.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use hdrhistogram::Histogram;
 
-use super::cores::{CpuTime, Router};
+use super::cores::{Cores, CpuTime, Router};
 use super::generator::{Generator, Rate, Sent};
 use super::sink::{Sink, Tally};
 use super::workload::Workload;
@@ -15,15 +15,6 @@ use crate::lab::{Daemon, Lab};
 
 /// What is queued when the generator ends arrives within this.
 const DRAIN: Duration = Duration::from_millis(30);
-
-/// The cores of a measurement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cores {
-    /// Makes frames, takes those that arrive.
-    pub outside: usize,
-    /// All of the router's work.
-    pub router: usize,
-}
 
 /// What must not be exceeded at the far side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,8 +75,8 @@ impl<'lab> Testbed<'lab> {
     /// Without root, or on kernels without live frames or threaded NAPI.
     pub fn new(lab: &'lab Lab, cores: Cores, limits: Limits) -> Result<Testbed<'lab>> {
         let sink = Sink::attach(&lab.far, "far0", limits.mtu, limits.mss)?;
-        let router = Router::new(lab, cores.router, cores.outside)?;
-        Ok(Testbed { generator: Generator::new(lab, Some(cores.outside))?, router, sink })
+        let router = Router::new(lab, cores)?;
+        Ok(Testbed { generator: Generator::new(lab, cores.generator)?, router, sink })
     }
 
     /// Starts `xdpfrag run` in the gateway and counts its CPU time.
@@ -104,6 +95,11 @@ impl<'lab> Testbed<'lab> {
     /// See [`Generator::load`].
     pub fn load(&mut self, workload: Workload) -> Result<()> {
         self.generator.load(workload)
+    }
+
+    /// The gateway's threads.
+    pub fn router_mut(&mut self) -> &mut Router {
+        &mut self.router
     }
 
     /// Sends at `rate` for `duration` and counts what comes of it.

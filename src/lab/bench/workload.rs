@@ -72,6 +72,11 @@ impl Workload {
         }
     }
 
+    /// True if its packets carry time stamps.
+    pub fn timed(self) -> bool {
+        self != Workload::Syn
+    }
+
     /// Frames that come back to back: what a sender with TSO makes of one write.
     pub(super) fn burst(self) -> u32 {
         match self {
