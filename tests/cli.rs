@@ -6,7 +6,8 @@ use std::process::{Command, Output, Stdio};
 use xdpfrag::observe::server::Server;
 use xdpfrag::observe::snapshot::{InterfaceSnapshot, Snapshot};
 
-const COMMANDS: &[&str] = &["run", "check", "mtu", "stats", "replay", "lab", "detach", "completions", "man"];
+const COMMANDS: &[&str] =
+    &["run", "check", "mtu", "stats", "replay", "lab", "bench", "detach", "completions", "man"];
 
 fn xdpfrag(args: &str) -> Output {
     Command::new(env!("CARGO_BIN_EXE_xdpfrag")).args(args.split_whitespace()).output().unwrap()
@@ -53,6 +54,14 @@ fn a_prefix_with_host_bits_is_refused_and_the_network_named() {
     refused(&format!("{flags} --dst fe80::/10"), 2, &["--dst", "fe80::/10", "link-local"]);
     refused(&format!("{flags} --dst 10.1.0.0/16=60"), 2, &["--dst", "'60'", "RFC 791"]);
     refused(&format!("{flags} --dst 10.0.0.0/8 --dst 10.0.0.0/8=1400"), 2, &["10.0.0.0/8", "twice"]);
+}
+
+#[test]
+fn bench_names_the_traffic_that_it_has() {
+    refused("bench --workload udp", 2, &["--workload", "'udp'", "udp1500, tcp1, tcp64, imix, 64byte"]);
+    refused("bench --workload syn", 2, &["no such traffic"]);
+    refused("bench --loss 11", 2, &["--loss", "0 to 10"]);
+    refused("bench --trial 1", 2, &["--trial", "50"]);
 }
 
 #[test]

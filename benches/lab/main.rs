@@ -3,8 +3,11 @@
 //!
 //! `cargo bench --bench lab -- --help`
 
+mod bare;
+mod machine;
 mod measure;
 mod method;
+mod plot;
 mod report;
 
 use std::collections::BTreeMap;
@@ -15,6 +18,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
 use xdpfrag::lab::bench::{Cores, Workload};
 
+use machine::Machine;
 use measure::{Cell, Durations};
 use method::Method;
 
@@ -70,6 +74,10 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
+    /// Write table, samples and plots into a directory: benches/results/NAME is the place for those to keep
+    #[arg(long, value_name = "DIR")]
+    save: Option<PathBuf>,
+
     /// Print the names of workloads and methods
     #[arg(long)]
     list: bool,
@@ -123,6 +131,12 @@ fn main() -> Result<()> {
     }
     let repeats = arguments.repeats.unwrap_or(if arguments.quick { 1 } else { 5 });
     ensure!(repeats > 0, "--repeats: at least 1");
+    let mut bounds = Vec::new();
+    if arguments.only.is_empty() {
+        for workload in [Workload::Udp1500, Workload::Small] {
+            bounds.extend(bare::measure(workload, cores, durations.flood)?);
+        }
+    }
     let mut cells: BTreeMap<(usize, usize), Vec<Cell>> = BTreeMap::new();
     for repeat in 0..repeats {
         for (column, method) in methods.iter().enumerate() {
@@ -134,9 +148,20 @@ fn main() -> Result<()> {
             }
         }
     }
-    let report = report::Report::new(&workloads, &methods, &cells);
-    print!("{}", report.table());
-    println!("{repeats} interleaved repeats, medians; {:.0} s", start.elapsed().as_secs_f64());
+    let how = format!(
+        "{repeats} interleaved repeats, medians; SA MTU 1422; generator on core {}, router on {}, sink on {}; \
+         xdpfrag run --poll wait --tcp resegment {}; {:.0} s in all",
+        cores.generator,
+        cores.router,
+        cores.sink,
+        arguments.run_args,
+        start.elapsed().as_secs_f64()
+    );
+    let report = report::Report::new(Machine::here(), how, bounds, &workloads, &methods, &cells);
+    print!("{}", report.text());
+    if let Some(directory) = &arguments.save {
+        report.save(directory)?;
+    }
     if let Some(path) = &arguments.json {
         let text = serde_json::to_string_pretty(&report)? + "\n";
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;

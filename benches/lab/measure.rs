@@ -15,7 +15,7 @@ use super::method::Method;
 pub(crate) struct Durations {
     warm_up: Duration,
     pub(crate) load: Duration,
-    flood: Duration,
+    pub(crate) flood: Duration,
     step: Duration,
     steps: u32,
 }

@@ -3,6 +3,7 @@
 mod support;
 
 mod before;
+mod bench;
 mod demo;
 mod fail_open;
 mod footprint;

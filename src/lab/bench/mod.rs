@@ -3,6 +3,7 @@
 //! One core makes frames and takes those that arrive; another does all of the router's work and nothing else,
 //! so that its CPU time can be counted.
 
+pub mod bare;
 pub mod cores;
 pub mod generator;
 pub mod rfc2544;

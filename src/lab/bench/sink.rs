@@ -113,7 +113,7 @@ fn middle(bucket: u32) -> u64 {
 }
 
 /// One entry of an array per CPU, summed up.
-fn sums<const N: usize>(map: &MapHandle, key: u32) -> Result<[u64; N]> {
+pub(super) fn sums<const N: usize>(map: &MapHandle, key: u32) -> Result<[u64; N]> {
     let values =
         map.lookup_percpu(&key.to_ne_bytes(), MapFlags::ANY)?.context("an array entry is missing")?;
     let mut sums = [0; N];
@@ -123,4 +123,16 @@ fn sums<const N: usize>(map: &MapHandle, key: u32) -> Result<[u64; N]> {
         }
     }
     Ok(sums)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::middle;
+
+    #[test]
+    fn buckets_are_linear_at_first_and_then_32_per_power_of_two() {
+        assert_eq!([0, 31, 32, 63].map(middle), [0, 31, 32, 63]);
+        // 64 and 65; 1008 to 1023; 1024 to 1055.
+        assert_eq!([64, 6 * 32 - 1, 6 * 32].map(middle), [65, 63 * 16 + 8, 32 * 32 + 16]);
+    }
 }

@@ -101,7 +101,7 @@ impl Workload {
             Workload::Udp1500 => (0..FLOWS).map(|flow| udp(flow, 1514)).collect(),
             Workload::Small => (0..FLOWS).map(|flow| udp(flow, 60)).collect(),
             Workload::Imix => {
-                // 5 is prime to 256: every flow gets every length.
+                // Steps of 5, so that neighbours in time are no neighbours in the flow table.
                 let lengths = [60, 590, 60, 60, 590, 60, 1514, 60, 590, 60, 60, 590].into_iter().cycle();
                 (0..3 * FLOWS).zip(lengths).map(|(nth, length)| udp(nth * 5 % FLOWS, length)).collect()
             }
@@ -190,5 +190,42 @@ fn mac(text: &str) -> Result<[u8; 6]> {
     match <[u8; 6]>::try_from(bytes) {
         Ok(mac) => Ok(mac),
         Err(bytes) => bail!("a hardware address has 6 bytes, not {}", bytes.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::{PacketHeaders, TransportHeader};
+
+    use super::Workload;
+
+    #[test]
+    fn templates_are_whole_frames_with_right_checksums() {
+        for workload in Workload::ALL {
+            for template in workload.templates().unwrap() {
+                let parsed = PacketHeaders::from_ethernet_slice(&template.frame).unwrap();
+                let ip = parsed.net.unwrap().ipv4_ref().unwrap().0.clone();
+                assert_eq!(ip.header_checksum, ip.calc_header_checksum());
+                assert!(ip.dont_fragment);
+                let payload = parsed.payload.slice();
+                match parsed.transport.unwrap() {
+                    TransportHeader::Udp(udp) => {
+                        assert_eq!(udp.checksum, udp.calc_checksum_ipv4(&ip, payload).unwrap());
+                    }
+                    TransportHeader::Tcp(tcp) => {
+                        assert_eq!(tcp.checksum, tcp.calc_checksum_ipv4(&ip, payload).unwrap());
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn imix_is_seven_to_four_to_one() {
+        let templates = Workload::Imix.templates().unwrap();
+        let count =
+            |length: usize| templates.iter().filter(|template| template.frame.len() == length).count();
+        assert_eq!([60, 590, 1514].map(count), [7, 4, 1].map(|share| share * 64));
     }
 }
