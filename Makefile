@@ -53,8 +53,10 @@ torture: deps
 	echo; echo "| fault | fits: lost | after, ms | oversize: lost | after, ms |"; echo "|---|---|---|---|---|"; \
 	grep '^|' target/torture.txt; grep -v '^|' target/torture.txt; exit $$status
 
+# The lab needs root; cargo does not.
 bench: deps
-	cargo bench --locked --bench transform --bench turn --bench lab
+	cargo bench --locked --bench transform --bench turn
+	$(if $(AS_ROOT),CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=$(AS_ROOT)) cargo bench --locked --bench lab
 
 # Counts instructions under callgrind; the runner must be of the version of gungraun in Cargo.toml.
 bench-instructions: PACKAGES += valgrind

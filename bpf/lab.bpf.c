@@ -202,37 +202,4 @@ int lab_squatter(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 
-#define FLOWS 256
-#define HEAD 42 /* Ethernet, IPv4 and UDP headers */
-
-struct lab_head {
-	__u8 byte[HEAD];
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, FLOWS);
-	__type(key, __u32);
-	__type(value, struct lab_head);
-} heads SEC(".maps");
-
-static __u32 turn;
-
-/*
- * Run as live frames, it makes a wire full of datagrams. The kernel recycles
- * the pages as the gateway left them, hence whole headers every time.
- */
-SEC("xdp")
-int lab_flood(struct xdp_md *ctx)
-{
-	void *data = (void *)(long)ctx->data;
-	__u32 flow = turn++ % FLOWS;
-	struct lab_head *head = bpf_map_lookup_elem(&heads, &flow);
-
-	if (!head || data + HEAD > (void *)(long)ctx->data_end)
-		return XDP_ABORTED;
-	__builtin_memcpy(data, head, HEAD);
-	return XDP_TX;
-}
-
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

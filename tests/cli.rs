@@ -16,6 +16,7 @@ const COMMANDS: &[&str] = &[
     "reload",
     "replay",
     "lab",
+    "bench",
     "detach",
     "completions",
     "man",
@@ -67,6 +68,14 @@ fn a_prefix_with_host_bits_is_refused_and_the_network_named() {
     refused(&format!("{flags} --dst fe80::/10"), 2, &["--dst", "fe80::/10", "link-local"]);
     refused(&format!("{flags} --dst 10.1.0.0/16=60"), 2, &["--dst", "'60'", "RFC 791"]);
     refused(&format!("{flags} --dst 10.0.0.0/8 --dst 10.0.0.0/8=1400"), 2, &["10.0.0.0/8", "twice"]);
+}
+
+#[test]
+fn bench_names_the_traffic_that_it_has() {
+    refused("bench --workload udp", 2, &["--workload", "'udp'", "udp1500, tcp1, tcp64, imix, 64byte"]);
+    refused("bench --workload syn", 2, &["no such traffic"]);
+    refused("bench --loss 11", 2, &["--loss", "0 to 10"]);
+    refused("bench --trial 1", 2, &["--trial", "50"]);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! while running, 2 wrong usage, configuration or input file, 3 this machine or interface cannot do it.
 
 mod arguments;
+mod bench;
 mod capture;
 mod check;
 mod config;
@@ -59,6 +60,8 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Show in a private network what arrives without and with xdpfrag
     Lab(lab::LabArgs),
+    /// Measure throughput and latency in a private network, beside plain forwarding
+    Bench(bench::BenchArgs),
     /// Remove what a killed instance may have left on an interface
     Detach(detach::DetachArgs),
     /// Print shell completions
@@ -97,6 +100,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Reload(args) => reload::reload(&args),
         Command::Replay(args) => replay::replay(&args),
         Command::Lab(args) => lab::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Detach(args) => detach::detach(&args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man => generate::man(),

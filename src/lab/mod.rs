@@ -9,16 +9,15 @@
 //! The link wan0–far0 stands for the IPsec tunnel: its MTU is the SA MTU, as on an XFRM interface
 //! with a lowered MTU. No packet leaves the three namespaces, and they vanish with the process.
 
+pub mod bench;
 pub mod daemon;
 pub mod demo;
-pub mod flood;
 pub mod namespace;
 pub mod topology;
 pub mod traffic;
 pub mod wire;
 
 pub use daemon::Daemon;
-pub use flood::Flood;
 pub use namespace::Namespace;
 pub use topology::{APPLIANCE, APPLIANCE6, FAR, FAR6, LAN, Lab, LabConfig};
 pub use wire::{Rules, Seen, Wire};

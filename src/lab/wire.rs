@@ -146,7 +146,7 @@ pub fn occupy_xdp(namespace: &Namespace, interface: &str) -> Result<Link> {
 }
 
 /// Attaches one program of the object; the filter keeps it alive.
-fn attach(
+pub(super) fn attach(
     namespace: &Namespace,
     interface: &str,
     object: &Object,

@@ -4,6 +4,7 @@ mod support;
 
 mod auto;
 mod before;
+mod bench;
 mod capture;
 mod demo;
 mod fail_open;

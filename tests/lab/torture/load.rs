@@ -4,7 +4,8 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
-use xdpfrag::lab::{Flood, Lab, LabConfig, Namespace, Rules};
+use xdpfrag::lab::bench::{Generator, Rate, Workload};
+use xdpfrag::lab::{Lab, LabConfig, Namespace, Rules};
 use xdpfrag::observe::snapshot::{InterfaceSnapshot, Snapshot};
 
 use super::{long, note};
@@ -18,10 +19,11 @@ const DRAIN: Duration = Duration::from_millis(500);
 #[test]
 fn a_flood_is_accounted_for_to_the_packet() {
     let Some(lab) = lab(LabConfig::default()) else { return };
-    let flood = Flood::new(&lab).unwrap();
+    let mut generator = Generator::new(&lab, 0).unwrap();
+    generator.load(Workload::Udp1500).unwrap();
     lab.far_wire.set(Rules { sink: true, ..Rules::default() }).unwrap();
     let daemon = forward(&lab, &[]);
-    let sent = flood.run(&lab, Duration::from_secs(if long() { 10 } else { 2 })).unwrap();
+    let sent = generator.run(Rate::Flood, Duration::from_secs(if long() { 10 } else { 2 })).unwrap().frames;
 
     // As soon as the flood has ended everything is as before.
     thread::sleep(DRAIN);

@@ -1,0 +1,176 @@
+//! Packets per second and CPU time per packet of one router core: what users run today and xdpfrag, in turn,
+//! in one run. `docs/performance.md` says how it measures and how to read it.
+//!
+//! `cargo bench --bench lab -- --help`
+
+mod bare;
+mod machine;
+mod measure;
+mod method;
+mod plot;
+mod report;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, ValueEnum};
+use xdpfrag::lab::bench::{Cores, Workload};
+
+use machine::Machine;
+use measure::{Cell, Durations};
+use method::Method;
+
+/// Where what arrives is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SinkCore {
+    Router,
+    Generator,
+}
+
+/// Compares plain forwarding, nftables and xdpfrag on one router core.
+#[derive(Debug, Parser)]
+#[command(name = "lab")]
+struct Arguments {
+    /// Given by `cargo bench`; without it nothing is measured
+    #[arg(long, hide = true)]
+    bench: bool,
+
+    /// One repeat of short trials: a look, not a measurement
+    #[arg(long)]
+    quick: bool,
+
+    /// Repeats, interleaved between the methods
+    #[arg(long, value_name = "N")]
+    repeats: Option<usize>,
+
+    /// Only the workloads and methods with this name; may be repeated or a list
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    only: Vec<String>,
+
+    /// Offered load of the trials at a fixed load, packets per second [default: by workload]
+    #[arg(long, value_name = "PPS")]
+    load: Option<f64>,
+
+    /// Length of the trials at a fixed load, ms [default: 300]
+    #[arg(long, value_name = "MS")]
+    load_ms: Option<u64>,
+
+    /// The core that receives for the far host. With the generator's, frames are still in flight when the
+    /// router has sent them, as on a NIC; it costs an interrupt between cores, which is dear in some VMs
+    #[arg(long, value_enum, default_value = "router")]
+    sink: SinkCore,
+
+    /// More flags for `xdpfrag run`, which override those that the bench gives
+    #[arg(long, value_name = "FLAGS", allow_hyphen_values = true, default_value = "")]
+    run_args: String,
+
+    /// The xdpfrag to measure
+    #[arg(long, value_name = "FILE", default_value = env!("CARGO_BIN_EXE_xdpfrag"))]
+    binary: PathBuf,
+
+    /// Write all samples to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// Write table, samples and plots into a directory: benches/results/NAME is the place for those to keep
+    #[arg(long, value_name = "DIR")]
+    save: Option<PathBuf>,
+
+    /// Print the names of workloads and methods
+    #[arg(long)]
+    list: bool,
+}
+
+/// The first core makes frames, the last one is the router.
+fn cores(sink: SinkCore) -> Result<Option<Cores>> {
+    let count = std::thread::available_parallelism()?.get();
+    let (generator, router) = (0, count - 1);
+    let sink = match sink {
+        SinkCore::Router => router,
+        SinkCore::Generator => generator,
+    };
+    Ok((count >= 2).then_some(Cores { generator, router, sink }))
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    // `cargo test --benches` runs it too, without this argument.
+    if !arguments.bench {
+        return Ok(());
+    }
+    let methods = Method::all();
+    if arguments.list {
+        let names = Workload::ALL
+            .iter()
+            .map(|workload| format!("{:<16} {}", workload.name(), workload.description()));
+        let methods = methods.iter().map(|method| format!("{:<16} {}", method.name(), method.description()));
+        println!("{}", names.chain(methods).collect::<Vec<_>>().join("\n"));
+        return Ok(());
+    }
+    let workloads = chosen(&arguments.only, &Workload::ALL, |workload| workload.name().to_owned());
+    let methods = chosen(&arguments.only, &methods, Method::name);
+    for name in &arguments.only {
+        let known = Workload::ALL.iter().any(|workload| workload.name() == name)
+            || Method::all().iter().any(|method| method.name() == *name);
+        ensure!(known, "--only {name}: no workload or method has this name; see --list");
+    }
+    let cores = match cores(arguments.sink)? {
+        Some(cores) if nix::unistd::geteuid().is_root() => cores,
+        _ => {
+            println!("lab: skipped, it needs root and two cores");
+            return Ok(());
+        }
+    };
+
+    let start = Instant::now();
+    let mut durations = if arguments.quick { Durations::QUICK } else { Durations::FULL };
+    if let Some(ms) = arguments.load_ms {
+        durations.load = Duration::from_millis(ms);
+    }
+    let repeats = arguments.repeats.unwrap_or(if arguments.quick { 1 } else { 5 });
+    ensure!(repeats > 0, "--repeats: at least 1");
+    let mut bounds = Vec::new();
+    if arguments.only.is_empty() {
+        for workload in [Workload::Udp1500, Workload::Small] {
+            bounds.extend(bare::measure(workload, cores, durations.flood)?);
+        }
+    }
+    let mut cells: BTreeMap<(usize, usize), Vec<Cell>> = BTreeMap::new();
+    for repeat in 0..repeats {
+        for (column, method) in methods.iter().enumerate() {
+            eprintln!("repeat {} of {repeats}: {}", repeat + 1, method.name());
+            let measured = measure::method(method, &workloads, cores, durations, &arguments)
+                .with_context(|| format!("method {}", method.name()))?;
+            for (row, cell) in measured.into_iter().enumerate() {
+                cells.entry((row, column)).or_default().push(cell);
+            }
+        }
+    }
+    let how = format!(
+        "{repeats} interleaved repeats, medians; SA MTU 1422; generator on core {}, router on {}, sink on {}; \
+         xdpfrag run --poll wait --tcp resegment {}; {:.0} s in all",
+        cores.generator,
+        cores.router,
+        cores.sink,
+        arguments.run_args,
+        start.elapsed().as_secs_f64()
+    );
+    let report = report::Report::new(Machine::here(), how, bounds, &workloads, &methods, &cells);
+    print!("{}", report.text());
+    if let Some(directory) = &arguments.save {
+        report.save(directory)?;
+    }
+    if let Some(path) = &arguments.json {
+        let text = serde_json::to_string_pretty(&report)? + "\n";
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Those that `only` names, or all if it names none of this kind.
+fn chosen<T: Clone>(only: &[String], all: &[T], name: impl Fn(&T) -> String) -> Vec<T> {
+    let named: Vec<T> = all.iter().filter(|item| only.contains(&name(item))).cloned().collect();
+    if named.is_empty() { all.to_vec() } else { named }
+}

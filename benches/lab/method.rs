@@ -1,0 +1,116 @@
+//! What is compared.
+
+use std::path::Path;
+
+use anyhow::Result;
+use clap::ValueEnum;
+use xdpfrag::config::{HandbackChoice, Redirect};
+use xdpfrag::lab::bench::{Cores, Limits, Testbed};
+use xdpfrag::lab::{Daemon, LAN, Lab, LabConfig};
+
+const SA_MTU: u32 = 1422;
+const MSS: u32 = SA_MTU - 40;
+
+/// A way to get packets across the gateway.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Method {
+    /// No rewriting, to a link that takes 1500 bytes.
+    Plain,
+    /// DF cleared and MSS clamped by nftables, fragmented by the kernel.
+    Nftables,
+    /// `xdpfrag run`.
+    Xdpfrag(HandbackChoice, Redirect),
+}
+
+impl Method {
+    /// All, with every hand-back and redirect mode that xdpfrag has.
+    pub(crate) fn all() -> Vec<Method> {
+        let handbacks = HandbackChoice::value_variants().iter();
+        let pairs = handbacks.filter(|handback| **handback != HandbackChoice::Auto).flat_map(|handback| {
+            Redirect::value_variants().iter().map(|redirect| Method::Xdpfrag(*handback, *redirect))
+        });
+        [Method::Plain, Method::Nftables].into_iter().chain(pairs).collect()
+    }
+
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Method::Plain => "plain".into(),
+            Method::Nftables => "nftables".into(),
+            Method::Xdpfrag(handback, redirect) => match redirect {
+                Redirect::Oversize => flag(handback),
+                _ => format!("{}-{}", flag(handback), flag(redirect)),
+            },
+        }
+    }
+
+    pub(crate) fn description(&self) -> String {
+        match self {
+            Method::Plain => "plain forwarding to a link of 1500 bytes, nothing rewritten".into(),
+            Method::Nftables => "DF cleared and MSS clamped by nftables, fragmented by the kernel".into(),
+            Method::Xdpfrag(handback, redirect) => {
+                format!("xdpfrag run --handback {} --redirect {}", flag(handback), flag(redirect))
+            }
+        }
+    }
+
+    fn fragments(&self) -> bool {
+        *self != Method::Plain
+    }
+
+    pub(crate) fn lab(&self) -> Result<Lab> {
+        let sa_mtu = if self.fragments() { SA_MTU } else { 1500 };
+        Lab::new(&LabConfig { sa_mtu, ..LabConfig::default() })
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        match self.fragments() {
+            true => Limits { mtu: SA_MTU, mss: MSS },
+            false => Limits { mtu: 1500, mss: 1460 },
+        }
+    }
+
+    /// Lets the gateway do it.
+    pub(crate) fn start(
+        &self,
+        lab: &Lab,
+        testbed: &mut Testbed<'_>,
+        cores: Cores,
+        binary: &Path,
+        more: &str,
+    ) -> Result<Option<Daemon>> {
+        match self {
+            Method::Plain => Ok(None),
+            Method::Nftables => {
+                lab.clear_df_with_nftables()?;
+                let clamp = format!(
+                    "add rule ip lab early iifname {LAN} tcp flags syn tcp option maxseg size set {MSS}"
+                );
+                lab.gateway.output("nft", &[&clamp])?;
+                Ok(None)
+            }
+            Method::Xdpfrag(handback, redirect) => {
+                let mut flags: Vec<(&str, String)> = vec![
+                    ("--mtu", SA_MTU.to_string()),
+                    ("--cores", cores.router.to_string()),
+                    ("--tcp", "resegment".into()),
+                    ("--poll", "wait".into()),
+                    ("--handback", flag(handback)),
+                    ("--redirect", flag(redirect)),
+                ];
+                let more: Vec<&str> = more.split_whitespace().collect();
+                flags.retain(|(name, _)| !more.contains(name));
+                let arguments: Vec<&str> = flags
+                    .iter()
+                    .flat_map(|(name, value)| [*name, value])
+                    .chain(more.iter().copied())
+                    .collect();
+                testbed.start(lab, binary, &arguments).map(Some)
+            }
+        }
+    }
+}
+
+/// As it is written on the command line.
+fn flag(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}

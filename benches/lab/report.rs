@@ -1,0 +1,234 @@
+//! Medians and ratios of all cells: a table for people, JSON for programs.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use xdpfrag::lab::bench::Workload;
+use xdpfrag::lab::bench::rfc2544::{LOADS, Latency};
+
+use super::bare::Bound;
+use super::machine::Machine;
+use super::measure::{Cell, Point};
+use super::method::Method;
+use super::plot;
+
+/// Everything that was measured.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    machine: Machine,
+    /// How it was measured.
+    method: String,
+    bounds: Vec<Bound>,
+    rows: Vec<Row>,
+}
+
+/// Latency percentiles of one method at one load, us.
+#[derive(Debug, Clone)]
+pub(crate) struct Curve {
+    pub(crate) method: String,
+    pub(crate) points: [f64; Curve::NAMES.len()],
+}
+
+impl Curve {
+    pub(crate) const NAMES: [&str; 5] = ["p50", "p90", "p99", "p99.9", "p99.99"];
+}
+
+/// One workload by one method.
+#[derive(Debug, Serialize)]
+struct Row {
+    workload: &'static str,
+    method: String,
+    samples: Vec<Cell>,
+}
+
+impl Report {
+    pub(crate) fn new(
+        machine: Machine,
+        method: String,
+        bounds: Vec<Bound>,
+        workloads: &[Workload],
+        methods: &[Method],
+        cells: &BTreeMap<(usize, usize), Vec<Cell>>,
+    ) -> Report {
+        let row = |(&(row, column), samples): (&(usize, usize), &Vec<Cell>)| Row {
+            workload: workloads[row].name(),
+            method: methods[column].name(),
+            samples: samples.clone(),
+        };
+        Report { machine, method, bounds, rows: cells.iter().map(row).collect() }
+    }
+
+    fn table(&self) -> String {
+        let mut text = String::new();
+        let mut workload = "";
+        for row in &self.rows {
+            if row.workload != workload {
+                workload = row.workload;
+                // Writing to a String does not fail.
+                let _ = writeln!(
+                    text,
+                    "\n{workload:<16} {:>24} {:>6} {:>6} {:>6} {:>6}  {:>24} {:>6} {:>6} {:>8} {:>7} {:>7}",
+                    "load: ns/packet (min-max)",
+                    "napi",
+                    "worker",
+                    "user",
+                    "core",
+                    "knee: k/s (min-max)",
+                    "/nft",
+                    "/plain",
+                    "ns",
+                    "flood",
+                    "ns",
+                );
+            }
+            let knee = |cell: &Cell| cell.knee.as_ref().map_or(0.0, |point| point.delivered);
+            let load = |pick: fn(&Point) -> f64| self.median(row, |cell| pick(&cell.load));
+            let rate = self.median(row, knee);
+            let against = |method: &str| {
+                let other =
+                    self.rows.iter().find(|other| other.workload == row.workload && other.method == method);
+                other.map_or_else(|| "-".into(), |other| format!("{:.2}", rate / self.median(other, knee)))
+            };
+            let loss = load(|point| point.loss);
+            let mark = if loss > 0.01 { "!" } else { "" };
+            let _ = writeln!(
+                text,
+                "{:<16} {:>24} {:>6.0} {:>6.0} {:>6.0} {:>6.0}  {:>24} {:>6} {:>6} {:>8.0} {:>7.0} {:>7.0}",
+                row.method,
+                format!("{mark}{}", spread(row, |cell| cell.load.cpu_ns)),
+                load(|point| point.napi_ns),
+                load(|point| point.worker_ns),
+                load(|point| point.worker_user_ns),
+                load(|point| point.core_ns),
+                spread(row, |cell| knee(cell) / 1e3),
+                against("nftables"),
+                against("plain"),
+                self.median(row, |cell| cell.knee.as_ref().map_or(0.0, |point| point.cpu_ns)),
+                self.median(row, |cell| cell.flood.delivered) / 1e3,
+                self.median(row, |cell| cell.flood.cpu_ns),
+            );
+        }
+        text
+    }
+
+    /// Names of the workloads measured.
+    pub(crate) fn workloads(&self) -> Vec<&'static str> {
+        let mut names: Vec<&str> = self.rows.iter().map(|row| row.workload).collect();
+        names.dedup();
+        names
+    }
+
+    /// Names of the methods measured.
+    pub(crate) fn methods(&self) -> Vec<String> {
+        let first = self.rows.first().map_or("", |row| row.workload);
+        self.rows.iter().filter(|row| row.workload == first).map(|row| row.method.clone()).collect()
+    }
+
+    /// Writes table, samples and plots into a directory.
+    pub(crate) fn save(&self, directory: &Path) -> Result<()> {
+        std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        let write = |name: &str, text: String| {
+            let path = directory.join(name);
+            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+        };
+        write("lab.txt", self.text())?;
+        write("lab.json", serde_json::to_string_pretty(self)? + "\n")?;
+        let cell = |workload: &str, method: &str, pick: fn(&Point) -> f64| {
+            let row = self.rows.iter().find(|row| row.workload == workload && row.method == method)?;
+            Some(self.median(row, |cell| cell.knee.as_ref().map_or(0.0, pick)))
+        };
+        plot::bars(
+            &directory.join("throughput.svg"),
+            self,
+            "Delivered by one router core, loss below 0.5 %",
+            "1000 packets per second",
+            |workload, method| cell(workload, method, |point| point.delivered / 1e3),
+        )?;
+        plot::bars(
+            &directory.join("cpu.svg"),
+            self,
+            "Router CPU time at that rate",
+            "ns per packet",
+            |workload, method| cell(workload, method, |point| point.cpu_ns),
+        )?;
+        for workload in self.workloads() {
+            let loads = self.latencies(workload);
+            if !loads.is_empty() {
+                let path = directory.join(format!("latency-{workload}.svg"));
+                plot::latencies(
+                    &path,
+                    &format!("Latency, {workload}, at a share of each method's rate"),
+                    &loads,
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Medians over the repeats, by load.
+    fn latencies(&self, workload: &str) -> Vec<(f64, Vec<Curve>)> {
+        let of = |index: usize, load: f64| {
+            let rows = self.rows.iter().filter(|row| row.workload == workload);
+            let curve = |row: &Row| {
+                let at = |pick: fn(&Latency) -> u64| {
+                    let us = |cell: &Cell| cell.latency.get(index).map(|latency| pick(latency) as f64 / 1e3);
+                    let mut values: Vec<f64> = row.samples.iter().filter_map(us).collect();
+                    values.sort_by(f64::total_cmp);
+                    values.get(values.len() / 2).copied()
+                };
+                let points = [
+                    at(|latency| latency.p50_ns)?,
+                    at(|latency| latency.p90_ns)?,
+                    at(|latency| latency.p99_ns)?,
+                    at(|latency| latency.p999_ns)?,
+                    at(|latency| latency.p9999_ns)?,
+                ];
+                Some(Curve { method: row.method.clone(), points })
+            };
+            (load, rows.filter_map(curve).collect::<Vec<_>>())
+        };
+        let loads = LOADS.into_iter().enumerate().map(|(index, load)| of(index, load));
+        loads.filter(|(_, curves)| !curves.is_empty()).collect()
+    }
+
+    /// Everything a person wants to read.
+    pub(crate) fn text(&self) -> String {
+        let mut text = format!("{}\n{}\n{}", self.machine.line(), self.method, self.table());
+        for Bound { workload, name, rate, cpu_ns } in &self.bounds {
+            let _ = writeln!(
+                text,
+                "\n{name}, {workload}, flood: {:.0} k/s, {cpu_ns:.0} ns per frame",
+                rate / 1e3
+            );
+        }
+        for workload in self.workloads() {
+            for (load, curves) in self.latencies(workload) {
+                let names = Curve::NAMES.map(|name| format!("{name:>9}")).concat();
+                let _ = writeln!(text, "\n{:<16} {names}   us, {workload} at {:.0} % load", "", load * 100.0);
+                for curve in curves {
+                    let times = curve.points.map(|us| format!("{us:>9.1}")).concat();
+                    let _ = writeln!(text, "{:<16} {times}", curve.method);
+                }
+            }
+        }
+        text
+    }
+
+    fn median(&self, row: &Row, pick: impl Fn(&Cell) -> f64) -> f64 {
+        sorted(row, pick)[row.samples.len() / 2]
+    }
+}
+
+fn sorted(row: &Row, pick: impl Fn(&Cell) -> f64) -> Vec<f64> {
+    let mut values: Vec<f64> = row.samples.iter().map(pick).collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+fn spread(row: &Row, pick: impl Fn(&Cell) -> f64) -> String {
+    let values = sorted(row, pick);
+    format!("{:.0} ({:.0}-{:.0})", values[values.len() / 2], values[0], values[values.len() - 1])
+}

@@ -1,0 +1,231 @@
+//! What is sent: templates of whole frames, sent in turn.
+
+use anyhow::{Result, bail};
+use etherparse::PacketBuilder;
+
+use crate::lab::topology::{APPLIANCE, APPLIANCE_MAC, FAR, LAN_MAC};
+
+/// `HEAD`, `HEAD_MAGIC` and `TAIL_MAGIC` of `bpf/bench.bpf.c`.
+const HEAD: usize = 80;
+const HEAD_MAGIC: u16 = 0x6865;
+const TAIL_MAGIC: u32 = 0x7461_696c;
+/// Bytes of `struct bench_trailer`.
+const TRAILER: usize = 16;
+const FLOWS: u16 = 256;
+/// Ethernet, IPv4 and UDP headers; Ethernet, IPv4 and TCP headers.
+const UDP_HEADERS: usize = 42;
+const TCP_HEADERS: usize = 54;
+
+/// Kinds of traffic. Lengths are those of IPv4 packets, or of Ethernet frames with their checksum for IMIX.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Workload {
+    /// UDP, 1500 bytes, 256 flows.
+    Udp1500,
+    /// TCP, 1500 bytes, one flow in order.
+    Tcp1,
+    /// TCP, 1500 bytes, 64 flows in order.
+    Tcp64,
+    /// UDP, frames of 64, 594 and 1518 bytes as 7 : 4 : 1, 256 flows.
+    Imix,
+    /// UDP, frames of 64 bytes, 256 flows.
+    Small,
+    /// TCP SYN with an MSS of 1460 and the other options that Linux sends, 256 flows.
+    Syn,
+}
+
+/// `struct bench_template`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Template {
+    pub(super) frame: Vec<u8>,
+    flow: u16,
+    /// By how much the flow's sequence number goes on, for TCP with data.
+    advance: Option<u32>,
+    stamped: bool,
+}
+
+impl Workload {
+    /// Every workload.
+    pub const ALL: [Workload; 6] =
+        [Workload::Udp1500, Workload::Tcp1, Workload::Tcp64, Workload::Imix, Workload::Small, Workload::Syn];
+
+    /// A short name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Workload::Udp1500 => "udp1500",
+            Workload::Tcp1 => "tcp1",
+            Workload::Tcp64 => "tcp64",
+            Workload::Imix => "imix",
+            Workload::Small => "64byte",
+            Workload::Syn => "syn",
+        }
+    }
+
+    /// What it consists of, in words.
+    pub fn description(self) -> &'static str {
+        match self {
+            Workload::Udp1500 => "UDP 1500 bytes DF, 256 flows",
+            Workload::Tcp1 => "TCP 1500 bytes DF, 1 flow, in order, in bursts of 32",
+            Workload::Tcp64 => "TCP 1500 bytes DF, 64 flows, in order, in bursts of 16",
+            Workload::Imix => "UDP DF, frames of 64, 594 and 1518 bytes as 7:4:1, 256 flows",
+            Workload::Small => "UDP DF, frames of 64 bytes, 256 flows",
+            Workload::Syn => "TCP SYN, MSS 1460, 256 flows",
+        }
+    }
+
+    /// True if its packets carry time stamps.
+    pub fn timed(self) -> bool {
+        self != Workload::Syn
+    }
+
+    /// Frames that come back to back: what a sender with TSO makes of one write.
+    pub(super) fn burst(self) -> u32 {
+        match self {
+            Workload::Tcp1 => 32,
+            Workload::Tcp64 => 16,
+            _ => 1,
+        }
+    }
+
+    /// Bytes of the original IP packets, on average.
+    pub fn packet_bytes(self) -> f64 {
+        match self {
+            Workload::Udp1500 | Workload::Tcp1 | Workload::Tcp64 => 1500.0,
+            Workload::Imix => (7.0 * 46.0 + 4.0 * 576.0 + 1500.0) / 12.0,
+            Workload::Small => 46.0,
+            Workload::Syn => 60.0,
+        }
+    }
+
+    pub(super) fn templates(self) -> Result<Vec<Template>> {
+        match self {
+            Workload::Udp1500 => (0..FLOWS).map(|flow| udp(flow, 1514)).collect(),
+            Workload::Small => (0..FLOWS).map(|flow| udp(flow, 60)).collect(),
+            Workload::Imix => {
+                // Steps of 5, so that neighbours in time are no neighbours in the flow table.
+                let lengths = [60, 590, 60, 60, 590, 60, 1514, 60, 590, 60, 60, 590].into_iter().cycle();
+                (0..3 * FLOWS).zip(lengths).map(|(nth, length)| udp(nth * 5 % FLOWS, length)).collect()
+            }
+            Workload::Tcp1 => Ok(vec![segment(0)?]),
+            Workload::Tcp64 => (0..64 * 16).map(|nth| segment(nth / 16)).collect(),
+            Workload::Syn => (0..FLOWS).map(syn).collect(),
+        }
+    }
+}
+
+impl Template {
+    /// `struct bench_template` as bytes.
+    pub(super) fn bytes(&self) -> Result<Vec<u8>> {
+        let mut bytes = u16::try_from(self.frame.len())?.to_ne_bytes().to_vec();
+        bytes.push(u8::from(self.advance.is_some()));
+        bytes.push(u8::from(self.stamped));
+        bytes.extend(u32::from(self.flow).to_ne_bytes());
+        bytes.extend(self.advance.unwrap_or(0).to_ne_bytes());
+        let mut head = self.frame.clone();
+        head.resize(HEAD, 0);
+        bytes.extend(head);
+        Ok(bytes)
+    }
+}
+
+fn udp(flow: u16, length: usize) -> Result<Template> {
+    let builder =
+        PacketBuilder::ethernet2(mac(APPLIANCE_MAC)?, mac(LAN_MAC)?).ip(ip(17)).udp(20_000 + flow, 7001);
+    let mut frame = Vec::new();
+    builder.write(&mut frame, &payload(length - UDP_HEADERS))?;
+    Ok(Template { frame, flow, advance: None, stamped: true })
+}
+
+fn segment(flow: u16) -> Result<Template> {
+    let payload = payload(1514 - TCP_HEADERS);
+    let builder = PacketBuilder::ethernet2(mac(APPLIANCE_MAC)?, mac(LAN_MAC)?)
+        .ip(ip(6))
+        .tcp(20_000 + flow, 7001, 0, 65_535)
+        .ack(1);
+    let mut frame = Vec::new();
+    builder.write(&mut frame, &payload)?;
+    Ok(Template { frame, flow, advance: Some(u32::try_from(payload.len())?), stamped: true })
+}
+
+fn syn(flow: u16) -> Result<Template> {
+    let options = [2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7];
+    let builder = PacketBuilder::ethernet2(mac(APPLIANCE_MAC)?, mac(LAN_MAC)?)
+        .ip(ip(6))
+        .tcp(20_000 + flow, 7001, u32::from(flow), 65_535)
+        .syn()
+        .options_raw(&options)?;
+    let mut frame = Vec::new();
+    builder.write(&mut frame, &[])?;
+    Ok(Template { frame, flow, advance: None, stamped: false })
+}
+
+fn ip(protocol: u8) -> etherparse::IpHeaders {
+    let mut header = etherparse::Ipv4Header {
+        time_to_live: 64,
+        protocol: protocol.into(),
+        source: APPLIANCE.octets(),
+        destination: FAR.octets(),
+        ..etherparse::Ipv4Header::default()
+    };
+    header.dont_fragment = true;
+    etherparse::IpHeaders::Ipv4(header, etherparse::Ipv4Extensions::default())
+}
+
+/// Zeros between the magic number that marks a start and a trailer sent at time 0.
+fn payload(length: usize) -> Vec<u8> {
+    let mut payload = HEAD_MAGIC.to_ne_bytes().to_vec();
+    payload.resize(length - TRAILER, 0);
+    let magic = TAIL_MAGIC.to_ne_bytes();
+    payload.extend(magic);
+    payload.extend([0; 8]);
+    let sum: u32 = magic.chunks(2).map(|word| u32::from(u16::from_ne_bytes([word[0], word[1]]))).sum();
+    let balance = !(((sum & 0xffff) + (sum >> 16)) as u16);
+    payload.extend(balance.to_ne_bytes());
+    payload.extend([0; 2]);
+    payload
+}
+
+/// Six bytes of a colon-separated address.
+fn mac(text: &str) -> Result<[u8; 6]> {
+    let bytes = text.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<Vec<_>, _>>()?;
+    match <[u8; 6]>::try_from(bytes) {
+        Ok(mac) => Ok(mac),
+        Err(bytes) => bail!("a hardware address has 6 bytes, not {}", bytes.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::{PacketHeaders, TransportHeader};
+
+    use super::Workload;
+
+    #[test]
+    fn templates_are_whole_frames_with_right_checksums() {
+        for workload in Workload::ALL {
+            for template in workload.templates().unwrap() {
+                let parsed = PacketHeaders::from_ethernet_slice(&template.frame).unwrap();
+                let ip = parsed.net.unwrap().ipv4_ref().unwrap().0.clone();
+                assert_eq!(ip.header_checksum, ip.calc_header_checksum());
+                assert!(ip.dont_fragment);
+                let payload = parsed.payload.slice();
+                match parsed.transport.unwrap() {
+                    TransportHeader::Udp(udp) => {
+                        assert_eq!(udp.checksum, udp.calc_checksum_ipv4(&ip, payload).unwrap());
+                    }
+                    TransportHeader::Tcp(tcp) => {
+                        assert_eq!(tcp.checksum, tcp.calc_checksum_ipv4(&ip, payload).unwrap());
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn imix_is_seven_to_four_to_one() {
+        let templates = Workload::Imix.templates().unwrap();
+        let count =
+            |length: usize| templates.iter().filter(|template| template.frame.len() == length).count();
+        assert_eq!([60, 590, 1514].map(count), [7, 4, 1].map(|share| share * 64));
+    }
+}
