@@ -64,7 +64,7 @@ enum Command {
     /// Print shell completions
     Completions(generate::CompletionsArgs),
     /// Print the manual page, in roff
-    Man,
+    Man(generate::ManArgs),
 }
 
 /// Parses the command line, runs the subcommand and says how it ended.
@@ -99,6 +99,6 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Lab(args) => lab::run(&args),
         Command::Detach(args) => detach::detach(&args),
         Command::Completions(args) => generate::completions(&args),
-        Command::Man => generate::man(),
+        Command::Man(args) => generate::man(&args),
     }
 }

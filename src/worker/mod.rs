@@ -1,9 +1,11 @@
 //! One worker per RX queue: receives, transforms and hands back.
 
 pub mod clock;
+mod confine;
 pub mod counters;
 pub mod notify;
 mod outlet;
+pub mod privileges;
 pub mod rate;
 pub mod tap;
 pub mod thread;
