@@ -48,7 +48,8 @@ fn an_mtu_that_ip_does_not_know_is_refused() {
     refused("run --iface eth1 --mtu 67", 2, &["--mtu", "67", "RFC 791", "1422"]);
     refused("run --iface eth1 --mtu 65536", 2, &["--mtu", "65536", "65535"]);
     refused("run --iface eth1 --mtu -1", 2, &["--mtu", "-1"]);
-    refused("run --iface eth1 --mtu auto", 2, &["--mtu", "auto", "not a number", "1422"]);
+    refused("run --iface eth1 --mtu automatic", 2, &["--mtu", "automatic", "not a number", "1422", "auto"]);
+    refused("replay in.pcap out.pcap --mtu auto", 2, &["--mtu auto", "`run`", "--mtu 1422"]);
     refused("replay in.pcap out.pcap --mtu 0", 2, &["--mtu", "RFC 791"]);
     refused("run --iface eth1", 2, &["--mtu"]);
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Failure, output};
 use crate::config::HandbackChoice;
-use crate::config::values::{self, Queues};
+use crate::config::values::{self, Mtu, Queues};
 use crate::control::finding::{Finding, Level};
 use crate::control::preflight::{self, Options};
 use crate::observe::layout;
@@ -19,9 +19,9 @@ pub(super) struct CheckArgs {
     #[arg(long, value_name = "IF", value_parser = values::interface)]
     iface: String,
 
-    /// SA MTU in bytes that `run` will be given (68 to 65535)
-    #[arg(long, value_name = "BYTES", value_parser = values::mtu, allow_negative_numbers = true)]
-    mtu: Option<u16>,
+    /// SA MTU in bytes that `run` will be given (68 to 65535), or auto
+    #[arg(long, value_name = "auto|BYTES", allow_negative_numbers = true)]
+    mtu: Option<Mtu>,
 
     /// How frames will return to the kernel
     #[arg(long, value_enum, default_value_t)]
@@ -46,7 +46,11 @@ struct Report<'a> {
 
 pub(super) fn check(args: &CheckArgs) -> Result<(), Failure> {
     let options = Options {
-        mtus: args.mtu.into_iter().collect(),
+        mtus: match args.mtu {
+            Some(Mtu::Bytes(mtu)) => vec![mtu],
+            Some(Mtu::Auto) | None => Vec::new(),
+        },
+        auto: args.mtu == Some(Mtu::Auto),
         handback: args.handback,
         queues: args.queues.listed(),
         ..Options::default()

@@ -128,7 +128,8 @@ fn row(sa: &Sa, outbound: bool, policies: &[Policy], links: &[Link]) -> io::Resu
     let (here, peer) = if outbound { (sa.src, sa.dst) } else { (sa.dst, sa.src) };
     let served = policies.iter().filter(|policy| outbound && policy.uses(sa));
     // An SA of a VTI has its mark, or none, and then its policies have it.
-    let marks: Vec<u32> = served.clone().map(|policy| policy.mark).chain([sa.mark]).map(|mark| mark.0).collect();
+    let marks: Vec<u32> =
+        served.clone().map(|policy| policy.mark).chain([sa.mark]).map(|mark| mark.0).collect();
     let through = |tunnel: &Tunnel| match tunnel {
         Tunnel::IfId(id) => *id == sa.if_id,
         Tunnel::Mark(mark) => *mark != 0 && marks.contains(mark),

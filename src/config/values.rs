@@ -62,7 +62,10 @@ impl FromStr for Mtu {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text == "auto" { Ok(Mtu::Auto) } else { mtu(text).map(Mtu::Bytes) }
+        match text {
+            "auto" => Ok(Mtu::Auto),
+            _ => mtu(text).map(Mtu::Bytes).map_err(|error| format!("{error}, or auto")),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, at, bounded, never};
+use nix::time::{ClockId, clock_gettime};
 
 use super::tunnels::Tunnels;
 use crate::config::Plan;
@@ -14,8 +15,11 @@ use crate::worker::privileges;
 
 /// The kernel does not report path MTUs that it learns, and `disable_xfrm`: looked at again after this time.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
-/// At most this part of the time is spent with looking, however large the tables are: 1 in ...
-const SHARE: u32 = 10;
+/// Between two looks the thread rests this many times as long as it worked, lest large tables that change all the time
+/// keep a core busy ...
+const REST: u32 = 9;
+/// ... but no longer than this.
+const LONGEST_REST: Duration = Duration::from_secs(2);
 
 /// The news and the clock.
 #[derive(Debug)]
@@ -65,10 +69,10 @@ impl Follower {
     /// # Errors
     /// If the kernel does not answer; the clock is set.
     pub(super) fn look<T>(&mut self, look: impl FnOnce(&Tunnels) -> T) -> io::Result<T> {
-        let began = Instant::now();
+        let (began, worked) = (Instant::now(), cpu_time());
         let result = Tunnels::read().map(|tunnels| look(&tunnels));
-        let ended = Instant::now();
-        self.earliest = ended + (ended - began) * (SHARE - 1);
+        let worked = cpu_time().saturating_sub(worked);
+        self.earliest = Instant::now() + (worked * REST).min(LONGEST_REST);
         self.schedule(self.earliest.max(began + INTERVAL));
         result
     }
@@ -82,4 +86,10 @@ impl Follower {
         self.next = when;
         self.due = at(when);
     }
+}
+
+/// What this thread has used of a core, the kernel's work for it included.
+fn cpu_time() -> Duration {
+    // There is no kernel without this clock.
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }

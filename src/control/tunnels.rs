@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use crate::config::{Auto, Scope, Treatment, validate};
 use crate::ipsec::scope::{self, Table, Tunnel, Via, Wish};
 use crate::net::links::Link;
+use crate::xdp::layout;
 use facts::Kernel;
 use routing::Routing;
 
@@ -45,26 +46,34 @@ impl Tunnels {
     /// The scope of what `lan` receives. No rule has an MTU above `longest` bytes.
     ///
     /// # Errors
-    /// If the kernel does not answer for a route.
+    /// If the kernel does not answer for a route, or there are more prefixes than the maps can take.
     pub fn scope(&self, lan: &Link, auto: &Auto, by_hand: &Treatment, longest: u16) -> io::Result<Found> {
         let mut wishes: BTreeMap<IpNet, Wish> =
             auto.within.iter().map(|prefix| (*prefix, Wish::Follow)).collect();
         wishes.extend(by_hand.scope.iter().map(|(prefix, rule)| (*prefix, Wish::Fixed(rule.mtu))));
         let mut facts = scope::Facts { policies: self.kernel.policies(), wishes, ..scope::Facts::default() };
         self.routing.add_to(&mut facts, lan);
-        let table = scope::compile(&facts, |source, destination| self.routing.hops(lan, source, destination))?;
+        let table =
+            scope::compile(&facts, |source, destination| self.routing.hops(lan, source, destination))?;
         let rule = |prefix: IpNet, tunnel: &Tunnel| {
             let given = by_hand.scope.iter().find(|(other, _)| tunnel.via == Via::Hand && *other == prefix);
             let rule = given.map(|(_, rule)| *rule);
             rule.unwrap_or_else(|| validate::rule(prefix, tunnel.mtu.min(longest), auto.mss))
         };
         let entry = |(destination, sources): (&IpNet, &scope::Sources)| {
-            let sources = sources.iter().map(|(source, tunnel)| {
-                (*source, tunnel.as_ref().map(|tunnel| rule(*destination, tunnel)))
-            });
+            let sources = sources
+                .iter()
+                .map(|(source, tunnel)| (*source, tunnel.as_ref().map(|tunnel| rule(*destination, tunnel))));
             (*destination, sources.collect())
         };
         let scope = Scope(table.0.iter().map(entry).collect());
+        // Addresses of this machine share the maps, and a change needs room for old and new.
+        let rows = scope.0.values().map(|sources| sources.len().max(1)).sum::<usize>();
+        let room = (layout::MAX_ROUTES - self.kernel.local.len().min(layout::MAX_ROUTES)) / 2;
+        if rows > room {
+            let message = format!("{rows} prefixes, of which the maps take {room}: restrict them with --dst");
+            return Err(io::Error::other(message));
+        }
         Ok(Found { table, scope })
     }
 
@@ -101,10 +110,20 @@ pub fn changes(before: &Table, now: &Table) -> Vec<String> {
             continue;
         }
         let was = was.filter(|was| was.mtu != tunnel.mtu).map(|was| format!(", was {}", was.mtu));
-        lines.push(format!("{}: SA MTU {} ({}{})", pair_of(pair), tunnel.mtu, why(tunnel), was.unwrap_or_default()));
+        lines.push(format!(
+            "{}: SA MTU {} ({}{})",
+            pair_of(pair),
+            tunnel.mtu,
+            why(tunnel),
+            was.unwrap_or_default()
+        ));
     }
     for (pair, was) in before.iter().filter(|(pair, was)| !now.contains_key(*pair) && was.via != Via::Hand) {
-        lines.push(format!("{}: no tunnel any more, passes untouched (SA MTU was {})", pair_of(pair), was.mtu));
+        lines.push(format!(
+            "{}: no tunnel any more, passes untouched (SA MTU was {})",
+            pair_of(pair),
+            was.mtu
+        ));
     }
     lines
 }
@@ -125,5 +144,42 @@ pub fn pair_of((destination, source): &(IpNet, IpNet)) -> String {
     match source.prefix_len() {
         0 => destination.to_string(),
         _ => format!("{destination} from {source}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_one_line() {
+        let net = |text: &str| -> IpNet { text.parse().unwrap() };
+        let table = |rows: &[(&str, &str, u16, &[u32])]| {
+            let mut table = Table::default();
+            for (to, from, mtu, spis) in rows {
+                let tunnel = Tunnel { mtu: *mtu, via: Via::Policy, spis: spis.iter().copied().collect() };
+                table.0.entry(net(to)).or_default().insert(net(from), Some(tunnel));
+            }
+            table
+        };
+        let none = Table::default();
+        let old =
+            table(&[("10.1.0.0/16", "10.2.0.0/16", 1438, &[1]), ("10.3.0.0/16", "0.0.0.0/0", 1400, &[5])]);
+        assert_eq!(
+            changes(&none, &old),
+            [
+                "10.1.0.0/16 from 10.2.0.0/16: SA MTU 1438 (SPI 0x00000001)",
+                "10.3.0.0/16: SA MTU 1400 (SPI 0x00000005)"
+            ]
+        );
+        let new = table(&[("10.1.0.0/16", "10.2.0.0/16", 1422, &[1, 2])]);
+        assert_eq!(
+            changes(&old, &new),
+            [
+                "10.1.0.0/16 from 10.2.0.0/16: SA MTU 1422 (SPI 0x00000001, 0x00000002, was 1438)",
+                "10.3.0.0/16: no tunnel any more, passes untouched (SA MTU was 1400)"
+            ]
+        );
+        assert!(changes(&new, &new).is_empty());
     }
 }

@@ -233,13 +233,16 @@ fn sources<E>(
     in_order.sort_by_key(IpNet::prefix_len);
     let mut sources = Sources::new();
     for prefix in in_order {
-        let on_lan = facts.lan.iter().filter(|net| prefix.contains(*net) && **net != prefix).find_map(|net| {
-            // A network in a longer prefix than this one stands for that.
-            let longer = |other: &&IpNet| prefix.contains(*other) && **other != prefix && other.contains(net);
-            prefixes.iter().find(longer).is_none().then(|| gap(*net, &prefixes, &facts.own))?
-        });
+        let on_lan =
+            facts.lan.iter().filter(|net| prefix.contains(*net) && **net != prefix).find_map(|net| {
+                // A network in a longer prefix than this one stands for that.
+                let longer =
+                    |other: &&IpNet| prefix.contains(*other) && **other != prefix && other.contains(net);
+                prefixes.iter().find(longer).is_none().then(|| gap(*net, &prefixes, &facts.own))?
+            });
         let Some(source) = on_lan.or_else(|| gap(prefix, &prefixes, &facts.own)) else { continue };
-        let selecting: Vec<_> = policies.iter().filter(|policy| policy.src.contains(&prefix)).copied().collect();
+        let selecting: Vec<_> =
+            policies.iter().filter(|policy| policy.src.contains(&prefix)).copied().collect();
         let tunnel = tunnel(&selecting, &route(source)?);
         if tunnel.as_ref() != longest(&sources, source).and_then(Option::as_ref) {
             sources.insert(prefix, tunnel);

@@ -86,8 +86,7 @@ pub fn all() -> io::Result<Vec<Route>> {
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut request = RouteMessage::default();
         request.header.address_family = family;
-        let messages = Connection::open(NETLINK_ROUTE)?.dump(RouteNetlinkMessage::GetRoute(request))?;
-        routes.extend(messages.into_iter().filter_map(route));
+        routes.extend(dump(RouteNetlinkMessage::GetRoute(request))?.into_iter().filter_map(route));
     }
     Ok(routes)
 }
@@ -98,10 +97,19 @@ pub fn rules() -> io::Result<Vec<Rule>> {
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut request = RuleMessage::default();
         request.header.family = family;
-        let messages = Connection::open(NETLINK_ROUTE)?.dump(RouteNetlinkMessage::GetRule(request))?;
-        rules.extend(messages.into_iter().filter_map(rule));
+        rules.extend(dump(RouteNetlinkMessage::GetRule(request))?.into_iter().filter_map(rule));
     }
     Ok(rules)
+}
+
+/// All objects; none of a family that the kernel does not have (`ipv6.disable=1`, no policy routing).
+fn dump(request: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+    match Connection::open(NETLINK_ROUTE)?.dump(request) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP)) => {
+            Ok(Vec::new())
+        }
+        answer => answer,
+    }
 }
 
 fn address(address: IpAddr) -> RouteAddress {
@@ -124,8 +132,7 @@ fn request(destination: IpAddr) -> RouteMessage {
 /// The route that the kernel takes; `None` if it takes none: unreachable, prohibited (EACCES), a black hole or a
 /// source that no host has (EINVAL), or one that comes from elsewhere (EXDEV, rp_filter).
 fn ask(request: RouteMessage) -> io::Result<Option<Route>> {
-    const NONE: [i32; 5] =
-        [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES, libc::EINVAL, libc::EXDEV];
+    const NONE: [i32; 5] = [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES, libc::EINVAL, libc::EXDEV];
     match Connection::open(NETLINK_ROUTE)?.request(RouteNetlinkMessage::GetRoute(request)) {
         Err(error) if error.raw_os_error().is_some_and(|code| NONE.contains(&code)) => Ok(None),
         answer => Ok(answer?.into_iter().find_map(route)),
@@ -156,12 +163,14 @@ fn route(message: RouteNetlinkMessage) -> Option<Route> {
             _ => {}
         }
     }
-    encap |= paths.iter().any(|hop| {
-        hop.attributes.iter().any(|attribute| matches!(attribute, RouteAttribute::EncapType(_)))
-    });
+    encap |= paths
+        .iter()
+        .any(|hop| hop.attributes.iter().any(|attribute| matches!(attribute, RouteAttribute::EncapType(_))));
     let oifs = oif.into_iter().chain(paths.iter().map(|hop| hop.interface_index));
-    let local =
-        matches!(header.kind, RouteType::Local | RouteType::Broadcast | RouteType::Anycast | RouteType::Multicast);
+    let local = matches!(
+        header.kind,
+        RouteType::Local | RouteType::Broadcast | RouteType::Anycast | RouteType::Multicast
+    );
     let hops = match header.kind {
         RouteType::Unicast | RouteType::Local => oifs.map(|oif| Hop { oif, mtu }).collect(),
         _ => Vec::new(),

@@ -253,3 +253,74 @@ fn address(address: &Address, family: u16) -> IpAddr {
 fn name(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn sa() -> Sa {
+        Sa {
+            src: ip("198.51.100.1"),
+            dst: ip("198.51.100.2"),
+            spi: 0x1001,
+            reqid: 1,
+            if_id: 42,
+            mark: (0, 0),
+            output_mark: 0,
+            inner_family: AF_UNSPEC,
+            mode: 1,
+            cipher: "cbc(aes)".into(),
+            authenticator: Some("hmac(sha256)".into()),
+            icv_bits: 128,
+            encap: None,
+        }
+    }
+
+    fn policy() -> Policy {
+        Policy {
+            src: (ip("198.18.1.0"), 24),
+            dst: (ip("198.18.2.0"), 24),
+            priority: 1,
+            index: 1,
+            if_id: 42,
+            mark: (0, 0),
+            oif: 0,
+            upper: false,
+            allow: true,
+            templates: vec![Template { src: ip("198.51.100.1"), dst: ip("198.51.100.2"), reqid: 1, mode: 1 }],
+        }
+    }
+
+    #[test]
+    fn an_sa_is_found_as_the_kernel_finds_it() {
+        assert!(policy().uses(&sa()));
+        assert!(policy().uses(&Sa { inner_family: AF_INET, ..sa() }));
+        for other in [
+            Sa { reqid: 2, ..sa() },
+            Sa { if_id: 0, ..sa() },
+            Sa { mode: 0, ..sa() },
+            Sa { dst: ip("198.51.100.3"), ..sa() },
+            Sa { inner_family: AF_INET6, ..sa() },
+            Sa { mark: (7, u32::MAX), ..sa() },
+        ] {
+            assert!(!policy().uses(&other), "{other:?}");
+        }
+        let marked = Policy { mark: (7, u32::MAX), ..policy() };
+        assert!(marked.uses(&Sa { mark: (7, u32::MAX), ..sa() }) && marked.uses(&sa()));
+        let any = Template { src: ip("0.0.0.0"), dst: ip("198.51.100.2"), reqid: 1, mode: 1 };
+        assert!(Policy { templates: vec![any], ..policy() }.uses(&sa()));
+    }
+
+    #[test]
+    fn an_sa_says_how_it_wraps_packets() {
+        let mtu = |sa: Sa| sa.encapsulation().map(|how| how.sa_mtu(1500).unwrap().mtu);
+        assert_eq!(mtu(sa()), Ok(1438));
+        assert_eq!(mtu(Sa { encap: Some(ESP_IN_UDP), ..sa() }), Ok(1422));
+        assert!(mtu(Sa { encap: Some(7), ..sa() }).unwrap_err().contains("UDP"), "ESP in TCP");
+        assert!(mtu(Sa { mode: 4, ..sa() }).unwrap_err().contains("mode 4"), "BEET");
+    }
+}

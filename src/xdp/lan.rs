@@ -189,6 +189,13 @@ impl LanProgram {
         .map_err(Error::map("sources", format!("remove {source}")))
     }
 
+    /// How many sources are set, under any selector.
+    pub fn sources(&self) -> Result<usize> {
+        let v4 = entries::<{ layout::SOURCE4_SIZE }, { Route::SIZE }>(&self.sources, "sources")?;
+        let v6 = entries::<{ layout::SOURCE6_SIZE }, { Route::SIZE }>(&self.sources6, "sources6")?;
+        Ok(v4.len() + v6.len())
+    }
+
     /// All routes, local addresses included, in no order.
     pub fn routes(&self) -> Result<Vec<(IpNet, Route)>> {
         let mut routes = Vec::new();

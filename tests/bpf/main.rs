@@ -10,4 +10,5 @@ mod frames6;
 mod gateway;
 mod ipv6;
 mod parity;
+mod scope;
 mod xdp;

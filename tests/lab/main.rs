@@ -2,6 +2,7 @@
 
 mod support;
 
+mod auto;
 mod before;
 mod capture;
 mod demo;

@@ -56,8 +56,9 @@ pub(crate) fn before(gateways: &Gateways, mtu: u16) {
     assert_eq!(transfer(&gateways.sites[0], &gateways.sites[1], 2), (0, false), "a deaf appliance stalls");
 }
 
-/// With xdpfrag: everything arrives whole, in whole ESP packets.
-pub(crate) fn after(gateways: &Gateways, mtu: u16, daemons: [Daemon; 2]) {
+/// With xdpfrag: everything arrives whole, in whole ESP packets. Answers what the daemons said.
+pub(crate) fn after(gateways: &Gateways, mtu: u16, daemons: [Daemon; 2]) -> Vec<String> {
+    let mut logs = Vec::new();
     for ((from, to), daemon) in ways(gateways).into_iter().zip(daemons) {
         from.capture.reset();
         from.wire.reset().unwrap();
@@ -75,7 +76,9 @@ pub(crate) fn after(gateways: &Gateways, mtu: u16, daemons: [Daemon; 2]) {
         assert!(ended.status.success(), "{}", ended.stderr);
         let interface = &ended.snapshot.expect("--json").interfaces[0];
         assert!(interface.workers[0].reasons["fragmented"] > 100, "{interface:?}");
+        logs.push(ended.stderr);
     }
+    logs
 }
 
 /// Each site as the sender.

@@ -75,6 +75,11 @@ impl Gateways {
         Ok(Gateways { sites: [site(0)?, site(1)?] })
     }
 
+    /// The SAs over IPv4 of one of the sites; `more` tells them from others.
+    pub(crate) fn side(&self, site: &Site, more: u32) -> Side<'static> {
+        side(usize::from(site.remote_net == NETS[0]), 4, more)
+    }
+
     /// Starts `xdpfrag run` on both routers, with one hand-back each.
     pub(crate) fn protect(&self, mtu: u16) -> Result<[Daemon; 2]> {
         let start = |site: &Site, handback: &str| {
@@ -95,6 +100,20 @@ impl Gateways {
                 .with_context(|| format!("xdpfrag on {}", site.router.name()))
         };
         Ok([start(&self.sites[0], "inject")?, start(&self.sites[1], "veth")?])
+    }
+}
+
+/// What the router of site `index` knows of a tunnel, whose SPIs are `more` than those of the first.
+fn side(index: usize, outer: u8, more: u32) -> Side<'static> {
+    let there = 1 - index;
+    let wan = WAN[usize::from(outer == 6)];
+    Side {
+        local: wan[index],
+        remote: wan[there],
+        local_net: NETS[index],
+        remote_net: NETS[there],
+        spi_out: 0x1001 + more + index as u32,
+        spi_in: 0x1001 + more + there as u32,
     }
 }
 
@@ -129,16 +148,8 @@ impl Site {
             format!("neigh add {} lladdr {} dev wan0", WAN[0][there], NAMES[there][4]),
             format!("neigh add {} lladdr {} dev wan0", WAN[1][there], NAMES[there][4]),
         ];
-        let wan = WAN[usize::from(outer == 6)];
         if let Some(tunnel) = tunnel {
-            lines.push(tunnel.commands(&Side {
-                local: wan[index],
-                remote: wan[there],
-                local_net: NETS[index],
-                remote_net,
-                spi_out: 0x1001 + index as u32,
-                spi_in: 0x1001 + there as u32,
-            }));
+            lines.push(tunnel.commands(&side(index, outer, 0)));
         }
         batch(&router, &lines.join("\n"))?;
         let encap = match tunnel {

@@ -63,23 +63,51 @@ pub(crate) struct Side<'a> {
 }
 
 impl Tunnel {
-    /// Lines for `ip -batch`: states and policies, and the interface and route that lead into them.
-    pub(crate) fn commands(&self, side: &Side) -> String {
-        let Side { local, remote, local_net, remote_net, spi_out, spi_in } = side;
+    /// Lines for `ip -batch`: the SAs of both directions.
+    pub(crate) fn states(&self, side: &Side) -> String {
+        let Side { local, remote, spi_out, spi_in, .. } = side;
         let any = if self.outer == 4 { "0.0.0.0" } else { "::" };
         let encap = if self.nat_t { format!("encap espinudp 4500 4500 {any}") } else { String::new() };
-        let if_id = if self.route == Route::Interface { "if_id 42" } else { "" };
+        let if_id = self.if_id();
         // af-unspec: the inner packets may be of the other IP version.
         let state = format!("proto esp reqid 1 mode tunnel flag af-unspec {if_id} {}", self.esp.algorithm());
+        [
+            format!("xfrm state add src {remote} dst {local} spi {spi_in} {state} {encap}"),
+            format!("xfrm state add src {local} dst {remote} spi {spi_out} {state} {encap}"),
+        ]
+        .join("\n")
+    }
+
+    /// Lines for `ip -batch` that delete the SAs of both directions.
+    pub(crate) fn delete(Side { local, remote, spi_out, spi_in, .. }: &Side) -> String {
+        let delete = |from: &str, to: &str, spi: u32| {
+            format!("xfrm state delete src {from} dst {to} proto esp spi {spi}")
+        };
+        [delete(local, remote, *spi_out), delete(remote, local, *spi_in)].join("\n")
+    }
+
+    /// Lines for `ip -batch`: the policies of all directions.
+    pub(crate) fn policies(&self, side: &Side) -> String {
+        let Side { local, remote, local_net, remote_net, .. } = side;
+        let if_id = self.if_id();
         let template =
             |from: &str, to: &str| format!("{if_id} tmpl src {from} dst {to} proto esp reqid 1 mode tunnel");
-        let mut lines = vec![
-            format!("xfrm state add src {local} dst {remote} spi {spi_out} {state} {encap}"),
-            format!("xfrm state add src {remote} dst {local} spi {spi_in} {state} {encap}"),
+        [
             format!("xfrm policy add src {local_net} dst {remote_net} dir out {}", template(local, remote)),
             format!("xfrm policy add src {remote_net} dst {local_net} dir in {}", template(remote, local)),
             format!("xfrm policy add src {remote_net} dst {local_net} dir fwd {}", template(remote, local)),
-        ];
+        ]
+        .join("\n")
+    }
+
+    fn if_id(&self) -> &'static str {
+        if self.route == Route::Interface { "if_id 42" } else { "" }
+    }
+
+    /// Lines for `ip -batch`: states and policies, and the interface and route that lead into them.
+    pub(crate) fn commands(&self, side: &Side) -> String {
+        let remote_net = side.remote_net;
+        let mut lines = vec![self.states(side), self.policies(side)];
         match self.route {
             Route::Interface => lines.extend([
                 "link add xfrm0 type xfrm dev wan0 if_id 42".into(),

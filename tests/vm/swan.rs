@@ -16,14 +16,14 @@ use crate::gateways::{Gateways, Site};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A charon in a router's namespace, ended with the handle.
-struct Charon<'a> {
+pub(crate) struct Charon<'a> {
     site: &'a Site,
     directory: PathBuf,
     _process: Tethered,
 }
 
 impl<'a> Charon<'a> {
-    fn start(site: &'a Site) -> Result<Charon<'a>> {
+    pub(crate) fn start(site: &'a Site) -> Result<Charon<'a>> {
         let name = site.router.name();
         let directory = Path::new("/run/swan").join(name);
         fs::create_dir_all(&directory)?;
@@ -49,7 +49,7 @@ impl<'a> Charon<'a> {
         Ok(charon)
     }
 
-    fn swanctl(&self, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn swanctl(&self, arguments: &[&str]) -> Result<String> {
         let settings = format!("STRONGSWAN_CONF={}/strongswan.conf", self.directory.display());
         let socket = format!("unix://{}/vici", self.directory.display());
         let all = [&[settings.as_str(), "swanctl"], arguments, &["--uri", &socket]].concat();
@@ -57,7 +57,7 @@ impl<'a> Charon<'a> {
     }
 
     /// Loads the file of its gateway below tests/vm/swanctl.
-    fn load(&self) -> Result<()> {
+    pub(crate) fn load(&self) -> Result<()> {
         let file =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vm/swanctl").join(self.site.router.name());
         let file = file.with_extension("conf");
@@ -65,7 +65,7 @@ impl<'a> Charon<'a> {
         Ok(())
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.directory.join("log")).unwrap_or_else(|error| error.to_string())
     }
 }

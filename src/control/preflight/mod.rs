@@ -4,6 +4,7 @@ mod interface;
 mod machine;
 mod offloads;
 mod stack;
+mod tunnels;
 
 pub use machine::may_administer_network;
 
@@ -16,6 +17,8 @@ use crate::net::links;
 pub struct Options {
     /// SA MTUs of all prefixes, bytes; empty if not known yet.
     pub mtus: Vec<u16>,
+    /// `--mtu auto`.
+    pub auto: bool,
     /// `--handback`.
     pub handback: HandbackChoice,
     /// `--queues`; `None` for all.
@@ -32,6 +35,7 @@ impl From<&Plan> for Options {
     fn from(plan: &Plan) -> Options {
         Options {
             mtus: plan.treatment.scope.iter().map(|(_, rule)| rule.mtu).collect(),
+            auto: plan.auto.is_some(),
             handback: plan.handback,
             queues: plan.queues.clone(),
             cores: plan.cores.clone(),
@@ -73,6 +77,9 @@ pub fn check(interface: &str, options: &Options) -> Vec<Finding> {
     interface::mtu(&link, options, &mut findings);
     offloads::check(&link, queues, &mut findings);
     stack::check(&link, &mut findings);
+    if options.auto {
+        tunnels::check(&mut findings);
+    }
     findings
 }
 

@@ -59,5 +59,7 @@ fn why_not(kernel: &Kernel, policy: &Policy, src: IpNet) -> Option<String> {
         return Some("asks for a protocol, ports or a mark, which a table of prefixes cannot tell".into());
     }
     let own = src.prefix_len() == src.max_prefix_len() && kernel.local.contains(&src.addr());
-    own.then(|| "is for packets of this machine's own; LAN hosts that are masqueraded behind it are not seen".into())
+    own.then(|| {
+        "is for packets of this machine's own; LAN hosts that are masqueraded behind it are not seen".into()
+    })
 }

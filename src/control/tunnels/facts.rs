@@ -1,5 +1,6 @@
 //! Policies and SAs, as far as they decide which packets go into which tunnel.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
@@ -30,11 +31,11 @@ impl Kernel {
             if !local.contains(&sa.src) {
                 continue;
             }
-            let path = (sa.dst, sa.src, sa.output_mark);
-            if !paths.contains_key(&path) {
-                paths.insert(path, route::path_mtu(sa.dst, Some(sa.src), sa.output_mark)?);
-            }
-            let found = sized(&sa, paths.get(&path).copied().flatten());
+            let path_mtu = match paths.entry((sa.dst, sa.src, sa.output_mark)) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(new) => *new.insert(route::path_mtu(sa.dst, Some(sa.src), sa.output_mark)?),
+            };
+            let found = sized(&sa, path_mtu);
             sas.push((sa, found));
         }
         let links = links::all()?.into_iter().map(|link| (link.index, link)).collect();
@@ -66,7 +67,8 @@ impl Kernel {
         match policy.templates.as_slice() {
             [] => Action::Allow,
             [template] if template.tunnel() => {
-                let sas: Result<Vec<Sa>, _> = self.used_by(policy).map(|(_, sized)| sized.as_ref().copied()).collect();
+                let sas: Result<Vec<Sa>, _> =
+                    self.used_by(policy).map(|(_, sized)| sized.as_ref().copied()).collect();
                 sas.map_or(Action::Other, Action::Protect)
             }
             _ => Action::Other,
@@ -74,7 +76,10 @@ impl Kernel {
     }
 
     /// The SAs that packets of a policy may leave by.
-    pub(super) fn used_by(&self, policy: &xfrm::Policy) -> impl Iterator<Item = &(xfrm::Sa, Result<Sa, String>)> {
+    pub(super) fn used_by(
+        &self,
+        policy: &xfrm::Policy,
+    ) -> impl Iterator<Item = &(xfrm::Sa, Result<Sa, String>)> {
         self.sas.iter().filter(move |(sa, _)| policy.uses(sa))
     }
 }

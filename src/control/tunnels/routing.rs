@@ -30,7 +30,8 @@ impl Routing {
     pub(super) fn read(kernel: &Kernel) -> io::Result<Routing> {
         let own = kernel.local.iter().map(|address| IpNet::from(*address)).collect();
         let mut routing = Routing { links: kernel.links.clone(), own, ..Routing::default() };
-        let Some(largest) = kernel.sas.iter().filter_map(|(_, sa)| sa.as_ref().ok()).map(|sa| sa.mtu).max() else {
+        let Some(largest) = kernel.sas.iter().filter_map(|(_, sa)| sa.as_ref().ok()).map(|sa| sa.mtu).max()
+        else {
             return Ok(routing);
         };
         let everywhere = sysctl::number("net/ipv4/conf/all/disable_xfrm") == Some(1);

@@ -1,0 +1,237 @@
+//! Scope by source and destination: the maps against `Scope::rule`, and changes of it under traffic.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use xdpfrag::config::Scope;
+use xdpfrag::control::scope::Applied;
+use xdpfrag::packet::{Edit, Reason, Rule};
+use xdpfrag::xdp::{ClampProgram, LanProgram, Route};
+
+use crate::frames::{Frame, mss, with};
+use crate::frames6::{Frame6, with6};
+use crate::gateway::*;
+
+const RULE: Rule = Rule { mtu: MTU, mss4: Some(1100), mss6: Some(1300) };
+const OTHER: Rule = Rule { mtu: 1300, mss4: Some(1000), mss6: Some(1240) };
+
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+/// `DESTINATION SOURCE RULE` in each line.
+fn scope(entries: &[(&str, &str, Option<Rule>)]) -> Scope {
+    let mut scope = Scope::default();
+    for (destination, source, rule) in entries {
+        scope.0.entry(net(destination)).or_default().insert(net(source), *rule);
+    }
+    scope
+}
+
+/// A SYN from `host` to `remote`, or the SYN-ACK that answers it.
+fn syn(host: IpAddr, remote: IpAddr, answer: bool) -> Vec<u8> {
+    let flags = if answer { 0x12 } else { 0x02 };
+    match if answer { (remote, host) } else { (host, remote) } {
+        (IpAddr::V4(from), IpAddr::V4(to)) => with(Frame::tcp(flags, &mss(1460), 0), |f| {
+            (f.source, f.destination) = (from.octets(), to.octets());
+            f.finish_tcp();
+        })
+        .bytes(),
+        (IpAddr::V6(from), IpAddr::V6(to)) => with6(Frame6::tcp(flags, &mss(1440), 0), |f| {
+            (f.source, f.destination) = (from.octets(), to.octets());
+            f.finish_tcp();
+        })
+        .bytes(),
+        pair => panic!("two families: {pair:?}"),
+    }
+}
+
+/// Asserts that both programs do with packets between the two what the scope says.
+#[track_caller]
+fn agree(program: &Gateway, clamp: &ClampProgram, scope: &Scope, host: IpAddr, remote: IpAddr) {
+    let rule = scope.rule(host, remote);
+    let context = format!("{host} to {remote}: {rule:?}");
+    let limit = rule.and_then(|rule| if host.is_ipv4() { rule.mss4 } else { rule.mss6 });
+    let frame = syn(host, remote, false);
+    let seen = program.send(&frame);
+    match limit {
+        None => assert!((seen.reason, &seen.data) == (Reason::OutOfScope, &frame), "{context}: {seen:?}"),
+        Some(limit) => {
+            assert_eq!(seen.reason, Reason::Fits, "{context}");
+            assert_eq!(seen.data[seen.data.len() - 4..], mss(limit), "{context}");
+        }
+    }
+    let answer = syn(host, remote, true);
+    let data = clamp.run_once(&answer).unwrap().data;
+    match limit {
+        None => assert!(data == answer, "{context}"),
+        Some(limit) => assert_eq!(data[data.len() - 4..], mss(limit), "{context}"),
+    }
+}
+
+fn bare() -> Gateway {
+    let gateway = Gateway::without_worker(CONFIG);
+    for (prefix, _) in gateway.program.routes().unwrap() {
+        gateway.program.remove_route(prefix).unwrap();
+    }
+    gateway
+}
+
+fn mapped(program: &LanProgram) -> BTreeMap<IpNet, Route> {
+    program.routes().unwrap().into_iter().collect()
+}
+
+#[test]
+fn the_source_decides_where_it_matters() {
+    if skipped("the_source_decides_where_it_matters") {
+        return;
+    }
+    let gateway = bare();
+    let clamp = ClampProgram::load(gateway.program.route_maps()).unwrap();
+    let scope = scope(&[
+        ("198.18.2.0/24", "198.18.1.0/24", Some(RULE)),
+        ("198.18.2.0/24", "198.18.1.128/25", None),
+        ("198.18.2.0/24", "198.18.1.200/32", Some(OTHER)),
+        ("198.18.0.0/16", "0.0.0.0/0", Some(OTHER)),
+        ("198.18.3.0/24", "0.0.0.0/0", None),
+        ("2001:db8:f::/48", "2001:db8:a::/48", Some(RULE)),
+        ("2001:db8:f::/48", "2001:db8:a::7/128", None),
+        ("::/0", "2001:db8:b::/48", Some(OTHER)),
+    ]);
+    let mut applied = Applied::default();
+    applied.apply(&gateway.program, &scope).unwrap();
+    for host in ["198.18.1.5", "198.18.1.130", "198.18.1.200", "198.18.9.9", "1.2.3.4"] {
+        for remote in ["198.18.2.2", "198.18.3.2", "198.18.77.1", "198.51.100.1"] {
+            agree(&gateway, &clamp, &scope, host.parse().unwrap(), remote.parse().unwrap());
+        }
+    }
+    for host in ["2001:db8:a::1", "2001:db8:a::7", "2001:db8:b::1", "::2"] {
+        for remote in ["2001:db8:f::9", "2001:db8:e::9"] {
+            agree(&gateway, &clamp, &scope, host.parse().unwrap(), remote.parse().unwrap());
+        }
+    }
+    // An oversize packet, too: its rule travels with it.
+    let oversize = with(Frame::udp(1400), |f| {
+        (f.source, f.destination) = ([198, 18, 1, 130], [198, 18, 2, 2]);
+    });
+    gateway.passes_untouched(&oversize.bytes(), Reason::OutOfScope);
+    // A local address stays one, and gives the prefix back when it goes.
+    let own: BTreeSet<IpAddr> = ["198.18.2.2".parse().unwrap()].into();
+    applied.follow_addresses(&gateway.program, own).unwrap();
+    let frame = syn("198.18.1.5".parse().unwrap(), "198.18.2.2".parse().unwrap(), false);
+    gateway.passes_untouched(&frame, Reason::Local);
+    applied.follow_addresses(&gateway.program, BTreeSet::new()).unwrap();
+    agree(&gateway, &clamp, &scope, "198.18.1.5".parse().unwrap(), "198.18.2.2".parse().unwrap());
+}
+
+/// splitmix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % limit
+    }
+
+    /// One of 16 addresses, in few bits that prefixes of both families cut.
+    fn address(&mut self, v4: bool) -> IpAddr {
+        let host = self.below(16) as u16;
+        match v4 {
+            true => [198, 18, 0, host as u8].into(),
+            false => [0x2001, 0xdb8, 0, 0, 0, 0, 0, host].into(),
+        }
+    }
+
+    fn prefix(&mut self, v4: bool) -> IpNet {
+        let bits = if v4 { 32 } else { 128 };
+        let len = bits - self.below(5) as u8;
+        IpNet::new(self.address(v4), if len == bits - 4 { 0 } else { len }).unwrap().trunc()
+    }
+
+    fn scope(&mut self) -> Scope {
+        let mut scope = Scope::default();
+        for _ in 0..self.below(6) {
+            let v4 = self.below(2) == 0;
+            let sources = scope.0.entry(self.prefix(v4)).or_default();
+            for _ in 0..self.below(4) {
+                sources.insert(self.prefix(v4), [Some(RULE), Some(OTHER), None][self.below(3) as usize]);
+            }
+        }
+        scope
+    }
+}
+
+#[test]
+fn any_scope_follows_any_other() {
+    if skipped("any_scope_follows_any_other") {
+        return;
+    }
+    let gateway = bare();
+    let clamp = ClampProgram::load(gateway.program.route_maps()).unwrap();
+    let mut random = Random(4);
+    let mut applied = Applied::default();
+    for _ in 0..300 {
+        let scope = random.scope();
+        applied.apply(&gateway.program, &scope).unwrap();
+        assert_eq!(applied.scope(), &scope);
+        for _ in 0..20 {
+            let v4 = random.below(2) == 0;
+            agree(&gateway, &clamp, &scope, random.address(v4), random.address(v4));
+        }
+    }
+    applied.apply(&gateway.program, &Scope::default()).unwrap();
+    assert!(mapped(&gateway.program).is_empty());
+    // What packets under way may still look for goes a moment later.
+    thread::sleep(Duration::from_millis(150));
+    applied.apply(&gateway.program, &Scope::default()).unwrap();
+    assert_eq!(gateway.program.sources().unwrap(), 0);
+}
+
+#[test]
+fn no_packet_goes_unserved_while_the_scope_changes() {
+    if skipped("no_packet_goes_unserved_while_the_scope_changes") {
+        return;
+    }
+    let gateway = bare();
+    let host: IpAddr = "198.18.1.5".parse().unwrap();
+    let remote: IpAddr = "198.18.2.2".parse().unwrap();
+    // All of them serve the two; none has its rule at the same place as the one before.
+    let scopes = [
+        scope(&[("198.18.2.0/24", "198.18.1.0/24", Some(RULE))]),
+        scope(&[("198.18.2.0/24", "198.18.1.0/24", Some(OTHER))]),
+        scope(&[("198.18.2.0/24", "198.18.1.4/30", Some(RULE)), ("198.18.2.0/24", "198.18.0.0/16", None)]),
+        scope(&[("198.18.2.0/24", "0.0.0.0/0", Some(OTHER))]),
+        scope(&[("198.18.2.0/24", "198.18.3.0/24", None), ("198.18.2.2/32", "198.18.1.0/24", Some(RULE))]),
+        scope(&[("198.18.0.0/15", "0.0.0.0/0", Some(RULE)), ("198.18.9.0/24", "0.0.0.0/0", None)]),
+    ];
+    assert!(scopes.iter().all(|scope| scope.rule(host, remote).is_some()));
+    let mut applied = Applied::default();
+    applied.apply(&gateway.program, &scopes[0]).unwrap();
+    let frame = syn(host, remote, false);
+    let (done, sent) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|threads| {
+        threads.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                gateway.program.run_once(&frame).unwrap();
+                sent.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let mut random = Random(7);
+        let mut changes = 0;
+        while changes < 2000 || sent.load(Ordering::Relaxed) < 2000 {
+            applied.apply(&gateway.program, &scopes[random.below(6) as usize]).unwrap();
+            changes += 1;
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    let counters = gateway.program.counters().unwrap();
+    assert_eq!(counters.reason(Reason::OutOfScope), 0);
+    assert_eq!(counters.edit(Edit::Mss), counters.frames());
+}
