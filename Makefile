@@ -14,10 +14,34 @@ KERNELS ?= 6.12 6.1 7
 VM_CORE := policy_cbc_sha256_nat_t_v4 interface_gcm16_nat_t_v6 policy_masquerading policy_stateful \
 	two_strongswan_gateways ipv6_in_the_tunnel nics::
 
-.PHONY: build demo test vm-test torture bench bench-instructions lint fuzz miri loom deps
+# The version that writes the package.
+CARGO_DEB := 3.6.2
+TARGET := $(shell uname -m)-unknown-linux-gnu
+
+.PHONY: build static deb deb-test demo test vm-test torture bench bench-instructions lint fuzz miri loom deps
 
 build: deps
 	cargo build --release --locked
+
+# For routers without this system's libraries. glibc and not musl, for which Debian has no libelf.
+static: deps
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(TARGET)
+	@file target/$(TARGET)/release/xdpfrag 2>/dev/null || true
+	@! ldd target/$(TARGET)/release/xdpfrag 2>/dev/null | grep -q '=>' || { echo "it is not static" >&2; exit 1; }
+
+deb: build
+	@rm -rf target/package && mkdir -p target/package/man target/package/completions
+	target/release/xdpfrag man --dir target/package/man
+	gzip -9n target/package/man/*.1
+	target/release/xdpfrag completions bash > target/package/completions/xdpfrag
+	target/release/xdpfrag completions zsh > target/package/completions/_xdpfrag
+	target/release/xdpfrag completions fish > target/package/completions/xdpfrag.fish
+	@command -v cargo-deb >/dev/null || cargo install --locked cargo-deb --version $(CARGO_DEB)
+	cargo deb --no-build --locked
+
+# Installs it into a root of its own, looks, and removes it.
+deb-test: deb
+	$(AS_ROOT) packaging/deb-test target/debian/xdpfrag_*.deb
 
 demo: build
 	$(AS_ROOT) target/release/xdpfrag lab

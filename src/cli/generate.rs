@@ -1,5 +1,7 @@
 //! `completions` and `man`: what packagers generate from the command line's own definition.
 
+use std::path::PathBuf;
+
 use anyhow::Context;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
@@ -19,9 +21,21 @@ pub(super) fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
     output::print(&String::from_utf8_lossy(&script))
 }
 
+/// The flags of `man`.
+#[derive(Debug, Args)]
+pub(super) struct ManArgs {
+    /// Write one page per command to this directory instead
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
 /// One page for the program and one section per subcommand, so that `man -l` shows every flag.
-pub(super) fn man() -> Result<(), Failure> {
+pub(super) fn man(args: &ManArgs) -> Result<(), Failure> {
     let mut command = Cli::command();
+    if let Some(dir) = &args.dir {
+        let written = clap_mangen::generate_to(command.disable_help_subcommand(true), dir);
+        return Ok(written.with_context(|| format!("cannot write manual pages to {}", dir.display()))?);
+    }
     command.build();
     let mut page = Vec::new();
     let render = |command: clap::Command, page: &mut Vec<u8>| {

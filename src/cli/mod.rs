@@ -67,7 +67,7 @@ enum Command {
     /// Print shell completions
     Completions(generate::CompletionsArgs),
     /// Print the manual page, in roff
-    Man,
+    Man(generate::ManArgs),
 }
 
 /// Parses the command line, runs the subcommand and says how it ended.
@@ -103,6 +103,6 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Bench(args) => bench::run(&args),
         Command::Detach(args) => detach::detach(&args),
         Command::Completions(args) => generate::completions(&args),
-        Command::Man => generate::man(),
+        Command::Man(args) => generate::man(&args),
     }
 }

@@ -11,6 +11,7 @@ use nix::time::{ClockId, clock_gettime};
 use super::tunnels::Tunnels;
 use crate::config::Plan;
 use crate::net::Changes;
+use crate::worker::privileges;
 
 /// The kernel does not report path MTUs that it learns, and `disable_xfrm`: looked at again after this time.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
@@ -46,6 +47,8 @@ impl Follower {
         let mut changes = Changes::open()?;
         let (send, news) = bounded(1);
         thread::Builder::new().name("tunnels".into()).spawn(move || {
+            // The main thread says if it cannot.
+            let _ = privileges::lower();
             // A full channel says it already. The end of the channel is the end of the run.
             while changes.wait().is_ok() {
                 if let Err(crossbeam::channel::TrySendError::Disconnected(())) = send.try_send(()) {

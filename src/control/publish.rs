@@ -23,10 +23,10 @@ pub(super) type Reload = Sender<Outcome>;
 /// Open until it is dropped.
 #[derive(Debug)]
 pub(super) struct Published {
+    /// Clients that want a reload. Dropped first: a client that still waits is told so, and the server can end.
+    pub(super) reloads: Receiver<Reload>,
     _server: Server,
     exporter: Option<Exporter>,
-    /// Clients that want a reload.
-    pub(super) reloads: Receiver<Reload>,
 }
 
 impl Published {

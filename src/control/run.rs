@@ -29,7 +29,7 @@ use crate::observe::server::ServerError;
 use crate::observe::snapshot::Snapshot;
 use crate::packet::{Idents, Tcp, Transform, ident};
 use crate::worker::tap::Tap;
-use crate::worker::{Notifier, WorkerEnd};
+use crate::worker::{Notifier, WorkerEnd, privileges};
 
 pub use reload::Source;
 
@@ -173,6 +173,10 @@ impl Running {
         let exemptions = plan.interfaces.iter().map(exemption).collect();
         let started = Instant::now();
         let observed = (Arc::clone(&gateways), Arc::clone(&idents));
+        // All is open; threads that start from here on have no more than is kept.
+        if let Err(error) = privileges::lower() {
+            say(&format!("warning: privileges are kept that are needed no more: {error}"));
+        }
         let published =
             Published::start(plan, captures, move || snapshot(&lock(&observed.0), &observed.1, started))?;
         if let Some(line) = published.describe() {

@@ -3,12 +3,16 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
 use crate::config::Scope;
 use crate::packet::Rule;
 use crate::xdp::{Error, LanProgram, Route};
+
+/// A packet may have read a route just before it changed, and look for its source up to this long after.
+const GRACE: Duration = Duration::from_millis(100);
 
 type Sources = BTreeMap<IpNet, Option<Rule>>;
 
@@ -24,9 +28,8 @@ pub struct Applied {
     /// Under which number the sources of a prefix are, of those that need one.
     selectors: BTreeMap<IpNet, u32>,
     last_selector: u32,
-    /// Sources that no route refers to any more. A packet may have read the route a moment ago: they go with the
-    /// next change.
-    retired: Vec<(u32, Vec<IpNet>)>,
+    /// Sources that no route has referred to since then.
+    retired: Vec<(Instant, u32, Vec<IpNet>)>,
 }
 
 impl Applied {
@@ -82,8 +85,14 @@ impl Applied {
         &self.scope
     }
 
+    /// Removes the sources that nobody looks at any more.
     fn sweep(&mut self, program: &LanProgram) -> Result<(), Error> {
-        while let Some((selector, sources)) = self.retired.pop() {
+        let now = Instant::now();
+        let (old, young): (Vec<_>, Vec<_>) = std::mem::take(&mut self.retired)
+            .into_iter()
+            .partition(|(since, ..)| now.duration_since(*since) >= GRACE);
+        self.retired = young;
+        for (_, selector, sources) in old {
             for source in sources {
                 program.remove_source(selector, source)?;
             }
@@ -129,7 +138,7 @@ impl Applied {
     fn retire(&mut self, prefix: IpNet) {
         if let Some(selector) = self.selectors.remove(&prefix) {
             let sources = self.scope.0.get(&prefix).map(|sources| sources.keys().copied().collect());
-            self.retired.push((selector, sources.unwrap_or_default()));
+            self.retired.push((Instant::now(), selector, sources.unwrap_or_default()));
         }
     }
 

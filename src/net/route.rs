@@ -86,8 +86,7 @@ pub fn all() -> io::Result<Vec<Route>> {
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut request = RouteMessage::default();
         request.header.address_family = family;
-        let messages = Connection::open(NETLINK_ROUTE)?.dump(RouteNetlinkMessage::GetRoute(request))?;
-        routes.extend(messages.into_iter().filter_map(route));
+        routes.extend(dump(RouteNetlinkMessage::GetRoute(request))?.into_iter().filter_map(route));
     }
     Ok(routes)
 }
@@ -98,10 +97,19 @@ pub fn rules() -> io::Result<Vec<Rule>> {
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut request = RuleMessage::default();
         request.header.family = family;
-        let messages = Connection::open(NETLINK_ROUTE)?.dump(RouteNetlinkMessage::GetRule(request))?;
-        rules.extend(messages.into_iter().filter_map(rule));
+        rules.extend(dump(RouteNetlinkMessage::GetRule(request))?.into_iter().filter_map(rule));
     }
     Ok(rules)
+}
+
+/// All objects; none of a family that the kernel does not have (`ipv6.disable=1`, no policy routing).
+fn dump(request: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+    match Connection::open(NETLINK_ROUTE)?.dump(request) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP)) => {
+            Ok(Vec::new())
+        }
+        answer => answer,
+    }
 }
 
 fn address(address: IpAddr) -> RouteAddress {

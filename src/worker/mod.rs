@@ -1,10 +1,12 @@
 //! One worker per RX queue: receives, transforms and hands back.
 
 pub mod clock;
+mod confine;
 pub mod counters;
 pub mod notify;
 mod outlet;
 mod priority;
+pub mod privileges;
 pub mod rate;
 mod spin;
 pub mod tap;

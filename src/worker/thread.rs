@@ -14,6 +14,7 @@ use crossbeam::channel::Sender;
 use thiserror::Error;
 
 use super::clock::monotonic_ns;
+use super::confine::confine;
 use super::counters::Counters;
 use super::priority;
 use super::spin::Spin;
@@ -178,7 +179,10 @@ fn run<P: Port, H: Handback>(
     }
     let result = match config.core {
         Some(id) if !core_affinity::set_for_current(CoreId { id }) => Err(WorkerError::Pin(id)),
-        _ => serve(config, &mut turn, beat, stop),
+        _ => {
+            confine();
+            serve(config, &mut turn, beat, stop)
+        }
     };
     // From here on the XDP program passes new frames to the kernel.
     beat(0);

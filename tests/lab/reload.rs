@@ -92,7 +92,7 @@ fn the_mtu_changes_under_traffic_without_a_loss_and_a_bad_file_changes_nothing()
     deliver(&lab, mixed(200));
     let ended = daemon.stop().unwrap();
     assert!(ended.status.success(), "{}", ended.stderr);
-    assert!(ended.stderr.contains("reloaded: 198.18.0.0/15: SA MTU 1200 now, was 1300"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("198.18.0.0/15: SA MTU 1200 now, was 1300, MSS 1160"), "{}", ended.stderr);
     assert!(ended.stderr.contains("warning: not reloaded"), "{}", ended.stderr);
 }
 

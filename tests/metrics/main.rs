@@ -112,7 +112,7 @@ fn every_counter_of_the_snapshot_is_a_series_with_its_value() {
         let bucket = |le| {
             value(&families, "xdpfrag_worker_latency_seconds_bucket", &[name, ("queue", "0"), ("le", le)])
         };
-        assert_eq!([bucket("3e-6"), bucket("+Inf")], [2.0, 7.0]);
+        assert_eq!([bucket("0.000003"), bucket("+Inf")], [2.0, 7.0]);
         assert_eq!(value(&families, "xdpfrag_worker_latency_seconds_sum", &[name, ("queue", "0")]), 1.5);
     }
     assert_eq!(value(&families, "xdpfrag_uptime_seconds", &[]), 2.5);

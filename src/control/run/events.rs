@@ -11,12 +11,14 @@ use signal_hook::iterator::Signals;
 
 use crate::net::addresses::{Changes, Monitor};
 use crate::net::nft;
+use crate::worker::privileges;
 
 /// SIGINT, SIGTERM and SIGHUP as messages. The thread lives as long as the process.
 pub(super) fn signals() -> io::Result<Receiver<i32>> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let (send, receive) = bounded(1);
     thread::Builder::new().name("signals".into()).spawn(move || {
+        give_up_privileges();
         for signal in signals.forever() {
             if send.send(signal).is_err() {
                 break;
@@ -59,8 +61,15 @@ pub(super) fn monitor() -> io::Result<Receiver<Changes>> {
     };
     // The error closes the channel, which ends the run: nobody would know of new addresses.
     thread::Builder::new().name("monitor".into()).spawn(move || {
+        give_up_privileges();
         let mut watch = watch;
         watch(&send)
     })?;
     Ok(receive)
+}
+
+/// Of a thread that starts before the set-up is done. What it keeps harms nothing that the main thread, which
+/// says so, does not.
+fn give_up_privileges() {
+    let _ = privileges::lower();
 }
