@@ -16,7 +16,7 @@ use super::topology::LAN;
 use crate::observe::snapshot::Snapshot;
 
 /// How long it may take to be forwarding, and to end.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running `xdpfrag run`. Dropping it kills it.
 #[derive(Debug)]
