@@ -16,7 +16,7 @@ use xdpfrag::lab::traffic::udp::Flow;
 use xdpfrag::lab::{Daemon, Namespace, Rules, Wire};
 use xdpfrag::observe::snapshot::Snapshot;
 
-use crate::esp::BINARY;
+use crate::esp::{BINARY, QUIET};
 
 const PORT: u16 = 7001;
 /// Hosts at the far end: enough for the hash of addresses to reach every queue.
@@ -97,9 +97,9 @@ impl Lab {
     }
 
     /// Oversize datagrams to every host: how many arrived, of how many.
-    fn send(&self) -> (u64, u64) {
+    fn send(&self, quiet: Duration) -> (u64, u64) {
         let flows = hosts().map(|host| {
-            let flow = Flow { rate: 500, ..Flow::new((host, PORT), vec![1472, 1472, 800, 1472]) };
+            let flow = Flow { rate: 500, quiet, ..Flow::new((host, PORT), vec![1472, 1472, 800, 1472]) };
             flow.run(&self.appliance, &self.far).unwrap()
         });
         flows.fold((0, 0), |(intact, sent), tally| (intact + tally.intact, sent + tally.sent))
@@ -154,7 +154,7 @@ fn new_kernel() -> bool {
 fn forwards(nic: &Nic, arguments: &[&str], zero_copy: bool) {
     let lab = Lab::new(nic).unwrap();
     assert_eq!(
-        lab.send(),
+        lab.send(QUIET / 8),
         (u64::from(HOSTS), 4 * u64::from(HOSTS)),
         "without xdpfrag only what fits arrives"
     );
@@ -171,7 +171,7 @@ fn forwards(nic: &Nic, arguments: &[&str], zero_copy: bool) {
     // Drivers restart their NIC for XDP.
     lab.wait_for_carrier().unwrap();
     lab.wait_for_path().unwrap();
-    let sent = lab.send();
+    let sent = lab.send(QUIET);
     let stats = lab.router.output(BINARY, &["stats", "--json"]).unwrap();
     let snapshot: Snapshot = serde_json::from_str(&stats).unwrap();
     let interface = &snapshot.interfaces[0];
