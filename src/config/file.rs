@@ -181,10 +181,13 @@ fn unknown(run: &Command, key: &str) -> String {
     }
 }
 
+/// A value, `None` for a flag that takes none, and where it stands in the text.
+type Given = (Range<usize>, Option<String>);
+/// What is wrong, and where.
 type Wrong = (Range<usize>, String);
 
 /// What `value` gives `arg`, each with its place in the text.
-fn values(arg: &Arg, value: &Spanned<DeValue<'_>>) -> Result<Vec<(Range<usize>, Option<String>)>, Wrong> {
+fn values(arg: &Arg, value: &Spanned<DeValue<'_>>) -> Result<Vec<Given>, Wrong> {
     let name = arg.get_long().unwrap_or_default();
     let scalar = |value: &Spanned<DeValue<'_>>| {
         let text = match value.get_ref() {
