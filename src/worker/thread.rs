@@ -24,6 +24,10 @@ use crate::handback::{Handback, HandbackError};
 use crate::observe::snapshot::WorkerSnapshot;
 use crate::port::Port;
 
+/// A worker that runs before all others leaves its core to them for a tenth of the time, however much there is to
+/// do: IKE, routing and whoever looks after the gateway need it, and the RX ring holds what comes meanwhile.
+const SHIFT_NS: u64 = 18_000_000;
+const BREAK: Duration = Duration::from_millis(2);
 /// How long a worker that was told to stop goes on emptying its RX ring.
 const DRAIN: Duration = Duration::from_millis(200);
 
@@ -98,6 +102,8 @@ impl Worker {
         P: Port + Send + 'static,
         H: Handback + Send + 'static,
     {
+        // It looks a file up the first time, which the worker may not.
+        monotonic_ns();
         let counters = Arc::clone(turn.counters());
         let (zero_copy, umem_bytes) = (turn.port().zero_copy(), turn.port().umem_bytes());
         let stop = Arc::new(AtomicBool::new(false));
@@ -171,17 +177,15 @@ fn run<P: Port, H: Handback>(
     beat: &impl Fn(u64),
     stop: &AtomicBool,
 ) -> Result<(), WorkerError> {
-    if config.poll != Poll::Busy {
-        // A NAPI thread on the same core would else fill the RX ring faster than it is emptied, and work for
-        // nothing. It gets its turn, for the worker sleeps when the ring is empty. Without CAP_SYS_NICE the
-        // worker is a thread like any other.
-        let _ = priority::raise();
-    }
+    // A NAPI thread on the same core would else fill the RX ring faster than it is emptied, and work for nothing.
+    // It gets its turn, for the worker sleeps when the ring is empty. Without CAP_SYS_NICE the worker is a thread
+    // like any other.
+    let first = config.poll != Poll::Busy && priority::raise().is_ok();
     let result = match config.core {
         Some(id) if !core_affinity::set_for_current(CoreId { id }) => Err(WorkerError::Pin(id)),
         _ => {
             confine();
-            serve(config, &mut turn, beat, stop)
+            serve(config, &mut turn, beat, stop, first)
         }
     };
     // From here on the XDP program passes new frames to the kernel.
@@ -195,11 +199,12 @@ fn serve<P: Port, H: Handback>(
     turn: &mut Turn<P, H>,
     beat: &impl Fn(u64),
     stop: &AtomicBool,
+    first: bool,
 ) -> Result<(), WorkerError> {
     let nap = config.stall / 4;
     let nap_ns = nap.as_nanos() as u64;
     let mut spin = Spin::new(config.poll);
-    let (mut last_frame, mut last_publication) = (0, 0);
+    let (mut last_frame, mut last_publication, mut last_sleep) = (0, 0, monotonic_ns());
     while !stop.load(Acquire) {
         let progress = turn.turn()?;
         let now = monotonic_ns();
@@ -211,10 +216,15 @@ fn serve<P: Port, H: Handback>(
         if !progress.idle() {
             last_frame = now;
             spin.found();
+            if first && now - last_sleep >= SHIFT_NS {
+                std::thread::sleep(BREAK);
+                last_sleep = monotonic_ns();
+            }
         } else if spin.look(now - last_frame) {
             std::hint::spin_loop();
         } else {
             turn.wait(nap).map_err(WorkerError::Port)?;
+            last_sleep = monotonic_ns();
         }
     }
     Ok(())
