@@ -1,4 +1,4 @@
-//! From flags to a validated plan: [`raw`] is what clap fills, from the command line and from [`file`],
+//! From flags to a validated plan: [`raw`] is what clap fills, from the command line and from [`mod@file`],
 //! [`mod@validate`] turns it into a [`Plan`].
 
 pub mod file;
