@@ -1,7 +1,9 @@
 //! `run`: preflight, gateways up, events until a signal, gateways down.
 
 mod events;
+mod follow;
 mod reload;
+mod scope;
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,8 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, after, never, select, tick, unbounded};
-use ipnet::IpNet;
+use crossbeam::channel::{Receiver, never, select, tick, unbounded};
 use signal_hook::consts::SIGHUP;
 use thiserror::Error;
 
@@ -20,10 +21,8 @@ use super::finding::{Finding, Level};
 use super::follow::Follower;
 use super::gateway::{Gateway, GatewayError, Shared};
 use super::publish::Published;
-use super::tunnels::Tunnels;
 use super::{preflight, service};
 use crate::config::Plan;
-use crate::ipsec::scope::any;
 use crate::net::addresses::Changes;
 use crate::observe::server::ServerError;
 use crate::observe::snapshot::Snapshot;
@@ -32,9 +31,6 @@ use crate::worker::tap::Tap;
 use crate::worker::{Notifier, WorkerEnd, privileges};
 
 pub use reload::Source;
-
-/// When to look again at what the kernel did not tell.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// Why `run` did not end as asked.
 #[derive(Debug, Error)]
@@ -185,7 +181,7 @@ impl Running {
         for warning in &plan.warnings {
             say(&format!("warning: {warning}"));
         }
-        for line in scope_lines(plan) {
+        for line in scope::lines(plan) {
             say(&line);
         }
         let mut running = Running {
@@ -286,86 +282,6 @@ impl Running {
         }
     }
 
-    /// Looks at what changed. What cannot be read now (no descriptor left, no memory) is tried again.
-    fn follow(&mut self, changes: Changes, say: &dyn Fn(&str)) -> Result<(), RunError> {
-        if changes.links {
-            self.follow_rules(say);
-        }
-        let unread = self.unread.is_any();
-        self.unread |= changes;
-        self.again = never();
-        match self.look(self.unread, say) {
-            Err(RunError::Setup(error @ GatewayError::Netlink { .. })) => {
-                if !unread {
-                    say(&format!("warning: {error}; trying again"));
-                }
-                self.again = after(RETRY);
-            }
-            result => {
-                result?;
-                self.unread = Changes::default();
-            }
-        }
-        Ok(())
-    }
-
-    /// Exempts from connection tracking what needs it, by the rules, the policies and the scope of this moment.
-    fn follow_rules(&mut self, say: &dyn Fn(&str)) {
-        for (exemption, gateway) in self.exemptions.iter_mut().zip(lock(&self.gateways).iter()) {
-            exemption.follow(&gateway.prefixes(), say);
-        }
-    }
-
-    fn look(&self, changes: Changes, say: &dyn Fn(&str)) -> Result<(), RunError> {
-        for gateway in lock(&self.gateways).iter_mut() {
-            if changes.addresses {
-                gateway.follow_addresses()?;
-            }
-            if changes.links && !gateway.follow_link(say)? {
-                return Err(RunError::Lost(format!("{}: the interface is gone", gateway.name())));
-            }
-        }
-        Ok(())
-    }
-
-    /// Serves the tunnels as they are now. What cannot be read now is tried again; until then the tunnels are served as
-    /// they were.
-    fn follow_tunnels(&mut self, say: &dyn Fn(&str)) -> Result<(), RunError> {
-        let (gateways, treatment) = (&self.gateways, &self.plan.treatment);
-        let looked = self.follower.look(|tunnels| {
-            let mut lines = Vec::new();
-            for gateway in lock(gateways).iter_mut() {
-                let interface = gateway.name().to_owned();
-                let changes = gateway.follow_tunnels(tunnels)?;
-                lines.extend(changes.into_iter().map(|change| format!("{interface}: auto: {change}")));
-            }
-            Ok::<_, GatewayError>((lines, tunnels.advice(treatment)))
-        });
-        match looked {
-            Ok(Ok((lines, advice))) => {
-                for line in &lines {
-                    say(line);
-                }
-                if !lines.is_empty() {
-                    self.follow_rules(say);
-                }
-                for line in self.follower.unsaid(advice) {
-                    say(&format!("warning: {line}"));
-                }
-                Ok(())
-            }
-            Ok(Err(GatewayError::Netlink { source, .. })) | Err(source) => {
-                let line =
-                    format!("warning: cannot read the tunnels of this machine: {source}; trying again");
-                for line in self.follower.unsaid(vec![line]) {
-                    say(&line);
-                }
-                Ok(())
-            }
-            Ok(Err(error)) => Err(error.into()),
-        }
-    }
-
     fn stop(mut self) -> Snapshot {
         service::stopping();
         self.published = None;
@@ -390,54 +306,6 @@ fn snapshot(gateways: &[Gateway], idents: &Idents, started: Instant) -> Snapshot
         idents_reused: idents.wrap_risk(),
         interfaces: gateways.iter().map(Gateway::snapshot).collect(),
     }
-}
-
-/// What is in scope, in words.
-fn scope_lines(plan: &Plan) -> Vec<String> {
-    let mut lines = Vec::new();
-    for (prefix, rule) in &plan.treatment.scope {
-        let (family, mss) = match prefix {
-            IpNet::V4(_) => ("IPv4", rule.mss4),
-            IpNet::V6(_) => ("IPv6", rule.mss6),
-        };
-        let mss = mss.map_or("MSS left alone".into(), |mss| format!("MSS {mss}"));
-        let what = match prefix.prefix_len() {
-            0 => format!("all {family} packets that are forwarded"),
-            _ => format!("{family} packets to {prefix}"),
-        };
-        lines.push(format!("scope: {what}, SA MTU {}, {mss}", rule.mtu));
-    }
-    match &plan.auto {
-        Some(auto) if auto.within.is_empty() => {
-            lines.push("scope: packets that go into an IPsec tunnel, each with its SA MTU".into());
-        }
-        Some(auto) => {
-            let within: Vec<String> = auto.within.iter().map(ToString::to_string).collect();
-            let within = within.join(" or ");
-            lines.push(format!(
-                "scope: packets to {within} that go into an IPsec tunnel, each with its SA MTU"
-            ));
-        }
-        None => lines.extend(too_wide(plan)),
-    }
-    lines
-}
-
-/// A warning if everything is in scope although IPsec policies take less.
-fn too_wide(plan: &Plan) -> Option<String> {
-    let everything = |v4| plan.treatment.scope.iter().any(|(prefix, _)| *prefix == any(v4));
-    // No IPsec to be read here: nothing to say.
-    let tunnels = Tunnels::destinations().unwrap_or_default();
-    let narrower = tunnels.iter().filter(|to| everything(to.addr().is_ipv4()) && to.prefix_len() > 0);
-    let flags: Vec<String> = narrower.map(|to| format!("--dst {to}")).collect();
-    let wide = tunnels.iter().any(|to| to.prefix_len() == 0);
-    (!flags.is_empty() && !wide).then(|| {
-        format!(
-            "warning: packets that go into no tunnel are fragmented and edited, too; to serve only what IPsec policies \
-             encrypt give --mtu auto, or {}",
-            flags.join(" ")
-        )
-    })
 }
 
 fn refuse_or_warn(interface: &str, plan: &Plan, say: &dyn Fn(&str)) -> Result<(), RunError> {

@@ -34,6 +34,7 @@ pub(super) fn rules() -> io::Result<Receiver<()>> {
     // One message may wait: it stands for all that has changed until it is read.
     let (send, receive) = bounded(1);
     thread::Builder::new().name("rules".into()).spawn(move || {
+        give_up_privileges();
         while monitor.wait().is_ok() {
             if let Err(TrySendError::Disconnected(())) = send.try_send(()) {
                 break;

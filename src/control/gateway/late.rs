@@ -1,0 +1,44 @@
+//! `--redirect late`.
+
+use super::{Gateway, GatewayError, random};
+use crate::config::{Force, Plan};
+use crate::net::Ethtool;
+use crate::xdp::{LateConfig, LateProgram, XdpMode};
+
+impl Gateway {
+    /// Leaves oversize TCP to GRO and the kernel, if they can; else the workers do it.
+    pub(super) fn start_late(&mut self, plan: &Plan, say: &dyn Fn(&str)) -> Result<(), GatewayError> {
+        let instead = |why: &str| {
+            say(&format!("{}: --redirect oversize instead of late: {why}", self.name()));
+        };
+        if self.mode == XdpMode::Generic {
+            instead("generic XDP runs behind GRO");
+            return Ok(());
+        }
+        let config = LateConfig {
+            ifindex: self.link.index,
+            sticky: plan.sticky,
+            flow_seed: random(),
+            token: random(),
+            deaf_only: plan.force == Force::Deaf,
+        };
+        let program = LateProgram::load(config, &self.program);
+        match program.and_then(|program| Ok((program.attach()?, program))) {
+            Ok((link, program)) => {
+                (self.late_link, self.late) = (Some(link), Some(program));
+                self.program.set_late(true)?;
+                say(&format!("{}: oversize TCP is left to GRO, and cut behind it", self.name()));
+                let features = Ethtool::open().and_then(|mut ethtool| ethtool.active_features(self.name()));
+                if features.is_ok_and(|features| !features.contains("rx-gro")) {
+                    say(&format!(
+                        "{0}: GRO is off: nothing is merged, and every segment cut by itself; mend it with: \
+                         ethtool -K {0} gro on",
+                        self.name()
+                    ));
+                }
+            }
+            Err(error) => instead(&error.to_string()),
+        }
+        Ok(())
+    }
+}

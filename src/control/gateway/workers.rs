@@ -1,0 +1,120 @@
+//! One worker per RX queue, with its socket and its hand-back.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use super::{Gateway, GatewayError, Shared};
+use crate::config::{Choice, Plan};
+use crate::handback::{self, Chosen, Handback, HandbackConfig};
+use crate::net::links::Link;
+use crate::net::{ethtool, xdp_features};
+use crate::packet::ether;
+use crate::port::{Port, XskConfig, XskPort};
+use crate::worker::{Turn, Worker, WorkerConfig};
+use crate::xdp::FrameLimits;
+
+impl Gateway {
+    /// `own_queues` is the number of queues without XDP.
+    pub(super) fn start_workers(
+        &mut self,
+        plan: &Plan,
+        shared: &Shared,
+        own_queues: u32,
+        say: &dyn Fn(&str),
+    ) -> Result<(), GatewayError> {
+        let interface = self.name().to_owned();
+        let available = ethtool::rx_queues(&self.link);
+        let queues: Vec<u32> = match &plan.queues {
+            None => (0..available).collect(),
+            Some(listed) => listed.iter().copied().filter(|queue| *queue < available).collect(),
+        };
+        if queues.is_empty() {
+            return Err(GatewayError::NoQueue { interface, available });
+        }
+        if plan.zero_copy == Choice::On && queues.iter().any(|queue| *queue >= own_queues) {
+            return Err(GatewayError::LentQueues { interface, own_queues });
+        }
+        let cores = plan.cores.clone().unwrap_or_else(default_cores);
+        let zero_copy = zero_copy(plan.zero_copy, &self.link);
+        for (position, &queue) in queues.iter().enumerate() {
+            let Chosen { handback, why } = handback::choose(
+                plan.handback,
+                &HandbackConfig {
+                    interface: interface.clone(),
+                    ifindex: self.link.index,
+                    queue,
+                    max_frame: self.longest_output(),
+                },
+            )?;
+            if position == 0 {
+                say(&format!("{interface}: hand-back {why}"));
+            }
+            self.handback = handback.name();
+            let port = XskPort::open(&XskConfig {
+                interface: interface.clone(),
+                queue,
+                zero_copy: if queue < own_queues { zero_copy } else { Choice::Off },
+                max_frame: self.link.mtu as usize + ether::MAX_HEADER_LEN,
+            })?;
+            self.program.set_limits(FrameLimits {
+                receive: port.max_frame() as u32,
+                whole: handback.max_frame() as u32,
+            })?;
+            // The worker owns the socket; the map needs it once more.
+            let socket = port.as_fd().try_clone_to_owned();
+            let spawn = |source| GatewayError::Spawn { interface: interface.clone(), queue, source };
+            let socket = socket.map_err(spawn)?;
+            let heartbeat = self.program.heartbeats().of(queue);
+            let mut turn = Turn::new(port, handback, shared.transform.clone(), Arc::clone(&self.treatment))
+                .following(Arc::clone(&self.scope));
+            let position_in_plan = plan.interfaces.iter().position(|name| *name == interface).unwrap_or(0);
+            turn = turn.tapped(Arc::clone(&shared.tap), position_in_plan as u32, queue);
+            if let Some(notifier) = &shared.notifier {
+                turn = turn.notifying(Arc::clone(notifier));
+            }
+            let worker = Worker::spawn(
+                WorkerConfig {
+                    interface: interface.clone(),
+                    queue,
+                    core: (!cores.is_empty()).then(|| cores[position % cores.len()]),
+                    poll: plan.poll,
+                    stall: plan.stall,
+                },
+                turn,
+                move |now| {
+                    if let Some(heartbeat) = &heartbeat {
+                        heartbeat.beat(now);
+                    }
+                },
+                shared.ended.clone(),
+            )
+            .map_err(spawn)?;
+            self.workers.push(worker);
+            self.program.register_socket(queue, &socket)?;
+        }
+        Ok(())
+    }
+
+    /// Longest frame that a worker may have to hand back: a fragment, or a frame that fits, as it came. Neither is
+    /// longer than what it receives, so that an SA MTU that grows needs no more than the LAN's MTU.
+    /// What is longer than any hand-back can carry stays with the XDP program.
+    fn longest_output(&self) -> usize {
+        let mtus = self.treatment.scope.iter().map(|(_, rule)| u32::from(rule.mtu));
+        let longest = mtus.fold(self.link.mtu, u32::max) as usize + ether::MAX_HEADER_LEN;
+        longest.min(handback::inject::MAX_FRAME)
+    }
+}
+
+/// `asked`, but for certain where the driver says (Linux 6.3) that it has none.
+fn zero_copy(asked: Choice, link: &Link) -> Choice {
+    match xdp_features::xdp_features(link.index) {
+        Ok(Some(features)) if asked == Choice::Auto && !features.zero_copy => Choice::Off,
+        _ => asked,
+    }
+}
+
+/// The cores this process may use, from the last one down: interrupts favour the first.
+fn default_cores() -> Vec<usize> {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    cores.into_iter().map(|core| core.id).rev().collect()
+}
