@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crossbeam::utils::CachePadded;
 use hdrhistogram::Histogram;
@@ -107,9 +107,14 @@ impl Counters {
         self.counts.batch.store(0, Relaxed);
     }
 
-    /// The latency histogram, ns; readers hold the lock only while they make a snapshot.
-    pub(super) fn latency_writer(&self) -> MutexGuard<'_, Histogram<u64>> {
-        self.latency.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The latency histogram, ns; `None` while somebody copies it. A worker must not wait for a thread that others
+    /// of the machine may keep from its core.
+    pub(super) fn try_latency(&self) -> Option<MutexGuard<'_, Histogram<u64>>> {
+        match self.latency.try_lock() {
+            Ok(histogram) => Some(histogram),
+            Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Frames received so far.
@@ -146,8 +151,8 @@ impl Counters {
 
     /// Percentiles from the XDP program's time stamp to the end of the hand-back.
     pub fn latency(&self) -> Option<Latency> {
-        // The worker waits for the time of a copy, not of an analysis.
-        let histogram = self.latency_writer().clone();
+        // Held for the time of a copy, not of an analysis.
+        let histogram = self.latency.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Latency::of(&histogram)
     }
 }
@@ -177,7 +182,7 @@ mod tests {
     fn latency_is_within_one_percent_and_saturates() {
         let counters = Counters::default();
         for sample in [0, 1_000_000, u64::MAX] {
-            counters.latency_writer().saturating_record(sample);
+            counters.try_latency().expect("nobody copies it").saturating_record(sample);
         }
         let latency = counters.latency().unwrap();
         assert_eq!(latency.count, 3);

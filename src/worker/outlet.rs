@@ -35,6 +35,9 @@ pub(super) struct Outlet<H> {
     pub(super) tapped: Option<Tapped>,
     counters: Arc<Counters>,
     open: VecDeque<Open>,
+    /// Latencies, ns, that are not in the histogram yet. What finds no room is lost: it is full only if the histogram
+    /// is copied all the time.
+    latencies: Vec<u64>,
     /// Output of the oldest open frame that the kernel took already.
     taken: usize,
     /// Output frames the kernel lost that are not counted yet.
@@ -52,6 +55,7 @@ impl<H: Handback> Outlet<H> {
     ) -> Self {
         // An open frame has one pending output at least, so this never grows.
         let open = VecDeque::with_capacity(handback.capacity() + 1);
+        let latencies = Vec::with_capacity(4 * open.capacity());
         Outlet {
             handback,
             transform,
@@ -60,6 +64,7 @@ impl<H: Handback> Outlet<H> {
             tapped: None,
             counters,
             open,
+            latencies,
             taken: 0,
             lost: 0,
             failures: 0,
@@ -180,7 +185,6 @@ impl<H: Handback> Outlet<H> {
         self.lost += lost;
         self.counters.handed_back((taken - lost) as u64);
         let now = monotonic_ns();
-        let mut latency = self.counters.latency_writer();
         while let Some(&Open { rx_ns, reason, edits, frames }) = self.open.front() {
             let frames = usize::from(frames);
             if self.taken < frames {
@@ -195,9 +199,14 @@ impl<H: Handback> Outlet<H> {
             }
             self.counters.ended(reason, 1);
             self.counters.edited(edits);
-            if let Some(rx_ns) = rx_ns {
-                latency.saturating_record(now.saturating_sub(rx_ns));
+            if let Some(rx_ns) = rx_ns
+                && self.latencies.len() < self.latencies.capacity()
+            {
+                self.latencies.push(now.saturating_sub(rx_ns));
             }
+        }
+        if let Some(mut histogram) = self.counters.try_latency() {
+            self.latencies.drain(..).for_each(|latency| histogram.saturating_record(latency));
         }
     }
 }
