@@ -24,7 +24,7 @@ use crate::worker::tap::Tap;
 use crate::worker::{Notifier, Turn, Worker, WorkerConfig, WorkerEnd};
 use crate::xdp::{
     AttachError, Attached, ClampLink, ClampProgram, Error as XdpError, FrameLimits, LanConfig, LanProgram,
-    LateConfig, LateLink, LateProgram, Patience, XdpMode,
+    LateConfig, LateLink, LateProgram, Method, Patience, XdpMode,
 };
 
 /// A gateway could not be brought up; what had been done is undone.
@@ -212,6 +212,11 @@ impl Gateway {
         };
         if self.mode == XdpMode::Generic {
             instead("generic XDP runs behind GRO");
+            return Ok(());
+        }
+        // Asked with a program that every kernel loads: the verifier of those without tcx refuses the other one.
+        if let Err(error) = self.clamp.attach_with(self.link.index, Method::Tcx) {
+            instead(&format!("it needs tcx, which Linux has since 6.6: {error}"));
             return Ok(());
         }
         let config = LateConfig {
