@@ -30,7 +30,8 @@ pub(crate) const CONFIG: LanConfig = LanConfig {
     resegment: false,
     deaf_only: None,
     sticky: Duration::from_millis(200),
-    stall: Duration::from_millis(100),
+    // Time for a test on an emulated, busy machine.
+    stall: Duration::from_secs(5),
     flow_seed: 0x1234_5678_9abc_def0,
     queues: 1,
     lan_mtu: 1500,
