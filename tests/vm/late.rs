@@ -11,7 +11,7 @@ use crate::sa::{Esp, Route, Tunnel};
 const MTU: u16 = 1422;
 const PORT: u16 = 7004;
 /// Enough for GRO to find something to merge.
-const BYTES: u64 = 1 << 20;
+const BYTES: u64 = 1 << 19;
 
 /// The program behind GRO needs tcx, Linux 6.6.
 fn old_kernel() -> bool {
@@ -33,7 +33,7 @@ fn carry(route: Route) {
         site.wire.reset().unwrap();
     }
     for direction in [Direction::Upload, Direction::Download] {
-        let deadline = Duration::from_secs(60);
+        let deadline = Duration::from_secs(120);
         let transfer = Transfer { to: (two.address, PORT).into(), bytes: BYTES, direction, deadline };
         let report = transfer.run(&one.appliance, &two.appliance).unwrap();
         assert!(report.complete(), "{direction:?} {report:?}");
@@ -42,7 +42,7 @@ fn carry(route: Route) {
     }
     for (site, daemon) in gateways.sites.iter().zip(daemons) {
         let wan = site.capture.wan();
-        assert!(wan.esp > 700 && wan.longest <= 1500 && wan.longest > 1500 - 16, "{wan:?}");
+        assert!(wan.esp > 350 && wan.longest <= 1500 && wan.longest > 1500 - 16, "{wan:?}");
         assert_eq!((wan.fragments, wan.clear), (0, 0), "{wan:?}");
         let wire = site.wire.seen().unwrap();
         assert!(wire.too_big == 0 && wire.fragments == 0, "{wire:?}");
@@ -54,7 +54,7 @@ fn carry(route: Route) {
         if old_kernel() {
             let said = "--redirect oversize instead of late: it needs tcx, which Linux has since 6.6";
             assert!(ended.stderr.contains(said), "{}", ended.stderr);
-            assert!(worker.reasons["resegmented"] > 500, "{interface:?}");
+            assert!(worker.reasons["resegmented"] > 300, "{interface:?}");
             continue;
         }
         assert!(ended.stderr.contains("oversize TCP is left to GRO"), "{}", ended.stderr);
