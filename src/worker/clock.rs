@@ -17,7 +17,7 @@ pub fn monotonic_ns() -> u64 {
     // CLOCK_MONOTONIC exists wherever AF_XDP does.
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| {
         let here = now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64;
-        here.wrapping_sub_signed(*OFFSET)
+        here.wrapping_add_signed(OFFSET.wrapping_neg())
     })
 }
 
