@@ -11,8 +11,8 @@ SKIPPED := $(CURDIR)/target/skipped-tests.txt
 # Kernels of Debian that `make vm-test` boots. The first runs all tests but the rest of the matrix of tunnels, the
 # others those in which kernels differ; FULL=1 runs everything on each, TEST=name what has that in its name.
 KERNELS ?= 6.12 6.1 7
-VM_CORE := policy_cbc_sha256_nat_t_v4 interface_gcm16_nat_t_v6 policy_masquerading policy_stateful \
-	two_strongswan_gateways ipv6_in_the_tunnel nics::
+VM_CORE := policy_cbc_sha256_nat_t_v4 interface_gcm16_nat_t_v6 policy_masquerading_after late_by_policy \
+	auto_with_strongswan nics::
 
 # The version that writes the package.
 CARGO_DEB := 3.6.2

@@ -5,10 +5,11 @@ use std::num::NonZeroU32;
 use std::process::Command;
 use std::time::Duration;
 
+use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, unshare};
 use nix::time::{ClockId, clock_gettime};
 use xdpfrag::packet::{Df, Edit, Reason, Rule};
-use xdpfrag::xdp::{Counters, FrameLimits, LanConfig, LanProgram, Route};
+use xdpfrag::xdp::{ClampProgram, Counters, FrameLimits, LanConfig, LanProgram, Method, Route};
 use xsk_rs::config::{LibxdpFlags, SocketConfig, UmemConfig};
 use xsk_rs::{CompQueue, FillQueue, RxQueue, Socket, TxQueue, Umem};
 
@@ -29,7 +30,8 @@ pub(crate) const CONFIG: LanConfig = LanConfig {
     resegment: false,
     deaf_only: None,
     sticky: Duration::from_millis(200),
-    stall: Duration::from_millis(100),
+    // Time for a test on an emulated, busy machine.
+    stall: Duration::from_secs(5),
     flow_seed: 0x1234_5678_9abc_def0,
     queues: 1,
     lan_mtu: 1500,
@@ -49,6 +51,20 @@ pub(crate) fn skipped(test: &str) -> bool {
         eprintln!("SKIPPED: {test}: needs {}", missing.join(", "));
     }
     !missing.is_empty()
+}
+
+/// Says so and answers true if this kernel has no tcx, without which nothing runs behind GRO.
+pub(crate) fn without_tcx(test: &str) -> bool {
+    private_netns();
+    let lan = LanProgram::load(&CONFIG).unwrap();
+    let clamp = ClampProgram::load(lan.route_maps()).unwrap();
+    // A link where it can be, else a filter: it goes with the namespace.
+    let attached = clamp.attach(if_nametoindex("lo").unwrap()).unwrap();
+    let missing = attached.method() == Method::Clsact;
+    if missing {
+        eprintln!("SKIPPED: {test}: this kernel has no tcx (Linux 6.6)");
+    }
+    missing
 }
 
 /// Moves this thread into a network namespace of its own, loopback up. It goes with the thread.

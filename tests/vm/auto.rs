@@ -10,7 +10,7 @@ use xdpfrag::lab::traffic::tcp::{Direction, Transfer};
 use xdpfrag::lab::traffic::udp::{Flow, Tally};
 use xdpfrag::observe::snapshot::{InterfaceSnapshot, RouteSnapshot, Snapshot};
 
-use crate::esp::{self, BINARY};
+use crate::esp::{self, BINARY, LONG_QUIET};
 use crate::gateways::{Gateways, Site, batch};
 use crate::sa::{Esp, Route, Tunnel};
 use crate::swan::Charon;
@@ -68,7 +68,7 @@ fn tunnel(mtu: u16) -> impl Fn(&Site) -> Vec<(String, Option<String>, u16)> {
 
 fn datagrams(from: &Site, to: &Site, address: &str, sizes: Vec<usize>) -> Tally {
     let address: std::net::Ipv4Addr = address.parse().unwrap();
-    let flow = Flow { rate: 200, ..Flow::new((address, PORT), sizes) };
+    let flow = Flow { rate: 200, quiet: LONG_QUIET, ..Flow::new((address, PORT), sizes) };
     flow.run(&from.appliance, &to.appliance).unwrap()
 }
 

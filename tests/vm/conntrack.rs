@@ -10,7 +10,7 @@ use xdpfrag::lab::traffic::udp::Tally;
 use xdpfrag::lab::{Daemon, Namespace};
 
 use crate::capture::Wan;
-use crate::esp::{BYTES, datagrams, transfer};
+use crate::esp::{BYTES, LONG_QUIET, QUIET, datagrams, transfer};
 use crate::gateways::{Gateways, Site};
 use crate::sa::{Esp, Route, Tunnel};
 
@@ -52,10 +52,10 @@ pub(crate) fn nft(namespace: &Namespace, rules: &str) {
 }
 
 /// Datagrams from the first site to the second, and what the WAN saw of them.
-fn udp(gateways: &Gateways) -> (Tally, Wan) {
+fn udp(gateways: &Gateways, quiet: Duration) -> (Tally, Wan) {
     let [one, two] = &gateways.sites;
     one.capture.reset();
-    let tally = datagrams(one, two, vec![1472, 1200, 1472, 100, 1472, 1472]);
+    let tally = datagrams(one, two, vec![1472, 1200, 1472, 100, 1472, 1472], quiet);
     (tally, one.capture.wan())
 }
 
@@ -70,14 +70,14 @@ fn tcp(gateways: &Gateways) -> (bool, Wan) {
 /// Everything arrives, but the WAN sees fragments of ESP packets.
 #[track_caller]
 fn esp_in_fragments(gateways: &Gateways) {
-    let (tally, wan) = udp(gateways);
+    let (tally, wan) = udp(gateways, LONG_QUIET);
     assert!(tally.complete(), "{tally:?}");
     assert_eq!((wan.fragments, wan.clear), (8, 0), "{wan:?}");
 }
 
 #[track_caller]
 fn whole_udp(gateways: &Gateways) {
-    let (tally, wan) = udp(gateways);
+    let (tally, wan) = udp(gateways, LONG_QUIET);
     assert!(tally.complete(), "{tally:?}");
     assert_eq!((wan.esp, wan.fragments, wan.clear), (10, 0, 0), "{wan:?}");
     assert!(wan.longest <= 1500, "{wan:?}");
@@ -172,7 +172,7 @@ fn not_exempt(rules: &str, names: &str) -> Gateways {
 fn policy_stateful() {
     let gateways = not_exempt(STATEFUL, "`ct` in table inet fw, chain forward");
     let _daemon = serve(&gateways, &["--notrack", "on"]);
-    let (tally, _) = udp(&gateways);
+    let (tally, _) = udp(&gateways, QUIET);
     assert_eq!(tally.missing.into_iter().collect::<Vec<_>>(), [(1472, 4)], "untracked is not new");
     let accept = "insert rule inet fw forward iifname eth1 ct state untracked accept";
     gateways.sites[0].router.output("nft", &[accept]).unwrap();
@@ -199,7 +199,7 @@ fn over_an_interface(rules: &str, mtu: u16) {
     for site in &gateways.sites {
         site.router.ip(&format!("link set xfrm0 mtu {mtu}")).unwrap();
     }
-    let (tally, _) = udp(&gateways);
+    let (tally, _) = udp(&gateways, QUIET);
     // Without xdpfrag.
     assert_eq!(tally.missing.into_iter().collect::<Vec<_>>(), [(1472, 4)]);
     let daemon = serve(&gateways, &[]);

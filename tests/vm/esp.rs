@@ -12,14 +12,16 @@ use crate::sa::{Esp, Route, Tunnel};
 /// What is tested.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_xdpfrag");
 const PORT: u16 = 7001;
-/// How long a datagram may be on its way through two emulated routers on a busy machine.
+/// How long to wait for datagrams some of which are lost.
 pub(crate) const QUIET: Duration = Duration::from_secs(2);
+/// How long a datagram may be on its way through two emulated routers on a busy machine.
+pub(crate) const LONG_QUIET: Duration = Duration::from_secs(10);
 /// Carried by a TCP connection: a hundred full segments.
 pub(crate) const BYTES: u64 = 144_800;
 
-/// Sends DF datagrams of these payload lengths from one appliance to the other.
-pub(crate) fn datagrams(from: &Site, to: &Site, sizes: Vec<usize>) -> Tally {
-    let flow = Flow { rate: 500, quiet: QUIET, ..Flow::new((to.address, PORT), sizes) };
+/// Sends DF datagrams of these payload lengths from one appliance to the other; the last may take `quiet`.
+pub(crate) fn datagrams(from: &Site, to: &Site, sizes: Vec<usize>, quiet: Duration) -> Tally {
+    let flow = Flow { rate: 500, quiet, ..Flow::new((to.address, PORT), sizes) };
     flow.run(&from.appliance, &to.appliance).unwrap()
 }
 
@@ -50,7 +52,7 @@ fn sa_mtu(site: &Site) -> Option<u64> {
 pub(crate) fn before(gateways: &Gateways, mtu: u16) {
     for (from, to) in ways(gateways) {
         let fits = usize::from(mtu) - 28;
-        let tally = datagrams(from, to, vec![fits, fits + 1, 1472]);
+        let tally = datagrams(from, to, vec![fits, fits + 1, 1472], QUIET);
         assert_eq!(tally.missing.into_keys().collect::<Vec<_>>(), [fits + 1, 1472]);
         assert_eq!(from.capture.icmp_mtu(), Some(mtu), "{}", from.router.name());
         assert_eq!(sa_mtu(from), Some(mtu.into()), "{}", from.router.name());
@@ -64,7 +66,7 @@ pub(crate) fn after(gateways: &Gateways, mtu: u16, daemons: [Daemon; 2]) -> Vec<
     for ((from, to), daemon) in ways(gateways).into_iter().zip(daemons) {
         from.capture.reset();
         from.wire.reset().unwrap();
-        let tally = datagrams(from, to, around(mtu));
+        let tally = datagrams(from, to, around(mtu), LONG_QUIET);
         assert!(tally.complete(), "{} {tally:?}", from.router.name());
         assert_eq!(transfer(from, to, 30), (BYTES, true));
         assert_eq!(from.wire.seen().unwrap().too_big, 0, "no oversize packet reached the kernel's MTU check");

@@ -7,6 +7,7 @@ use xdpfrag::lab::traffic::tcp::{Direction, Report, Transfer};
 use xdpfrag::lab::traffic::udp::Flow;
 
 use crate::capture::Wan;
+use crate::esp::QUIET;
 use crate::gateways::{Gateways, batch};
 use crate::sa::{Esp, Route, Side, Tunnel};
 
@@ -81,7 +82,7 @@ fn ipv6_in_the_tunnel() {
     one.wire.reset().unwrap();
     // 40 bytes of IPv6 and 8 of UDP.
     let fits = usize::from(MTU) - 48;
-    let flow = Flow { rate: 200, ..Flow::new((address(2), PORT), vec![fits, fits + 1, 1452]) };
+    let flow = Flow { rate: 200, quiet: QUIET, ..Flow::new((address(2), PORT), vec![fits, fits + 1, 1452]) };
     let tally = flow.run(&one.appliance, &two.appliance).unwrap();
     assert_eq!(tally.missing.into_keys().collect::<Vec<_>>(), [fits + 1, 1452]);
     assert_eq!(one.wire.seen().unwrap().too_big, 2, "the kernel says so, as without xdpfrag");

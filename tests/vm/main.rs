@@ -7,6 +7,7 @@ mod conntrack;
 mod esp;
 mod gateways;
 mod inner6;
+mod late;
 mod nics;
 mod sa;
 mod swan;

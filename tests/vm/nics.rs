@@ -16,7 +16,7 @@ use xdpfrag::lab::traffic::udp::Flow;
 use xdpfrag::lab::{Daemon, Namespace, Rules, Wire};
 use xdpfrag::observe::snapshot::Snapshot;
 
-use crate::esp::{BINARY, QUIET};
+use crate::esp::{BINARY, LONG_QUIET, QUIET};
 
 const PORT: u16 = 7001;
 /// Hosts at the far end: enough for the hash of addresses to reach every queue.
@@ -171,7 +171,7 @@ fn forwards(nic: &Nic, arguments: &[&str], zero_copy: bool) {
     // Drivers restart their NIC for XDP.
     lab.wait_for_carrier().unwrap();
     lab.wait_for_path().unwrap();
-    let sent = lab.send(QUIET);
+    let sent = lab.send(LONG_QUIET);
     let stats = lab.router.output(BINARY, &["stats", "--json"]).unwrap();
     let snapshot: Snapshot = serde_json::from_str(&stats).unwrap();
     let interface = &snapshot.interfaces[0];

@@ -3,7 +3,7 @@
 use super::{Gateway, GatewayError, random};
 use crate::config::{Force, Plan};
 use crate::net::Ethtool;
-use crate::xdp::{LateConfig, LateProgram, XdpMode};
+use crate::xdp::{LateConfig, LateProgram, Method, XdpMode};
 
 impl Gateway {
     /// Leaves oversize TCP to GRO and the kernel, if they can; else the workers do it.
@@ -13,6 +13,11 @@ impl Gateway {
         };
         if self.mode == XdpMode::Generic {
             instead("generic XDP runs behind GRO");
+            return Ok(());
+        }
+        // Asked with a program that every kernel loads: the verifier of those without tcx refuses the other one.
+        if let Err(error) = self.clamp.attach_with(self.link.index, Method::Tcx) {
+            instead(&format!("it needs tcx, which Linux has since 6.6: {error}"));
             return Ok(());
         }
         let config = LateConfig {
