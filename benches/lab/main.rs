@@ -4,6 +4,7 @@
 //! `cargo bench --bench lab -- --help`
 
 mod bare;
+mod goals;
 mod machine;
 mod measure;
 mod method;
@@ -48,6 +49,10 @@ struct Arguments {
     /// Only the workloads and methods with this name; may be repeated or a list
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
+
+    /// What bounds every method, too; without --only it is measured anyway
+    #[arg(long)]
+    bounds: bool,
 
     /// Offered load of the trials at a fixed load, packets per second [default: by workload]
     #[arg(long, value_name = "PPS")]
@@ -129,16 +134,16 @@ fn main() -> Result<()> {
     if let Some(ms) = arguments.load_ms {
         durations.load = Duration::from_millis(ms);
     }
-    let repeats = arguments.repeats.unwrap_or(if arguments.quick { 1 } else { 5 });
+    let repeats = arguments.repeats.unwrap_or(if arguments.quick { 1 } else { 3 });
     ensure!(repeats > 0, "--repeats: at least 1");
     let mut bounds = Vec::new();
-    if arguments.only.is_empty() {
-        for workload in [Workload::Udp1500, Workload::Small] {
-            bounds.extend(bare::measure(workload, cores, durations.flood)?);
-        }
-    }
     let mut cells: BTreeMap<(usize, usize), Vec<Cell>> = BTreeMap::new();
     for repeat in 0..repeats {
+        if arguments.bounds || arguments.only.is_empty() {
+            for workload in [Workload::Udp1500, Workload::Small] {
+                bounds.extend(bare::measure(workload, cores, durations.flood)?);
+            }
+        }
         for (column, method) in methods.iter().enumerate() {
             eprintln!("repeat {} of {repeats}: {}", repeat + 1, method.name());
             let measured = measure::method(method, &workloads, cores, durations, &arguments)
@@ -157,7 +162,8 @@ fn main() -> Result<()> {
         arguments.run_args,
         start.elapsed().as_secs_f64()
     );
-    let report = report::Report::new(Machine::here(), how, bounds, &workloads, &methods, &cells);
+    let report =
+        report::Report::new(Machine::here(), how, bare::medians(bounds), &workloads, &methods, &cells);
     print!("{}", report.text());
     if let Some(directory) = &arguments.save {
         report.save(directory)?;

@@ -8,8 +8,8 @@ use xdpfrag::config::{HandbackChoice, Redirect};
 use xdpfrag::lab::bench::{Cores, Limits, Testbed};
 use xdpfrag::lab::{Daemon, LAN, Lab, LabConfig};
 
-const SA_MTU: u32 = 1422;
-const MSS: u32 = SA_MTU - 40;
+pub(crate) const SA_MTU: u32 = 1422;
+pub(crate) const MSS: u32 = SA_MTU - 40;
 
 /// A way to get packets across the gateway.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,6 +10,7 @@ use xdpfrag::lab::bench::Workload;
 use xdpfrag::lab::bench::rfc2544::{LOADS, Latency};
 
 use super::bare::Bound;
+use super::goals;
 use super::machine::Machine;
 use super::measure::{Cell, Point};
 use super::method::Method;
@@ -127,7 +128,30 @@ impl Report {
         self.rows.iter().filter(|row| row.workload == first).map(|row| row.method.clone()).collect()
     }
 
-    /// Writes table, samples and plots into a directory.
+    /// Those of xdpfrag.
+    pub(crate) fn ours(&self) -> Vec<String> {
+        let mut methods = self.methods();
+        methods.retain(|method| method != "nftables" && method != "plain");
+        methods
+    }
+
+    /// Packets per second and CPU time per packet in ns, each the median, at the highest load without loss.
+    pub(crate) fn knee(&self, workload: &str, method: &str) -> Option<(f64, f64)> {
+        let row = self.row(workload, method)?;
+        let median = |pick: fn(&Point) -> f64| self.median(row, |cell| cell.knee.as_ref().map_or(0.0, pick));
+        Some((median(|point| point.delivered), median(|point| point.cpu_ns)))
+    }
+
+    /// p99 of the latency at the load with this index, in us, the median.
+    pub(crate) fn p99(&self, workload: &str, method: &str, load: usize) -> Option<f64> {
+        median_latency(self.row(workload, method)?, load, |latency| latency.p99_ns)
+    }
+
+    fn row(&self, workload: &str, method: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.workload == workload && row.method == method)
+    }
+
+    /// Writes tables, samples and plots into a directory.
     pub(crate) fn save(&self, directory: &Path) -> Result<()> {
         std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
         let write = |name: &str, text: String| {
@@ -135,24 +159,24 @@ impl Report {
             std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
         };
         write("lab.txt", self.text())?;
+        write(
+            "goals.md",
+            format!("{}\n\n{}\n\n{}", self.machine.line(), self.method, goals::markdown(self)),
+        )?;
         write("lab.json", serde_json::to_string_pretty(self)? + "\n")?;
-        let cell = |workload: &str, method: &str, pick: fn(&Point) -> f64| {
-            let row = self.rows.iter().find(|row| row.workload == workload && row.method == method)?;
-            Some(self.median(row, |cell| cell.knee.as_ref().map_or(0.0, pick)))
-        };
         plot::bars(
             &directory.join("throughput.svg"),
             self,
             "Delivered by one router core, loss below 0.5 %",
             "1000 packets per second",
-            |workload, method| cell(workload, method, |point| point.delivered / 1e3),
+            |workload, method| self.knee(workload, method).map(|(rate, _)| rate / 1e3),
         )?;
         plot::bars(
             &directory.join("cpu.svg"),
             self,
             "Router CPU time at that rate",
             "ns per packet",
-            |workload, method| cell(workload, method, |point| point.cpu_ns),
+            |workload, method| self.knee(workload, method).map(|(_, cpu_ns)| cpu_ns),
         )?;
         for workload in self.workloads() {
             let loads = self.latencies(workload);
@@ -173,12 +197,7 @@ impl Report {
         let of = |index: usize, load: f64| {
             let rows = self.rows.iter().filter(|row| row.workload == workload);
             let curve = |row: &Row| {
-                let at = |pick: fn(&Latency) -> u64| {
-                    let us = |cell: &Cell| cell.latency.get(index).map(|latency| pick(latency) as f64 / 1e3);
-                    let mut values: Vec<f64> = row.samples.iter().filter_map(us).collect();
-                    values.sort_by(f64::total_cmp);
-                    values.get(values.len() / 2).copied()
-                };
+                let at = |pick: fn(&Latency) -> u64| median_latency(row, index, pick);
                 let points = [
                     at(|latency| latency.p50_ns)?,
                     at(|latency| latency.p90_ns)?,
@@ -214,12 +233,20 @@ impl Report {
                 }
             }
         }
-        text
+        text + "\n" + &goals::markdown(self)
     }
 
     fn median(&self, row: &Row, pick: impl Fn(&Cell) -> f64) -> f64 {
         sorted(row, pick)[row.samples.len() / 2]
     }
+}
+
+/// In us; none if it was not measured.
+fn median_latency(row: &Row, load: usize, pick: fn(&Latency) -> u64) -> Option<f64> {
+    let us = |cell: &Cell| cell.latency.get(load).map(|latency| pick(latency) as f64 / 1e3);
+    let mut values: Vec<f64> = row.samples.iter().filter_map(us).collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
 }
 
 fn sorted(row: &Row, pick: impl Fn(&Cell) -> f64) -> Vec<f64> {

@@ -32,12 +32,23 @@ pub struct Tally {
     pub oversize: u64,
     /// Frames that no generator sent.
     pub strange: u64,
+    /// Originals in the bytes of a TCP stream: what GRO merged and the kernel cut anew has other boundaries.
+    pub segments: u64,
 }
 
 impl Tally {
-    /// Originals that arrived: both ends of their payload did, or they have none and are SYNs.
+    /// Originals that arrived: both ends of their payload did, or they have none and are SYNs; of a stream, as many
+    /// as its bytes make.
     pub fn originals(&self) -> u64 {
-        self.heads.min(self.tails) + self.syns
+        match self.segments {
+            0 => self.heads.min(self.tails) + self.syns,
+            segments => segments,
+        }
+    }
+
+    /// The tally of TCP streams without options whose segments carried `payload` bytes each.
+    pub(super) fn of_streams(self, payload: u64) -> Tally {
+        Tally { segments: self.bytes.saturating_sub(40 * self.packets) / payload, ..self }
     }
 }
 
@@ -83,7 +94,7 @@ impl Sink {
     /// If the kernel refuses a map look-up.
     pub fn tally(&self) -> Result<Tally> {
         let [packets, bytes, heads, tails, syns, clamped, oversize, strange] = sums(&self.seen, 0)?;
-        Ok(Tally { packets, bytes, heads, tails, syns, clamped, oversize, strange })
+        Ok(Tally { packets, bytes, heads, tails, syns, clamped, oversize, strange, segments: 0 })
     }
 
     /// Nanoseconds between sending and arrival of every original since [`Sink::reset`], within 3 per cent.
@@ -94,7 +105,10 @@ impl Sink {
         let mut histogram = Histogram::new(3)?;
         for bucket in 0..BUCKETS {
             let [count] = sums(&self.latencies, bucket)?;
-            histogram.record_n(middle(bucket), count)?;
+            // Recording a value no times makes it the minimum or the maximum all the same.
+            if count > 0 {
+                histogram.record_n(middle(bucket), count)?;
+            }
         }
         Ok(histogram)
     }
@@ -127,7 +141,14 @@ pub(super) fn sums<const N: usize>(map: &MapHandle, key: u32) -> Result<[u64; N]
 
 #[cfg(test)]
 mod tests {
-    use super::middle;
+    use super::{Tally, middle};
+
+    #[test]
+    fn a_stream_is_counted_by_its_bytes() {
+        // Two segments of 1460 bytes, merged and cut to an MTU of 1422; only one has its head where it was.
+        let tally = Tally { packets: 3, bytes: 2 * 1460 + 3 * 40, heads: 1, tails: 1, ..Tally::default() };
+        assert_eq!((tally.originals(), tally.of_streams(1460).originals()), (1, 2));
+    }
 
     #[test]
     fn buckets_are_linear_at_first_and_then_32_per_power_of_two() {

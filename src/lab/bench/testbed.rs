@@ -31,6 +31,7 @@ pub struct Testbed<'lab> {
     generator: Generator<'lab>,
     router: Router,
     sink: Sink,
+    workload: Option<Workload>,
 }
 
 /// What one offered load led to.
@@ -76,7 +77,7 @@ impl<'lab> Testbed<'lab> {
     pub fn new(lab: &'lab Lab, cores: Cores, limits: Limits) -> Result<Testbed<'lab>> {
         let sink = Sink::attach(&lab.far, "far0", limits.mtu, limits.mss)?;
         let router = Router::new(lab, cores)?;
-        Ok(Testbed { generator: Generator::new(lab, cores.generator)?, router, sink })
+        Ok(Testbed { generator: Generator::new(lab, cores.generator)?, router, sink, workload: None })
     }
 
     /// Starts `xdpfrag run` in the gateway and counts its CPU time.
@@ -94,6 +95,7 @@ impl<'lab> Testbed<'lab> {
     /// # Errors
     /// See [`Generator::load`].
     pub fn load(&mut self, workload: Workload) -> Result<()> {
+        self.workload = Some(workload);
         self.generator.load(workload)
     }
 
@@ -112,6 +114,11 @@ impl<'lab> Testbed<'lab> {
         let sent = self.generator.run(rate, duration)?;
         thread::sleep(DRAIN);
         let cpu = self.router.cpu_time()? - before;
-        Ok(Trial { sent, tally: self.sink.tally()?, cpu, latency: self.sink.latencies()? })
+        let tally = self.sink.tally()?;
+        let tally = match self.workload.and_then(Workload::stream) {
+            Some(payload) => tally.of_streams(payload),
+            None => tally,
+        };
+        Ok(Trial { sent, tally, cpu, latency: self.sink.latencies()? })
     }
 }

@@ -77,6 +77,11 @@ impl Workload {
         self != Workload::Syn
     }
 
+    /// Bytes of data in each segment, if it is TCP in order.
+    pub(super) fn stream(self) -> Option<u64> {
+        matches!(self, Workload::Tcp1 | Workload::Tcp64).then_some((1514 - TCP_HEADERS) as u64)
+    }
+
     /// Frames that come back to back: what a sender with TSO makes of one write.
     pub(super) fn burst(self) -> u32 {
         match self {
@@ -96,18 +101,27 @@ impl Workload {
         }
     }
 
+    /// Source port of its first flow. A flow that has had oversize packets goes on through the workers, so that a
+    /// workload may not inherit another's.
+    fn port(self) -> u16 {
+        20_000 + 1000 * self as u16
+    }
+
     pub(super) fn templates(self) -> Result<Vec<Template>> {
         match self {
-            Workload::Udp1500 => (0..FLOWS).map(|flow| udp(flow, 1514)).collect(),
-            Workload::Small => (0..FLOWS).map(|flow| udp(flow, 60)).collect(),
+            Workload::Udp1500 => (0..FLOWS).map(|flow| udp(self.port(), flow, 1514)).collect(),
+            Workload::Small => (0..FLOWS).map(|flow| udp(self.port(), flow, 60)).collect(),
             Workload::Imix => {
                 // Steps of 5, so that neighbours in time are no neighbours in the flow table.
                 let lengths = [60, 590, 60, 60, 590, 60, 1514, 60, 590, 60, 60, 590].into_iter().cycle();
-                (0..3 * FLOWS).zip(lengths).map(|(nth, length)| udp(nth * 5 % FLOWS, length)).collect()
+                (0..3 * FLOWS)
+                    .zip(lengths)
+                    .map(|(nth, length)| udp(self.port(), nth * 5 % FLOWS, length))
+                    .collect()
             }
-            Workload::Tcp1 => Ok(vec![segment(0)?]),
-            Workload::Tcp64 => (0..64 * 16).map(|nth| segment(nth / 16)).collect(),
-            Workload::Syn => (0..FLOWS).map(syn).collect(),
+            Workload::Tcp1 => Ok(vec![segment(self.port(), 0)?]),
+            Workload::Tcp64 => (0..64 * 16).map(|nth| segment(self.port(), nth / 16)).collect(),
+            Workload::Syn => (0..FLOWS).map(|flow| syn(self.port(), flow)).collect(),
         }
     }
 }
@@ -127,30 +141,30 @@ impl Template {
     }
 }
 
-fn udp(flow: u16, length: usize) -> Result<Template> {
+fn udp(port: u16, flow: u16, length: usize) -> Result<Template> {
     let builder =
-        PacketBuilder::ethernet2(mac(APPLIANCE_MAC)?, mac(LAN_MAC)?).ip(ip(17)).udp(20_000 + flow, 7001);
+        PacketBuilder::ethernet2(mac(APPLIANCE_MAC)?, mac(LAN_MAC)?).ip(ip(17)).udp(port + flow, 7001);
     let mut frame = Vec::new();
     builder.write(&mut frame, &payload(length - UDP_HEADERS))?;
     Ok(Template { frame, flow, advance: None, stamped: true })
 }
 
-fn segment(flow: u16) -> Result<Template> {
+fn segment(port: u16, flow: u16) -> Result<Template> {
     let payload = payload(1514 - TCP_HEADERS);
     let builder = PacketBuilder::ethernet2(mac(APPLIANCE_MAC)?, mac(LAN_MAC)?)
         .ip(ip(6))
-        .tcp(20_000 + flow, 7001, 0, 65_535)
+        .tcp(port + flow, 7001, 0, 65_535)
         .ack(1);
     let mut frame = Vec::new();
     builder.write(&mut frame, &payload)?;
     Ok(Template { frame, flow, advance: Some(u32::try_from(payload.len())?), stamped: true })
 }
 
-fn syn(flow: u16) -> Result<Template> {
+fn syn(port: u16, flow: u16) -> Result<Template> {
     let options = [2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7];
     let builder = PacketBuilder::ethernet2(mac(APPLIANCE_MAC)?, mac(LAN_MAC)?)
         .ip(ip(6))
-        .tcp(20_000 + flow, 7001, u32::from(flow), 65_535)
+        .tcp(port + flow, 7001, u32::from(flow), 65_535)
         .syn()
         .options_raw(&options)?;
     let mut frame = Vec::new();
