@@ -9,6 +9,8 @@
 #ifndef XDPFRAG_DEAF_H
 #define XDPFRAG_DEAF_H
 
+#include "deaf_hosts.h"
+
 /* Since when the kernel answers this source's oversize packets to this destination. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -16,14 +18,6 @@ struct {
 	__type(key, struct xf_pair);
 	__type(value, __u64);
 } warned SEC(".maps");
-
-/* Apart from `warned`, and keyed by source alone: no host can push another one out. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, XF_DEAF_HOSTS);
-	__type(key, struct xf_address);
-	__type(value, struct xf_deaf);
-} deaf SEC(".maps");
 
 static __always_inline void endpoints(const struct xf_packet *packet, struct xf_pair *pair)
 {

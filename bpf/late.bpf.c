@@ -24,6 +24,7 @@
 #include "intf.h"
 #include "parse.h"
 #include "routes.h"
+#include "deaf_hosts.h"
 
 const volatile struct late_config {
 	__u64 sticky_ns; /* silence after which a flow no longer follows a segment that was cut */
@@ -45,14 +46,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct late_counters);
 } late_counters SEC(".maps");
-
-/* The XDP program's: hosts that have shown to be deaf. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, XF_DEAF_HOSTS);
-	__type(key, struct xf_address);
-	__type(value, struct xf_deaf);
-} deaf SEC(".maps");
 
 /* More than the backlogs of all CPUs hold (net.core.netdev_max_backlog each, 1000 by default). */
 #define UNDER_WAY_MAX 1000000

@@ -151,17 +151,11 @@ fn row(sa: &Sa, outbound: bool, policies: &[Policy], links: &[Link]) -> io::Resu
         unknown: None,
     };
     let path_mtu = route::path_mtu(peer, outbound.then_some(here), sa.output_mark)?;
-    match sizes(sa, path_mtu, peer) {
+    match sa.sizes(path_mtu, peer) {
         Ok(sizes) => row.sizes = Some(sizes),
         Err(why) => row.unknown = Some(why),
     }
     Ok(row)
-}
-
-fn sizes(sa: &Sa, path_mtu: Option<u32>, peer: IpAddr) -> Result<SaMtu, String> {
-    let encapsulation = sa.encapsulation()?;
-    let path_mtu = path_mtu.ok_or_else(|| format!("no route to {peer}"))?;
-    encapsulation.sa_mtu(path_mtu).ok_or_else(|| format!("nothing fits a path MTU of {path_mtu}"))
 }
 
 fn algorithm(sa: &Sa) -> String {

@@ -2,16 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, at, bounded, never};
+use crossbeam::channel::{Receiver, at, never};
 use nix::time::{ClockId, clock_gettime};
 
+use super::news::watch;
 use super::tunnels::Tunnels;
 use crate::config::Plan;
 use crate::net::Changes;
-use crate::worker::privileges;
 
 /// The kernel does not report path MTUs that it learns, and `disable_xfrm`: looked at again after this time.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
@@ -45,17 +44,7 @@ impl Follower {
             return Ok(quiet);
         }
         let mut changes = Changes::open()?;
-        let (send, news) = bounded(1);
-        thread::Builder::new().name("tunnels".into()).spawn(move || {
-            // The main thread says if it cannot.
-            let _ = privileges::lower();
-            // A full channel says it already. The end of the channel is the end of the run.
-            while changes.wait().is_ok() {
-                if let Err(crossbeam::channel::TrySendError::Disconnected(())) = send.try_send(()) {
-                    break;
-                }
-            }
-        })?;
+        let news = watch("tunnels", move || changes.wait())?;
         Ok(Follower { news, ..quiet })
     }
 

@@ -5,6 +5,7 @@ pub mod conntrack;
 pub mod finding;
 mod follow;
 pub mod gateway;
+mod news;
 pub mod preflight;
 mod publish;
 pub mod run;

@@ -71,7 +71,8 @@ impl Changes {
     }
 }
 
-fn open(protocol: isize, groups: &[u32]) -> io::Result<Socket> {
+/// A socket of `protocol` that hears `groups`, in the network namespace of the calling thread.
+pub(super) fn open(protocol: isize, groups: &[u32]) -> io::Result<Socket> {
     let mut socket = Socket::new(protocol)?;
     socket.bind(&SocketAddr::new(0, 0))?;
     for group in groups {
@@ -81,7 +82,7 @@ fn open(protocol: isize, groups: &[u32]) -> io::Result<Socket> {
 }
 
 /// Throws away what has arrived: one byte of each message, keys of SAs among them, is read.
-fn drain(socket: &Socket) -> io::Result<()> {
+pub(super) fn drain(socket: &Socket) -> io::Result<()> {
     loop {
         match recv(socket.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT) {
             // The socket buffer overflowed: some messages are lost, the news is not.

@@ -12,7 +12,7 @@ use netlink_packet_xfrm::{Address, UserPolicyId, UserTemplate, XfrmAttrs, XfrmMe
 use netlink_sys::protocols::NETLINK_XFRM;
 
 use super::netlink::Connection;
-use crate::ipsec::{Encapsulation, Esp, Mode, Outer};
+use crate::ipsec::{Encapsulation, Esp, Mode, Outer, SaMtu};
 
 /// IPPROTO_ESP.
 const ESP: u8 = 50;
@@ -118,6 +118,16 @@ impl Sa {
         }
         let esp = Esp::from_kernel(&self.cipher, self.icv_bits).map_err(|error| error.to_string())?;
         Ok(Encapsulation { esp, mode, nat_t: self.nat_t(), outer: self.outer() })
+    }
+
+    /// What fits into it where the path to `peer`, its other end, has this MTU; `None` for no route.
+    ///
+    /// # Errors
+    /// Why that is not known.
+    pub fn sizes(&self, path_mtu: Option<u32>, peer: IpAddr) -> Result<SaMtu, String> {
+        let encapsulation = self.encapsulation()?;
+        let path_mtu = path_mtu.ok_or_else(|| format!("no route to {peer}"))?;
+        encapsulation.sa_mtu(path_mtu).ok_or_else(|| format!("nothing fits a path MTU of {path_mtu}"))
     }
 }
 

@@ -36,6 +36,7 @@ impl Gateway {
         }
         let cores = plan.cores.clone().unwrap_or_else(default_cores);
         let zero_copy = zero_copy(plan.zero_copy, &self.link);
+        let position_in_plan = plan.interfaces.iter().position(|name| *name == interface).unwrap_or(0);
         for (position, &queue) in queues.iter().enumerate() {
             let Chosen { handback, why } = handback::choose(
                 plan.handback,
@@ -67,7 +68,6 @@ impl Gateway {
             let heartbeat = self.program.heartbeats().of(queue);
             let mut turn = Turn::new(port, handback, shared.transform.clone(), Arc::clone(&self.treatment))
                 .following(Arc::clone(&self.scope));
-            let position_in_plan = plan.interfaces.iter().position(|name| *name == interface).unwrap_or(0);
             turn = turn.tapped(Arc::clone(&shared.tap), position_in_plan as u32, queue);
             if let Some(notifier) = &shared.notifier {
                 turn = turn.notifying(Arc::clone(notifier));

@@ -4,14 +4,14 @@ use std::io;
 use std::os::fd::AsFd;
 use std::thread;
 
-use crossbeam::channel::{Receiver, Sender, TrySendError, bounded, unbounded};
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::control::news::{give_up_privileges, watch};
 use crate::net::addresses::{Changes, Monitor};
 use crate::net::nft;
-use crate::worker::privileges;
 
 /// SIGINT, SIGTERM and SIGHUP as messages. The thread lives as long as the process.
 pub(super) fn signals() -> io::Result<Receiver<i32>> {
@@ -28,20 +28,10 @@ pub(super) fn signals() -> io::Result<Receiver<i32>> {
     Ok(receive)
 }
 
-/// Changes of rules and policies as messages. The thread lives as [`monitor`]'s does.
+/// Changes of rules and policies as messages.
 pub(super) fn rules() -> io::Result<Receiver<()>> {
     let mut monitor = nft::Monitor::open()?;
-    // One message may wait: it stands for all that has changed until it is read.
-    let (send, receive) = bounded(1);
-    thread::Builder::new().name("rules".into()).spawn(move || {
-        give_up_privileges();
-        while monitor.wait().is_ok() {
-            if let Err(TrySendError::Disconnected(())) = send.try_send(()) {
-                break;
-            }
-        }
-    })?;
-    Ok(receive)
+    watch("rules", move || monitor.wait())
 }
 
 /// Changes of addresses and interfaces as messages. The thread lives until the receiver is dropped and
@@ -67,10 +57,4 @@ pub(super) fn monitor() -> io::Result<Receiver<Changes>> {
         watch(&send)
     })?;
     Ok(receive)
-}
-
-/// Of a thread that starts before the set-up is done. What it keeps harms nothing that the main thread, which
-/// says so, does not.
-fn give_up_privileges() {
-    let _ = privileges::lower();
 }

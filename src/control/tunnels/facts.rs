@@ -35,7 +35,7 @@ impl Kernel {
                 Entry::Occupied(known) => *known.get(),
                 Entry::Vacant(new) => *new.insert(route::path_mtu(sa.dst, Some(sa.src), sa.output_mark)?),
             };
-            let found = sized(&sa, path_mtu);
+            let found = sa.sizes(path_mtu, sa.dst).map(|sizes| Sa { spi: sa.spi, mtu: sizes.mtu });
             sas.push((sa, found));
         }
         let links = links::all()?.into_iter().map(|link| (link.index, link)).collect();
@@ -82,14 +82,6 @@ impl Kernel {
     ) -> impl Iterator<Item = &(xfrm::Sa, Result<Sa, String>)> {
         self.sas.iter().filter(move |(sa, _)| policy.uses(sa))
     }
-}
-
-fn sized(sa: &xfrm::Sa, path_mtu: Option<u32>) -> Result<Sa, String> {
-    let encapsulation = sa.encapsulation()?;
-    let path_mtu = path_mtu.ok_or_else(|| format!("no route to {}", sa.dst))?;
-    let sizes = encapsulation.sa_mtu(path_mtu);
-    let sizes = sizes.ok_or_else(|| format!("nothing fits a path MTU of {path_mtu}"))?;
-    Ok(Sa { spi: sa.spi, mtu: sizes.mtu })
 }
 
 /// A selector's prefix, host bits cleared.

@@ -1,5 +1,6 @@
 //! Real kernel sockets at both ends, with content that the receiver can check byte by byte.
 
+mod datagram;
 pub mod ping;
 pub mod stream;
 pub mod tcp;

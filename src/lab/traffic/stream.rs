@@ -7,14 +7,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use nix::sys::socket::{setsockopt, sockopt};
-use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
 
 use super::super::namespace::Namespace;
-use super::{bind, byte};
+use super::datagram;
 
-/// Bytes of the datagram's number at its start.
-const NUMBER: usize = 8;
 /// What is on its way when the sender ends arrives within this.
 const STRAGGLERS: Duration = Duration::from_millis(300);
 
@@ -76,15 +72,9 @@ impl Stream {
         rate: u32,
     ) -> Result<Stream> {
         let address = SocketAddr::new(address.0.into(), address.1);
-        let listening = to.run(|| {
-            let socket = bind(|| UdpSocket::bind(address))?;
-            setsockopt(&socket, sockopt::RcvBufForce, &(64 << 20))?;
-            socket.set_read_timeout(Some(Duration::from_millis(20)))?;
-            Ok(socket)
-        })?;
+        let listening = to.run(|| datagram::receiver(address))?;
         let sending = from.run(|| {
-            let socket = UdpSocket::bind(("0.0.0.0", 0))?;
-            set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::PROBE)?;
+            let socket = datagram::sender(address)?;
             socket.connect(address)?;
             Ok(socket)
         })?;
@@ -148,19 +138,13 @@ impl Account {
     }
 }
 
-fn datagram(number: usize, size: usize) -> Vec<u8> {
-    let mut datagram: Vec<u8> = (0..size).map(|at| byte(number as u64, at as u64)).collect();
-    datagram[..NUMBER].copy_from_slice(&(number as u64).to_be_bytes());
-    datagram
-}
-
 fn send(socket: &UdpSocket, size: usize, rate: u32, stop: &AtomicBool) -> Vec<Instant> {
     let (start, interval) = (Instant::now(), Duration::from_secs(1) / rate);
     let mut sent = Vec::new();
     while !stop.load(Ordering::Acquire) {
         let due = start + interval * sent.len() as u32;
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        let datagram = datagram(sent.len(), size);
+        let datagram = datagram::numbered(sent.len(), size);
         sent.push(Instant::now());
         // Refused (ENOBUFS, ENETDOWN): it does not arrive, which is what is counted.
         let _ = socket.send(&datagram);
@@ -174,9 +158,10 @@ fn receive(socket: &UdpSocket, size: usize, stop: &AtomicBool) -> Received {
     while !stop.load(Ordering::Acquire) || last.elapsed() < STRAGGLERS {
         let Ok(length) = socket.recv(&mut buffer) else { continue };
         last = Instant::now();
-        let number = buffer.first_chunk().map_or(usize::MAX, |number| u64::from_be_bytes(*number) as usize);
+        let arrived = &buffer[..length];
+        let number = datagram::number(arrived).unwrap_or(usize::MAX);
         // Numbers grow by one: what claims a far one is not of this stream.
-        if number > received.arrived.len() + 1_000_000 || buffer[..length] != datagram(number, size)[..] {
+        if number > received.arrived.len() + 1_000_000 || arrived != datagram::numbered(number, size) {
             received.corrupt += 1;
             continue;
         }

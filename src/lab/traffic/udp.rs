@@ -1,24 +1,18 @@
 //! Numbered UDP datagrams: sent with DF at a steady pace, and accounted for one by one.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use nix::sys::socket::{setsockopt, sockopt};
-use rustix::net::sockopt::{
-    Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover,
-};
 use serde::Serialize;
 
 use super::super::namespace::Namespace;
-use super::{bind, byte};
+use super::datagram;
 
-/// Bytes of the datagram's number at its start; a shorter datagram carries as many as fit.
-const NUMBER: usize = 8;
 /// Datagrams between two looks at the clock.
 const BURST: usize = 16;
 
@@ -90,16 +84,7 @@ impl Flow {
     /// # Errors
     /// If the kernel refuses a datagram.
     pub fn send(&self) -> Result<()> {
-        // DF on every datagram; ICMP 3/4 and cached path MTUs ignored (ip(7), ipv6(7)).
-        let socket = if self.to.is_ipv4() {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-            set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::PROBE)?;
-            socket
-        } else {
-            let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
-            set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::PROBE)?;
-            socket
-        };
+        let socket = datagram::sender(self.to)?;
         if self.connected {
             socket.connect(self.to)?;
         }
@@ -109,7 +94,7 @@ impl Flow {
             if number % BURST == 0 {
                 thread::sleep(due.saturating_sub(start.elapsed()));
             }
-            let datagram = self.datagram(number, size);
+            let datagram = datagram::numbered(number, size);
             let done =
                 if self.connected { socket.send(&datagram) } else { socket.send_to(&datagram, self.to) };
             done.with_context(|| format!("cannot send a datagram of {size} bytes"))?;
@@ -122,23 +107,10 @@ impl Flow {
     /// # Errors
     /// If the address cannot be bound.
     pub fn listen(&self, namespace: &Namespace) -> Result<Receiver> {
-        let socket = namespace.run(|| {
-            let socket = bind(|| UdpSocket::bind(self.to))?;
-            setsockopt(&socket, sockopt::RcvBufForce, &(64 << 20))?;
-            socket.set_read_timeout(Some(Duration::from_millis(20)))?;
-            Ok(socket)
-        })?;
+        let socket = namespace.run(|| datagram::receiver(self.to))?;
         let sent = Arc::new(AtomicBool::new(false));
         let (flow, done) = (self.clone(), Arc::clone(&sent));
         Ok(Receiver { sent, thread: thread::spawn(move || flow.receive(&socket, &done)) })
-    }
-
-    fn datagram(&self, number: usize, size: usize) -> Vec<u8> {
-        let mut datagram: Vec<u8> = (0..size).map(|at| byte(number as u64, at as u64)).collect();
-        for (to, from) in datagram.iter_mut().zip((number as u64).to_be_bytes().iter().rev()) {
-            *to = *from;
-        }
-        datagram
     }
 
     fn receive(&self, socket: &UdpSocket, sent: &AtomicBool) -> Result<Tally> {
@@ -171,15 +143,15 @@ impl Flow {
 
     /// The number of a datagram that is whole; one too short for its number is told by its length.
     fn identify(&self, datagram: &[u8], seen: &[bool]) -> Option<usize> {
-        let number = match datagram.first_chunk::<NUMBER>() {
-            Some(number) => usize::try_from(u64::from_le_bytes(*number)).ok()?,
+        let number = match datagram::number(datagram) {
+            Some(number) => number,
             None => {
                 let fits = |&number: &usize| self.sizes[number] == datagram.len() && !seen[number];
                 (0..self.sizes.len()).find(fits)?
             }
         };
         let size = *self.sizes.get(number)?;
-        (datagram == self.datagram(number, size)).then_some(number)
+        (datagram == datagram::numbered(number, size)).then_some(number)
     }
 }
 

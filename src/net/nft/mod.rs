@@ -7,10 +7,12 @@ mod table;
 use std::io;
 use std::os::fd::AsFd;
 
+use netlink_sys::Socket;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_XFRM};
-use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::changes;
 
 pub use ruleset::Ruleset;
 pub use table::{Table, Untracked};
@@ -32,14 +34,10 @@ impl Monitor {
     pub fn open() -> io::Result<Monitor> {
         let mut sockets = Vec::new();
         for (protocol, group) in GROUPS {
-            let mut socket = match Socket::new(protocol) {
-                Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => continue,
-                socket => socket?,
-            };
-            socket.bind(&SocketAddr::new(0, 0))?;
-            socket.set_non_blocking(true)?;
-            socket.add_membership(group)?;
-            sockets.push(socket);
+            match changes::open(protocol, &[group]) {
+                Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => {}
+                socket => sockets.push(socket?),
+            }
         }
         Ok(Monitor { sockets })
     }
@@ -55,19 +53,6 @@ impl Monitor {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        self.sockets.iter().try_for_each(drain)
-    }
-}
-
-/// Reads what has come; a full socket buffer (ENOBUFS) is news, too.
-fn drain(socket: &Socket) -> io::Result<()> {
-    loop {
-        match socket.recv_from_full() {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
-            Err(error) => return Err(error),
-        }
+        self.sockets.iter().try_for_each(changes::drain)
     }
 }
