@@ -59,7 +59,8 @@ fn carry(route: Route) {
         }
         assert!(ended.stderr.contains("oversize TCP is left to GRO"), "{}", ended.stderr);
         let late = &interface.late;
-        assert!(late["lowered"] > 0 && late["lowered"] + late["cut"] > 20, "{interface:?}");
+        // GRO merges into packets of at most 64 KiB.
+        assert!(late["lowered"] > 0 && late["lowered"] + late["cut"] >= BYTES >> 16, "{interface:?}");
         assert_eq!(late["lost"] + late["refused"] + late["checksum"], 0, "{interface:?}");
         assert_eq!(worker.received, 0, "{interface:?}");
     }
