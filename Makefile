@@ -48,6 +48,7 @@ demo: build
 	$(AS_ROOT) target/release/xdpfrag lab
 
 # Tests that need root or a kernel feature say so when they skip; the list is repeated at the end.
+test: PACKAGES += tcpdump
 test: deps
 	@mkdir -p $(dir $(SKIPPED)) && rm -f $(SKIPPED)
 	@export XDPFRAG_SKIPPED=$(SKIPPED); \
