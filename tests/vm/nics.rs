@@ -19,8 +19,10 @@ use xdpfrag::observe::snapshot::Snapshot;
 use crate::esp::{BINARY, LONG_QUIET, QUIET};
 
 const PORT: u16 = 7001;
-/// Hosts at the far end: enough for the hash of addresses to reach every queue.
+/// Hosts at the far end.
 const HOSTS: u8 = 12;
+/// The gateway's address on their network.
+const GATEWAY: &str = "198.19.255.1";
 
 /// A NIC and the one at the other end of its cable.
 struct Nic {
@@ -59,12 +61,12 @@ impl Lab {
         lab.appliance.ip("addr add 198.18.1.2/24 dev lan0")?;
         lab.appliance.ip("route add default via 198.18.1.1")?;
         lab.router.ip("addr add 198.18.1.1/24 dev eth1")?;
-        lab.router.ip("addr add 198.18.2.1/24 dev wan0")?;
+        lab.router.ip(&format!("addr add {GATEWAY}/16 dev wan0"))?;
         lab.router.sysctl("ipv4/ip_forward", "1")?;
         for host in hosts() {
-            lab.far.ip(&format!("addr add {host}/24 dev far0"))?;
+            lab.far.ip(&format!("addr add {host}/16 dev far0"))?;
         }
-        lab.far.ip("route add default via 198.18.2.1")?;
+        lab.far.ip(&format!("route add default via {GATEWAY}"))?;
         // It hears no ICMP 3/4. The program stays with the interface.
         Wire::attach(&lab.appliance, "lan0", Rules { deaf: true, ..Rules::default() })?;
         lab.appliance.sysctl("ipv4/ping_group_range", "0 0")?;
@@ -132,8 +134,10 @@ impl Drop for Lab {
     }
 }
 
+/// Each has another bit of its address set: the NIC hashes addresses with a random key, and sends all of them to one
+/// queue only if all these bits count the same.
 fn hosts() -> impl Iterator<Item = Ipv4Addr> {
-    (2..2 + HOSTS).map(|host| Ipv4Addr::new(198, 18, 2, host))
+    (0..HOSTS).map(|bit| Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 19, 0, 0)) | 1 << bit))
 }
 
 fn with_mac(mac: &str) -> Result<String> {
