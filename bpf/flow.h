@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * Order within a flow: when it last went to the worker. Included by
- * xdpfrag.bpf.c, behind `cfg` and parse.h.
+ * Order within a flow: when it last went to the worker. Included behind `cfg`
+ * and parse.h.
  */
 #ifndef XDPFRAG_FLOW_H
 #define XDPFRAG_FLOW_H
@@ -26,18 +26,11 @@ static __always_inline __u64 mix(__u64 hash, __u64 word)
 	return ((hash ^ hash >> 27) + word) * 0x94d049bb133111eb;
 }
 
-/*
- * The stamp of a packet's flow. Fragments carry no ports and must keep their
- * order with the rest of their flow, so that only whole TCP segments are told
- * apart by port. A collision makes another flow ride along: harmless.
- */
-static __always_inline __u64 *flow_stamp(const struct xf_packet *packet, const struct xf_tcp *tcp)
+/* Of addresses and protocol. */
+static __always_inline __u64 hash_of_pair(const struct xf_packet *packet)
 {
-	__u64 hash = cfg.flow_seed, ports = 0;
-	__u32 slot;
+	__u64 hash = cfg.flow_seed;
 
-	if (tcp->l4 && !packet->fragment)
-		ports = 1ull << 32 | (__u32)tcp->source << 16 | tcp->dest;
 	if (packet->v6) {
 		const struct ipv6hdr *ip = packet->ip6;
 		const __u32 *source = ip->saddr.s6_addr32, *dest = ip->daddr.s6_addr32;
@@ -45,15 +38,20 @@ static __always_inline __u64 *flow_stamp(const struct xf_packet *packet, const s
 		hash = mix(hash, (__u64)source[0] << 32 | source[1]);
 		hash = mix(hash, (__u64)source[2] << 32 | source[3]);
 		hash = mix(hash, (__u64)dest[0] << 32 | dest[1]);
-		hash = mix(hash, (__u64)dest[2] << 32 | dest[3]);
-	} else {
-		const struct iphdr *ip = packet->ip;
-
-		hash ^= (__u64)ip->saddr << 32 | ip->daddr;
-		ports ^= (__u64)ip->protocol << 40;
+		return mix(hash, (__u64)dest[2] << 32 | dest[3]);
 	}
-	hash = mix(hash, ports);
-	slot = (hash ^ hash >> 31) & (XF_FLOW_SLOTS - 1);
+
+	const struct iphdr *ip = packet->ip;
+
+	return mix(hash ^ ((__u64)ip->saddr << 32 | ip->daddr), ip->protocol);
+}
+
+/* The stamp of the flow with these ports. A collision makes another flow ride along: harmless. */
+static __always_inline __u64 *flow_stamp(__u64 pair, __be16 source, __be16 dest)
+{
+	__u64 hash = mix(pair, 1ull << 32 | (__u32)source << 16 | dest);
+	__u32 slot = (hash ^ hash >> 31) & (XF_FLOW_SLOTS - 1);
+
 	return bpf_map_lookup_elem(&flows, &slot);
 }
 

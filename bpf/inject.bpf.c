@@ -34,6 +34,7 @@ volatile struct inject_state {
 	__u64 bad_len;	/* slots whose length is no frame's */
 	__u64 no_tail;	/* bpf_xdp_adjust_tail() failed */
 	__u64 no_store; /* bpf_xdp_store_bytes() failed */
+	__u64 padding;	/* slots of length 0, which are to make no frame */
 } state;
 
 SEC("xdp")
@@ -51,6 +52,10 @@ int inject(struct xdp_md *ctx)
 		return XDP_DROP;
 	}
 	len = slot->len;
+	if (!len) {
+		state.padding++;
+		return XDP_DROP;
+	}
 	if (len < MIN_FRAME || len > max_frame) {
 		state.bad_len++;
 		return XDP_DROP;

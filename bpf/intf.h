@@ -176,6 +176,7 @@ struct xf_live {
 };
 
 #define XF_FLOW_SLOTS 65536 /* power of two */
+#define XF_PAIR_SLOTS 16384 /* power of two */
 #define XF_DEAF_HOSTS 4096  /* entries of `deaf` and of `warned` */
 #define XF_ROUTES     65536 /* entries of each map of routes and of sources, at most */
 

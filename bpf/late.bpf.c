@@ -368,7 +368,7 @@ int xdpfrag_late(struct __sk_buff *skb)
 	route = xf_route_of(&packet);
 	if (!route || route->flags & (XF_ROUTE_LOCAL | XF_ROUTE_PASS))
 		return TC_ACT_UNSPEC;
-	stamp = flow_stamp(&packet, &tcp);
+	stamp = flow_stamp(hash_of_pair(&packet), tcp.source, tcp.dest);
 	if (packet.total > route->mtu)
 		action = oversize(skb, &packet, &tcp, route->mtu, behind, stamp, count);
 	if (action != TC_ACT_UNSPEC || !behind || !stamp || !follows(*stamp))

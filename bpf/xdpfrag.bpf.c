@@ -26,7 +26,7 @@
 const volatile struct xf_config cfg;
 
 #include "deaf.h"
-#include "flow.h"
+#include "order.h"
 
 volatile struct xf_live live = { .lan_mtu = ETH_DATA_LEN };
 
@@ -240,8 +240,8 @@ static __always_inline enum xf_reason handle(struct xdp_md *ctx, void *end, __u3
 {
 	struct xf_route *route = xf_route_of(packet);
 	enum xf_reason reason = XF_FITS;
+	struct xf_order order = {};
 	struct xf_tcp tcp = {};
-	__u64 *stamp = NULL;
 
 	if (!route || route->flags & XF_ROUTE_PASS)
 		return XF_OUT_OF_SCOPE;
@@ -259,12 +259,12 @@ static __always_inline enum xf_reason handle(struct xdp_md *ctx, void *end, __u3
 			return reason;
 	}
 	if (cfg.sticky_ns && !cfg.redirect_all && !live.generic)
-		stamp = flow_stamp(packet, &tcp);
+		order = order_of(end, packet, &tcp);
 	if (reason == XF_FITS && cfg.redirect_all)
 		reason = XF_ALL;
-	else if (reason == XF_FITS && stamp && follows(*stamp))
+	else if (reason == XF_FITS && goes_after(&order))
 		reason = XF_STICKY;
-	else if (reason == XF_OVERSIZE && live.late && !(stamp && follows(*stamp)) &&
+	else if (reason == XF_OVERSIZE && live.late && !goes_after(&order) &&
 		 left_to_gro(ctx, packet, &tcp, route->mtu))
 		return XF_LATE;
 
@@ -272,8 +272,7 @@ static __always_inline enum xf_reason handle(struct xdp_md *ctx, void *end, __u3
 		__u64 now = bpf_ktime_get_ns();
 
 		if (worker_alive(ctx->rx_queue_index, now)) {
-			if (stamp)
-				*stamp = now;
+			note_order(&order, now);
 			return redirect(ctx, now, route, reason);
 		}
 		if (reason == XF_OVERSIZE)

@@ -107,7 +107,7 @@ fn sizes_are_those_of_the_header() {
 #[test]
 fn constants_are_those_of_the_header() {
     assert_eq!(u64::from(layout::META_MAGIC), define("XF_META_MAGIC"));
-    assert!(define("XF_FLOW_SLOTS").is_power_of_two());
+    assert!(define("XF_FLOW_SLOTS").is_power_of_two() && define("XF_PAIR_SLOTS").is_power_of_two());
     assert_eq!(u64::from(layout::ROUTE_LOCAL), define("XF_ROUTE_LOCAL"));
     assert_eq!(u64::from(layout::ROUTE_PASS), define("XF_ROUTE_PASS"));
     assert_eq!(layout::MAX_ROUTES as u64, define("XF_ROUTES"));

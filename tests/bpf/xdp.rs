@@ -264,6 +264,37 @@ fn trap_12_fragments_and_datagrams_of_a_host_pair_stay_together() {
     // Fragments carry no ports, so that ports must not tell them from the datagrams of their flow.
     assert_eq!(gateway.send(&last.bytes()).reason, Reason::Sticky);
     assert_eq!(gateway.send(&Frame::udp(60).bytes()).reason, Reason::Sticky);
+    let tcp = Frame::tcp(0x10, &[], 100).bytes();
+    assert_eq!(gateway.send(&tcp).reason, Reason::Fits, "another protocol");
+}
+
+#[test]
+fn datagrams_of_another_port_go_their_own_way_but_no_fragment_does() {
+    if skipped("datagrams_of_another_port_go_their_own_way_but_no_fragment_does") {
+        return;
+    }
+    let options = vec![1; 4];
+    for ip_options in [Vec::new(), options] {
+        let gateway = Gateway::with_worker(CONFIG);
+        let to_port = |length, port| {
+            with(Frame::udp(length), |f| {
+                f.ip_options.clone_from(&ip_options);
+                f.payload[3] = port;
+            })
+        };
+        let last = with(Frame::udp(60), |f| f.frag_off = 182);
+        let reason = |frame: &Frame| {
+            gateway.beat(now_ns());
+            gateway.send(&frame.bytes()).reason
+        };
+        assert_eq!(reason(&to_port(1480, 1)), Reason::Oversize);
+        assert_eq!(reason(&to_port(100, 1)), Reason::Sticky);
+        assert_eq!(reason(&to_port(100, 2)), Reason::Fits);
+        assert_eq!(reason(&last), Reason::Sticky, "it may be of any datagram");
+        assert_eq!(reason(&to_port(100, 2)), Reason::Sticky, "it may be of this datagram");
+    }
+    let gateway = Gateway::with_worker(CONFIG);
+    assert_eq!(gateway.send(&with(Frame::udp(60), |f| f.frag_off = 182).bytes()).reason, Reason::Fits);
 }
 
 #[test]
