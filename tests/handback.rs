@@ -171,6 +171,46 @@ fn inject_delivers_every_size_and_every_frame() {
         .unwrap();
 }
 
+/// The kernel makes 64 frames at once: no group of frames is torn apart, and what fills up the 64 is no frame.
+#[test]
+fn inject_keeps_the_fragments_of_a_datagram_in_one_kernel_batch() {
+    let Some(_turn) = root("inject groups") else { return };
+    PrivateNs::new()
+        .unwrap()
+        .run(|| {
+            let mut handback = Inject::open(&lan(1500)).unwrap();
+            let socket = receiver();
+            let mut buffer = [0; 2048];
+            for (group, slots) in
+                [(1, 512), (2, 512), (5, 512 - 7 * 4), (33, 512 - 8 * 31), (64, 512), (200, 400)]
+            {
+                let mut frames = 0;
+                while handback.reserve(group, 100) {
+                    for _ in 0..group {
+                        let frame = udp_frame(&payload(30, frames));
+                        handback.push(frame.len()).copy_from_slice(&frame);
+                        frames += 1;
+                    }
+                }
+                assert_eq!(
+                    (frames, handback.pending()),
+                    (slots / group * group, frames),
+                    "groups of {group}"
+                );
+                let flushed = handback.flush().unwrap();
+                assert_eq!((flushed.frames, flushed.lost, handback.pending()), (frames, 0, 0));
+                for number in 0..frames {
+                    let len = socket.recv(&mut buffer).unwrap();
+                    assert!(buffer[..len] == payload(30, number), "frame {number} of groups of {group}");
+                }
+                assert!(handback.ledger().balanced());
+            }
+            assert!(!handback.reserve(513, 100));
+            assert_eq!(handback.flush().unwrap().frames, 0);
+        })
+        .unwrap();
+}
+
 #[test]
 fn inject_delivers_jumbo_frames_up_to_its_limit() {
     let Some(_turn) = root("inject jumbo") else { return };

@@ -26,13 +26,16 @@ const SLOTS: usize = 512;
 /// `struct slot`: the length and its padding in front of the frame.
 const HEADER: usize = 16;
 /// Words of `struct inject_state`.
-const STATE_WORDS: usize = 5;
+const STATE_WORDS: usize = 6;
+/// The word `padding`.
+const PADDING: usize = 5;
 const SMALL_SLOT: usize = 2048;
 const LARGE_SLOT: usize = 4096;
 /// Longest live frame: one page less `struct xdp_page_head`, the headroom and `struct skb_shared_info`.
 pub const MAX_FRAME: usize = 3408;
-/// Most frames that the kernel makes at once (TEST_XDP_MAX_BATCH).
-const MAX_KERNEL_BATCH: usize = 256;
+/// Frames that the kernel makes at once, of at most 256 (TEST_XDP_MAX_BATCH). It allocates the pages of a call's first
+/// batch and recycles them for the next ones: at full load 64 at once carry a tenth more than 256.
+const KERNEL_BATCH: usize = 64;
 /// `BPF_F_TEST_XDP_LIVE_FRAMES`.
 const LIVE_FRAMES: u32 = 2;
 
@@ -52,6 +55,10 @@ pub struct Inject {
     filled: usize,
     /// Slots that the kernel took.
     taken: usize,
+    /// Of the others, those that hold no frame.
+    padding: usize,
+    /// The program's count of them, as of the last flush.
+    padded: u64,
     /// Runs that placed no frame, as of the last flush.
     failed: u64,
     // The last fields, so that they are dropped last. A program that is attached nowhere costs 20 ms per
@@ -92,6 +99,8 @@ impl Inject {
             program,
             filled: 0,
             taken: 0,
+            padding: 0,
+            padded: 0,
             failed: 0,
             _attached: attached,
             _ns: ns,
@@ -100,7 +109,7 @@ impl Inject {
         Ok(inject)
     }
 
-    /// Runs the program once on an empty slot, which it refuses: nothing reaches the stack.
+    /// Runs the program once on an empty slot: nothing reaches the stack.
     fn probe(&mut self) -> io::Result<()> {
         self.slots.slot_mut(0)[..HEADER].fill(0);
         self.set_next(0);
@@ -112,7 +121,7 @@ impl Inject {
             }
             result => result?,
         }
-        self.failed = self.failures();
+        (self.failed, self.padded) = (self.failures(), self.padded_slots());
         Ok(())
     }
 
@@ -125,7 +134,7 @@ impl Inject {
             ctx_size_in: size_of::<libbpf_sys::xdp_md>() as u32,
             repeat: frames as i32,
             flags: LIVE_FRAMES,
-            batch_size: frames.min(MAX_KERNEL_BATCH) as u32,
+            batch_size: frames.min(KERNEL_BATCH) as u32,
             ..libbpf_sys::bpf_test_run_opts::default()
         };
         // SAFETY: `options` points to memory that outlives the call, with its true sizes. The program
@@ -147,7 +156,21 @@ impl Inject {
 
     /// Runs that placed no frame: `no_slot`, `bad_len`, `no_tail` and `no_store`.
     fn failures(&self) -> u64 {
-        self.state.as_slice()[1..].iter().map(|word| word.load(Relaxed)).sum()
+        self.state.as_slice()[1..PADDING].iter().map(|word| word.load(Relaxed)).sum()
+    }
+
+    /// Slots without a frame that the program went through.
+    fn padded_slots(&self) -> u64 {
+        self.state.as_slice()[PADDING].load(Relaxed)
+    }
+
+    /// Fills the next slot with a frame of `len` bytes; 0 makes none.
+    fn fill(&mut self, len: usize) -> &mut [u8] {
+        let slot = self.slots.slot_mut(self.filled);
+        self.filled += 1;
+        let (header, frame) = slot.split_at_mut(HEADER);
+        header[..4].copy_from_slice(&(len as u32).to_ne_bytes());
+        &mut frame[..len]
     }
 }
 
@@ -157,47 +180,51 @@ impl Sink for Inject {
         // The kernel receives a batch as a whole. Fragments of one datagram in two batches might end up
         // further apart than a receiver tolerates (net.ipv4.ipfrag_max_dist, 64), with another worker's
         // in between.
-        let room = if self.filled == 0 { SLOTS } else { MAX_KERNEL_BATCH.saturating_sub(self.filled) };
-        len <= self.max_frame && frames <= room
+        let left = KERNEL_BATCH - self.filled % KERNEL_BATCH;
+        let padding = if left < frames && frames <= KERNEL_BATCH { left } else { 0 };
+        if len > self.max_frame || self.filled + padding + frames > SLOTS {
+            return false;
+        }
+        for _ in 0..padding {
+            self.fill(0);
+        }
+        self.padding += padding;
+        true
     }
 
     #[inline]
     fn push(&mut self, len: usize) -> &mut [u8] {
-        let slot = self.slots.slot_mut(self.filled);
-        self.filled += 1;
-        let (header, frame) = slot.split_at_mut(HEADER);
-        header[..4].copy_from_slice(&(len as u32).to_ne_bytes());
-        &mut frame[..len]
+        self.fill(len)
     }
 }
 
 impl Handback for Inject {
     fn flush(&mut self) -> Result<Flushed, HandbackError> {
-        let frames = self.pending();
-        if frames == 0 {
+        if self.pending() == 0 {
             return Ok(Flushed::default());
         }
         self.set_next(self.taken);
-        let result = self.run(frames);
+        let result = self.run(self.filled - self.taken);
         // A run that a signal interrupts has handed over the frames it went through.
         let taken = self.next().min(self.filled) - self.taken;
+        let padding = (self.padded_slots() - self.padded) as usize;
+        let lost = (self.failures() - self.failed) as usize;
+        (self.failed, self.padded) = (self.failures(), self.padded_slots());
         self.taken += taken;
+        self.padding -= padding;
         if self.taken == self.filled {
             (self.taken, self.filled) = (0, 0);
         }
-        let failures = self.failures();
-        let lost = (failures - self.failed) as usize;
-        self.failed = failures;
         result?;
-        Ok(Flushed { frames: taken, lost })
+        Ok(Flushed { frames: taken - padding, lost })
     }
 
     fn pending(&self) -> usize {
-        self.filled - self.taken
+        self.filled - self.taken - self.padding
     }
 
     fn discard(&mut self) {
-        (self.taken, self.filled) = (0, 0);
+        (self.taken, self.filled, self.padding) = (0, 0, 0);
     }
 
     fn capacity(&self) -> usize {
