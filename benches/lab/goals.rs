@@ -13,11 +13,12 @@ struct Goal {
     plain: Option<f64>,
 }
 
-const GOALS: [Goal; 6] = [
+const GOALS: [Goal; 7] = [
     Goal { workload: Workload::Udp1500, nftables: 1.3, plain: None },
     Goal { workload: Workload::Tcp1, nftables: 2.0, plain: Some(1.0) },
     Goal { workload: Workload::Tcp64, nftables: 2.0, plain: Some(1.0) },
     Goal { workload: Workload::Imix, nftables: 1.1, plain: Some(0.95) },
+    Goal { workload: Workload::ImixMixed, nftables: 1.1, plain: Some(0.95) },
     Goal { workload: Workload::Small, nftables: 1.1, plain: Some(0.95) },
     Goal { workload: Workload::Syn, nftables: 1.1, plain: Some(0.95) },
 ];

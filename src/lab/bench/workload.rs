@@ -12,6 +12,8 @@ const TAIL_MAGIC: u32 = 0x7461_696c;
 /// Bytes of `struct bench_trailer`.
 const TRAILER: usize = 16;
 const FLOWS: u16 = 256;
+/// Lengths as 7 : 4 : 1, without the Ethernet checksum.
+const IMIX: [usize; 12] = [60, 590, 60, 60, 590, 60, 1514, 60, 590, 60, 60, 590];
 /// Ethernet, IPv4 and UDP headers; Ethernet, IPv4 and TCP headers.
 const UDP_HEADERS: usize = 42;
 const TCP_HEADERS: usize = 54;
@@ -25,8 +27,10 @@ pub enum Workload {
     Tcp1,
     /// TCP, 1500 bytes, 64 flows in order.
     Tcp64,
-    /// UDP, frames of 64, 594 and 1518 bytes as 7 : 4 : 1, 256 flows.
+    /// UDP, frames of 64, 594 and 1518 bytes as 7 : 4 : 1, 252 flows, each of one size.
     Imix,
+    /// The same, but that a quarter of 256 flows have small frames among the large.
+    ImixMixed,
     /// UDP, frames of 64 bytes, 256 flows.
     Small,
     /// TCP SYN with an MSS of 1460 and the other options that Linux sends, 256 flows.
@@ -45,8 +49,15 @@ pub(super) struct Template {
 
 impl Workload {
     /// Every workload.
-    pub const ALL: [Workload; 6] =
-        [Workload::Udp1500, Workload::Tcp1, Workload::Tcp64, Workload::Imix, Workload::Small, Workload::Syn];
+    pub const ALL: [Workload; 7] = [
+        Workload::Udp1500,
+        Workload::Tcp1,
+        Workload::Tcp64,
+        Workload::Imix,
+        Workload::ImixMixed,
+        Workload::Small,
+        Workload::Syn,
+    ];
 
     /// A short name.
     pub fn name(self) -> &'static str {
@@ -55,6 +66,7 @@ impl Workload {
             Workload::Tcp1 => "tcp1",
             Workload::Tcp64 => "tcp64",
             Workload::Imix => "imix",
+            Workload::ImixMixed => "imix-mixed",
             Workload::Small => "64byte",
             Workload::Syn => "syn",
         }
@@ -66,7 +78,10 @@ impl Workload {
             Workload::Udp1500 => "UDP 1500 bytes DF, 256 flows",
             Workload::Tcp1 => "TCP 1500 bytes DF, 1 flow, in order, in bursts of 32",
             Workload::Tcp64 => "TCP 1500 bytes DF, 64 flows, in order, in bursts of 16",
-            Workload::Imix => "UDP DF, frames of 64, 594 and 1518 bytes as 7:4:1, 256 flows",
+            Workload::Imix => {
+                "UDP DF, frames of 64, 594 and 1518 bytes as 7:4:1, 252 flows, each of one size"
+            }
+            Workload::ImixMixed => "the same, 256 flows, a quarter of which mix small frames with the large",
             Workload::Small => "UDP DF, frames of 64 bytes, 256 flows",
             Workload::Syn => "TCP SYN, MSS 1460, 256 flows",
         }
@@ -95,7 +110,7 @@ impl Workload {
     pub fn packet_bytes(self) -> f64 {
         match self {
             Workload::Udp1500 | Workload::Tcp1 | Workload::Tcp64 => 1500.0,
-            Workload::Imix => (7.0 * 46.0 + 4.0 * 576.0 + 1500.0) / 12.0,
+            Workload::Imix | Workload::ImixMixed => (7.0 * 46.0 + 4.0 * 576.0 + 1500.0) / 12.0,
             Workload::Small => 46.0,
             Workload::Syn => 60.0,
         }
@@ -111,14 +126,14 @@ impl Workload {
         match self {
             Workload::Udp1500 => (0..FLOWS).map(|flow| udp(self.port(), flow, 1514)).collect(),
             Workload::Small => (0..FLOWS).map(|flow| udp(self.port(), flow, 60)).collect(),
-            Workload::Imix => {
-                // Steps of 5, so that neighbours in time are no neighbours in the flow table.
-                let lengths = [60, 590, 60, 60, 590, 60, 1514, 60, 590, 60, 60, 590].into_iter().cycle();
-                (0..3 * FLOWS)
-                    .zip(lengths)
-                    .map(|(nth, length)| udp(self.port(), nth * 5 % FLOWS, length))
-                    .collect()
-            }
+            // Steps of 5, so that neighbours in time are no neighbours in the flow table.
+            Workload::Imix => (0..21 * 12)
+                .map(|nth| nth * 5 % (21 * 12))
+                .map(|flow| udp(self.port(), flow, IMIX[usize::from(flow) % 12]))
+                .collect(),
+            Workload::ImixMixed => (0..3 * FLOWS)
+                .map(|nth| udp(self.port(), nth * 5 % FLOWS, IMIX[usize::from(nth) % 12]))
+                .collect(),
             Workload::Tcp1 => Ok(vec![segment(self.port(), 0)?]),
             Workload::Tcp64 => (0..64 * 16).map(|nth| segment(self.port(), nth / 16)).collect(),
             Workload::Syn => (0..FLOWS).map(|flow| syn(self.port(), flow)).collect(),
@@ -237,9 +252,18 @@ mod tests {
 
     #[test]
     fn imix_is_seven_to_four_to_one() {
-        let templates = Workload::Imix.templates().unwrap();
-        let count =
-            |length: usize| templates.iter().filter(|template| template.frame.len() == length).count();
-        assert_eq!([60, 590, 1514].map(count), [7, 4, 1].map(|share| share * 64));
+        for (workload, cycles) in [(Workload::Imix, 21), (Workload::ImixMixed, 64)] {
+            let templates = workload.templates().unwrap();
+            let count =
+                |length: usize| templates.iter().filter(|template| template.frame.len() == length).count();
+            assert_eq!([60, 590, 1514].map(count), [7, 4, 1].map(|share| share * cycles));
+            let sizes = |flow| {
+                let of_flow = templates.iter().filter(move |template| template.flow == flow);
+                of_flow.map(|template| template.frame.len()).collect::<std::collections::BTreeSet<_>>()
+            };
+            let large: Vec<_> = (0..256).map(sizes).filter(|sizes| sizes.contains(&1514)).collect();
+            let mixed = large.iter().filter(|sizes| sizes.len() > 1).count();
+            assert_eq!((large.len(), mixed), if workload == Workload::Imix { (21, 0) } else { (64, 64) });
+        }
     }
 }
