@@ -63,7 +63,7 @@ struct bench_limits {
 
 struct bench_seen {
 	__u64 packets;
-	__u64 bytes;
+	__u64 data;  /* bytes behind the headers of IP and TCP or UDP */
 	__u64 heads; /* packets that hold the start of an original's payload */
 	__u64 tails; /* its end */
 	__u64 syns;
@@ -268,7 +268,7 @@ struct bench_headers {
 SEC("tc")
 int bench_sink(struct __sk_buff *skb)
 {
-	__u32 zero = 0, total, payload;
+	__u32 zero = 0, total, headers = sizeof(struct ethhdr) + sizeof(struct iphdr);
 	struct bench_seen *sum = bpf_map_lookup_elem(&seen, &zero);
 	struct bench_limits *limit = bpf_map_lookup_elem(&limits, &zero);
 	struct bench_headers h;
@@ -284,7 +284,6 @@ int bench_sink(struct __sk_buff *skb)
 	total = bpf_ntohs(h.ip.tot_len);
 	fragment = bpf_ntohs(h.ip.frag_off);
 	sum->packets++;
-	sum->bytes += total;
 	if (total > limit->mtu)
 		sum->oversize++;
 	if (h.ip.protocol == IPPROTO_TCP && !(fragment & (IP_MF | IP_OFFSET)) && (h.l4[13] & 2)) {
@@ -294,11 +293,11 @@ int bench_sink(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	}
 	if (!(fragment & IP_OFFSET)) {
-		payload = sizeof(h.ethernet) + sizeof(h.ip) +
-			  (h.ip.protocol == IPPROTO_TCP ? (h.l4[12] >> 4) * 4 : sizeof(struct udphdr));
-		if (!bpf_skb_load_bytes(skb, payload, &magic, sizeof(magic)) && magic == HEAD_MAGIC)
+		headers += h.ip.protocol == IPPROTO_TCP ? (h.l4[12] >> 4) * 4 : sizeof(struct udphdr);
+		if (!bpf_skb_load_bytes(skb, headers, &magic, sizeof(magic)) && magic == HEAD_MAGIC)
 			sum->heads++;
 	}
+	sum->data += sizeof(h.ethernet) + total - headers;
 	if (!(fragment & IP_MF))
 		arrived(sum, skb, sizeof(h.ethernet) + total);
 	return TC_ACT_SHOT;

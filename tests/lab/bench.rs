@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use xdpfrag::lab::bench::{Cores, Limits, Rate, Testbed, Workload};
+use xdpfrag::lab::bench::{Cores, Limits, Rate, Testbed, Trial, Workload};
 use xdpfrag::lab::{Lab, LabConfig};
 
 use crate::support::{binary, lab};
@@ -47,14 +47,23 @@ fn xdpfrag_makes_every_workload_fit_and_its_workers_are_counted() {
         assert!(trial.loss() < 0.1, "{name}: {:?} of {:?}", trial.tally, trial.sent);
         assert_eq!((trial.tally.oversize, trial.tally.strange), (0, 0), "{name}: {:?}", trial.tally);
         assert_eq!(trial.tally.syns, trial.tally.clamped, "{name}");
+        if let Workload::Tcp1 | Workload::Tcp64 = workload {
+            assert_eq!(trial.tally.data % 1460, 0, "{name}: whole segments: {:?}", trial.tally);
+        }
         let oversize = matches!(workload, Workload::Udp1500 | Workload::Tcp1 | Workload::Tcp64);
         assert!(!oversize || trial.cpu.worker > 0, "{name}: {:?}", trial.cpu);
         assert_eq!(
             trial.tally.packets > trial.tally.originals(),
-            oversize || workload == Workload::Imix,
+            oversize || matches!(workload, Workload::Imix | Workload::ImixMixed),
             "{name}"
         );
     }
+    daemon.stop().unwrap();
+    // Fragments but the first have no TCP header.
+    let daemon = testbed.start(&place, binary(), &["--mtu", "1422", "--poll", "wait"]).unwrap();
+    testbed.load(Workload::Tcp1).unwrap();
+    let Trial { tally, .. } = testbed.trial(Rate::Even(2000.0), Duration::from_millis(300)).unwrap();
+    assert!(tally.packets > 2 * 300 && tally.data % 1460 == 0, "{tally:?}");
     daemon.stop().unwrap();
 }
 

@@ -18,8 +18,8 @@ const COUNTERS: usize = 8;
 pub struct Tally {
     /// IPv4 packets.
     pub packets: u64,
-    /// Their bytes.
-    pub bytes: u64,
+    /// Their bytes behind the headers of IP and TCP or UDP.
+    pub data: u64,
     /// Packets with the start of an original's payload.
     pub heads: u64,
     /// Packets with its end.
@@ -46,9 +46,9 @@ impl Tally {
         }
     }
 
-    /// The tally of TCP streams without options whose segments carried `payload` bytes each.
+    /// The tally of TCP streams whose segments carried `payload` bytes each.
     pub(super) fn of_streams(self, payload: u64) -> Tally {
-        Tally { segments: self.bytes.saturating_sub(40 * self.packets) / payload, ..self }
+        Tally { segments: self.data / payload, ..self }
     }
 }
 
@@ -93,8 +93,8 @@ impl Sink {
     /// # Errors
     /// If the kernel refuses a map look-up.
     pub fn tally(&self) -> Result<Tally> {
-        let [packets, bytes, heads, tails, syns, clamped, oversize, strange] = sums(&self.seen, 0)?;
-        Ok(Tally { packets, bytes, heads, tails, syns, clamped, oversize, strange, segments: 0 })
+        let [packets, data, heads, tails, syns, clamped, oversize, strange] = sums(&self.seen, 0)?;
+        Ok(Tally { packets, data, heads, tails, syns, clamped, oversize, strange, segments: 0 })
     }
 
     /// Nanoseconds between sending and arrival of every original since [`Sink::reset`], within 3 per cent.
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn a_stream_is_counted_by_its_bytes() {
         // Two segments of 1460 bytes, merged and cut to an MTU of 1422; only one has its head where it was.
-        let tally = Tally { packets: 3, bytes: 2 * 1460 + 3 * 40, heads: 1, tails: 1, ..Tally::default() };
+        let tally = Tally { packets: 3, data: 2 * 1460, heads: 1, tails: 1, ..Tally::default() };
         assert_eq!((tally.originals(), tally.of_streams(1460).originals()), (1, 2));
     }
 
