@@ -19,7 +19,7 @@ VM_CORE := policy_cbc_sha256_nat_t_v4 interface_gcm16_nat_t_v6 policy_masqueradi
 CARGO_DEB := 3.6.2
 TARGET := $(shell uname -m)-unknown-linux-gnu
 
-.PHONY: build static deb deb-test demo test vm-test torture bench bench-instructions lint fuzz miri loom deps
+.PHONY: build static deb deb-test demo test vm-test torture bench bench-code bench-instructions lint fuzz miri loom deps
 
 build: deps
 	cargo build --release --locked
@@ -79,10 +79,13 @@ torture: deps
 	echo; echo "| fault | fits: lost | after, ms | oversize: lost | after, ms |"; echo "|---|---|---|---|---|"; \
 	grep '^|' target/torture.txt; grep -v '^|' target/torture.txt; exit $$status
 
-# The lab needs root; cargo does not.
+# What a gateway carries, beside what users run today; BENCH="--quick" for a look. The lab needs root; cargo does not.
 bench: deps
+	$(if $(AS_ROOT),CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=$(AS_ROOT)) cargo bench --locked --bench lab -- $(BENCH)
+
+# The transform and a worker's turn, in memory.
+bench-code: deps
 	cargo bench --locked --bench transform --bench turn
-	$(if $(AS_ROOT),CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=$(AS_ROOT)) cargo bench --locked --bench lab
 
 # Counts instructions under callgrind; the runner must be of the version of gungraun in Cargo.toml.
 bench-instructions: PACKAGES += valgrind

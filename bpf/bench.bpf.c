@@ -315,6 +315,13 @@ int bench_drop(struct xdp_md *ctx)
 	return XDP_DROP;
 }
 
+/* What XDP costs that does nothing. */
+SEC("xdp")
+int bench_pass(struct xdp_md *ctx)
+{
+	return XDP_PASS;
+}
+
 /* The least that AF_XDP can do. */
 SEC("xdp")
 int bench_socket(struct xdp_md *ctx)

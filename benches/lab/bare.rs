@@ -1,5 +1,5 @@
-//! What bounds every method: the same frames, dropped by XDP, received by an AF_XDP socket and dropped, and received
-//! and transformed by a worker that hands nothing back.
+//! What bounds every method: the same frames, dropped by XDP, received by an AF_XDP socket and dropped, received
+//! and transformed by a worker that hands nothing back, and forwarded by the kernel when nothing is left to be done.
 
 use std::os::fd::AsFd;
 use std::process::Command;
@@ -34,19 +34,25 @@ const SLOT: usize = 2048;
 pub(crate) struct Bound {
     pub(crate) workload: &'static str,
     pub(crate) name: &'static str,
-    /// Frames per second taken.
+    /// Packets per second taken.
     pub(crate) rate: f64,
-    /// Router CPU time per frame, ns.
+    /// Router CPU time per packet, ns.
     pub(crate) cpu_ns: f64,
 }
 
-/// Every bound for frames of one kind, once.
-pub(crate) fn measure(workload: Workload, cores: Cores, duration: Duration) -> Result<[Bound; 3]> {
-    Ok([
-        dropped(workload, cores, duration)?,
-        received(workload, cores, duration, "AF_XDP rxdrop, copy mode", take_frame)?,
-        received(workload, cores, duration, "AF_XDP receive and transform", transform)?,
-    ])
+/// Every bound, once.
+pub(crate) fn measure(cores: Cores, duration: Duration) -> Result<Vec<Bound>> {
+    let mut bounds =
+        vec![forwarded(Workload::Cut, cores, duration, "plain forwarding, two fragments each", false)?];
+    for workload in [Workload::Small, Workload::Syn] {
+        bounds.push(forwarded(workload, cores, duration, "plain forwarding behind XDP_PASS", true)?);
+    }
+    for workload in [Workload::Udp1500, Workload::Small] {
+        bounds.push(dropped(workload, cores, duration)?);
+        bounds.push(received(workload, cores, duration, "AF_XDP rxdrop, copy mode", take_frame)?);
+        bounds.push(received(workload, cores, duration, "AF_XDP receive and transform", transform)?);
+    }
+    Ok(bounds)
 }
 
 /// Medians of the repeats, each bound by itself.
@@ -54,6 +60,22 @@ pub(crate) fn medians(mut samples: Vec<Bound>) -> Vec<Bound> {
     samples.sort_by(|a, b| (a.workload, a.name).cmp(&(b.workload, b.name)).then(a.rate.total_cmp(&b.rate)));
     let same = |a: &Bound, b: &Bound| (a.workload, a.name) == (b.workload, b.name);
     samples.chunk_by(same).map(|repeats| repeats[repeats.len() / 2].clone()).collect()
+}
+
+/// What the kernel forwards without anybody's help, in packets.
+fn forwarded(
+    workload: Workload,
+    cores: Cores,
+    duration: Duration,
+    name: &'static str,
+    xdp: bool,
+) -> Result<Bound> {
+    let lab = Lab::new(&LabConfig { sa_mtu: 1500, ..LabConfig::default() })?;
+    let mut testbed = Testbed::new(&lab, cores, Limits { mtu: 1500, mss: 1460 })?;
+    testbed.load(workload)?;
+    let _passing = xdp.then(|| Bare::passing(&lab)).transpose()?;
+    let trial = testbed.trial(Rate::Flood, duration)?;
+    Ok(bound(workload, name, trial.tally.originals(), trial.cpu.total(), trial.sent.elapsed))
 }
 
 fn dropped(workload: Workload, cores: Cores, duration: Duration) -> Result<Bound> {

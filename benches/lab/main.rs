@@ -140,9 +140,7 @@ fn main() -> Result<()> {
     let mut cells: BTreeMap<(usize, usize), Vec<Cell>> = BTreeMap::new();
     for repeat in 0..repeats {
         if arguments.bounds || arguments.only.is_empty() {
-            for workload in [Workload::Udp1500, Workload::Small] {
-                bounds.extend(bare::measure(workload, cores, durations.flood)?);
-            }
+            bounds.extend(bare::measure(cores, durations.flood)?);
         }
         for (column, method) in methods.iter().enumerate() {
             eprintln!("repeat {} of {repeats}: {}", repeat + 1, method.name());

@@ -23,13 +23,17 @@ pub(crate) enum Method {
 }
 
 impl Method {
-    /// All, with every hand-back and redirect mode that xdpfrag has.
+    /// All, with every hand-back and redirect mode that xdpfrag has; with `late` next to nothing is handed back, so that
+    /// one hand-back does.
     pub(crate) fn all() -> Vec<Method> {
         let handbacks = HandbackChoice::value_variants().iter();
-        let pairs = handbacks.filter(|handback| **handback != HandbackChoice::Auto).flat_map(|handback| {
-            Redirect::value_variants().iter().map(|redirect| Method::Xdpfrag(*handback, *redirect))
-        });
-        [Method::Plain, Method::Nftables].into_iter().chain(pairs).collect()
+        let pairs = handbacks
+            .flat_map(|handback| Redirect::value_variants().iter().map(|redirect| (*handback, *redirect)));
+        let told_apart = |pair: &(HandbackChoice, Redirect)| {
+            pair.0 != HandbackChoice::Auto && *pair != (HandbackChoice::Veth, Redirect::Late)
+        };
+        let ours = pairs.filter(told_apart).map(|(handback, redirect)| Method::Xdpfrag(handback, redirect));
+        [Method::Plain, Method::Nftables].into_iter().chain(ours).collect()
     }
 
     pub(crate) fn name(&self) -> String {

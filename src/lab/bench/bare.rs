@@ -11,7 +11,7 @@ use super::sink::sums;
 use crate::lab::topology::{LAN, Lab};
 use crate::lab::wire::map;
 
-/// An XDP program at eth1 that lets nothing through. It goes when this is dropped.
+/// An XDP program at eth1 that xdpfrag has no part in. It goes when this is dropped.
 #[derive(Debug)]
 pub struct Bare {
     object: Object,
@@ -25,6 +25,14 @@ impl Bare {
     /// Without CAP_BPF and CAP_NET_ADMIN, or if eth1 has an XDP program.
     pub fn dropping(lab: &Lab) -> Result<Bare> {
         Bare::attach(lab, "bench_drop", None)
+    }
+
+    /// Every frame passes.
+    ///
+    /// # Errors
+    /// As [`Bare::dropping`].
+    pub fn passing(lab: &Lab) -> Result<Bare> {
+        Bare::attach(lab, "bench_pass", None)
     }
 
     /// Every frame goes to an AF_XDP socket of eth1's queue 0.

@@ -35,6 +35,9 @@ pub enum Workload {
     Small,
     /// TCP SYN with an MSS of 1460 and the other options that Linux sends, 256 flows.
     Syn,
+    /// The two fragments of each datagram of [`Udp1500`](Workload::Udp1500), from a sender that cuts them itself: two
+    /// frames per packet, and hence none of [`ALL`](Workload::ALL).
+    Cut,
 }
 
 /// `struct bench_template`.
@@ -48,7 +51,7 @@ pub(super) struct Template {
 }
 
 impl Workload {
-    /// Every workload.
+    /// Every workload of one frame per packet.
     pub const ALL: [Workload; 7] = [
         Workload::Udp1500,
         Workload::Tcp1,
@@ -69,6 +72,7 @@ impl Workload {
             Workload::ImixMixed => "imix-mixed",
             Workload::Small => "64byte",
             Workload::Syn => "syn",
+            Workload::Cut => "udp1500-cut",
         }
     }
 
@@ -84,6 +88,7 @@ impl Workload {
             Workload::ImixMixed => "the same, 256 flows, a quarter of which mix small frames with the large",
             Workload::Small => "UDP DF, frames of 64 bytes, 256 flows",
             Workload::Syn => "TCP SYN, MSS 1460, 256 flows",
+            Workload::Cut => "the two fragments of each datagram of udp1500, 256 flows",
         }
     }
 
@@ -109,7 +114,7 @@ impl Workload {
     /// Bytes of the original IP packets, on average.
     pub fn packet_bytes(self) -> f64 {
         match self {
-            Workload::Udp1500 | Workload::Tcp1 | Workload::Tcp64 => 1500.0,
+            Workload::Udp1500 | Workload::Tcp1 | Workload::Tcp64 | Workload::Cut => 1500.0,
             Workload::Imix | Workload::ImixMixed => (7.0 * 46.0 + 4.0 * 576.0 + 1500.0) / 12.0,
             Workload::Small => 46.0,
             Workload::Syn => 60.0,
@@ -137,6 +142,11 @@ impl Workload {
             Workload::Tcp1 => Ok(vec![segment(self.port(), 0)?]),
             Workload::Tcp64 => (0..64 * 16).map(|nth| segment(self.port(), nth / 16)).collect(),
             Workload::Syn => (0..FLOWS).map(|flow| syn(self.port(), flow)).collect(),
+            Workload::Cut => {
+                let whole =
+                    (0..FLOWS).map(|flow| udp(self.port(), flow, 1514)).collect::<Result<Vec<_>>>()?;
+                Ok(whole.iter().flat_map(cut).collect())
+            }
         }
     }
 }
@@ -185,6 +195,26 @@ fn syn(port: u16, flow: u16) -> Result<Template> {
     let mut frame = Vec::new();
     builder.write(&mut frame, &[])?;
     Ok(Template { frame, flow, advance: None, stamped: false })
+}
+
+/// The two fragments of a datagram without options, for an MTU of 1422.
+fn cut(whole: &Template) -> [Template; 2] {
+    const IP: usize = 14;
+    const DATA: usize = IP + 20;
+    const SHARE: usize = (1422 - 20) / 8 * 8;
+    let (headers, data) = whole.frame.split_at(DATA);
+    let (first, second) = data.split_at(SHARE);
+    [(first, 1 << 13, false), (second, SHARE / 8, whole.stamped)].map(|(data, frag_off, stamped)| {
+        let mut frame = [headers, data].concat();
+        frame[IP + 2..IP + 4].copy_from_slice(&((20 + data.len()) as u16).to_be_bytes());
+        frame[IP + 6..IP + 8].copy_from_slice(&(frag_off as u16).to_be_bytes());
+        frame[IP + 10..IP + 12].fill(0);
+        let sum: u32 =
+            frame[IP..DATA].chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
+        let check = !(((sum & 0xffff) + (sum >> 16)) as u16);
+        frame[IP + 10..IP + 12].copy_from_slice(&check.to_be_bytes());
+        Template { frame, flow: whole.flow, advance: None, stamped }
+    })
 }
 
 fn ip(protocol: u8) -> etherparse::IpHeaders {
@@ -247,6 +277,26 @@ mod tests {
                     other => panic!("{other:?}"),
                 }
             }
+        }
+    }
+
+    #[test]
+    fn fragments_make_the_datagram() {
+        let whole = Workload::Udp1500.templates().unwrap();
+        let fragments = Workload::Cut.templates().unwrap();
+        assert_eq!(fragments.len(), 2 * whole.len());
+        for (whole, fragments) in whole.iter().zip(fragments.as_chunks::<2>().0) {
+            let headers = fragments.each_ref().map(|fragment| {
+                let header = etherparse::Ipv4HeaderSlice::from_slice(&fragment.frame[14..]).unwrap();
+                assert_eq!(header.header_checksum(), header.to_header().calc_header_checksum());
+                assert_eq!(usize::from(header.total_len()), fragment.frame.len() - 14);
+                (header.more_fragments(), header.fragments_offset().value(), header.dont_fragment())
+            });
+            assert_eq!(headers, [(true, 0, false), (false, 175, false)]);
+            let data = [&fragments[0].frame[34..], &fragments[1].frame[34..]].concat();
+            // But for the source port, which tells the workloads apart, and the checksum over it.
+            assert_eq!((data[2..6].to_vec(), &data[8..]), (whole.frame[36..40].to_vec(), &whole.frame[42..]));
+            assert_eq!(fragments.each_ref().map(|fragment| fragment.stamped), [false, true]);
         }
     }
 
