@@ -72,7 +72,11 @@ fn a_prefix_with_host_bits_is_refused_and_the_network_named() {
 
 #[test]
 fn bench_names_the_traffic_that_it_has() {
-    refused("bench --workload udp", 2, &["--workload", "'udp'", "udp1500, tcp1, tcp64, imix, 64byte"]);
+    refused(
+        "bench --workload udp",
+        2,
+        &["--workload", "'udp'", "udp1500, tcp1, tcp64, imix, imix-mixed, 64byte"],
+    );
     refused("bench --workload syn", 2, &["no such traffic"]);
     refused("bench --loss 11", 2, &["--loss", "0 to 10"]);
     refused("bench --trial 1", 2, &["--trial", "50"]);
