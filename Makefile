@@ -80,8 +80,10 @@ vm-test: deps
 	for kernel in $(KERNELS); do \
 		tests="$(or $(TEST),$(if $(FULL),--include-ignored))"; \
 		[ -n "$$tests" ] || [ $$kernel = $(firstword $(KERNELS)) ] || tests="$(VM_CORE) nics::"; \
-		CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(CURDIR)/tests/vm/boot $$kernel" \
-			cargo test --locked --test vm -- --test-threads=1 $$tests || status=1; \
+		export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(CURDIR)/tests/vm/boot $$kernel"; \
+		cargo test --locked --test vm -- --test-threads=1 $$tests || status=1; \
+		[ -n "$(filter-out $(VM_CORE),$(TEST))" ] || \
+			cargo test --locked --test preflight --test lab -- --test-threads=1 kinds || status=1; \
 	done; exit $$status
 
 # Faults, overload and hostile frames, alone on the machine and for longer than in `make test`; prints what each cost.
