@@ -19,30 +19,43 @@ VM_CORE := policy_cbc_sha256_nat_t_v4 interface_gcm16_nat_t_v6 policy_masqueradi
 CARGO_DEB := 3.6.2
 TARGET := $(shell uname -m)-unknown-linux-gnu
 
-.PHONY: build static deb deb-test demo test vm-test torture bench bench-code bench-instructions lint fuzz miri loom deps
+.PHONY: build static static-test deb deb-test demo test vm-test torture bench bench-code bench-instructions lint fuzz miri loom deps
 
 build: deps
 	cargo build --release --locked
 
-# For routers without this system's libraries. glibc and not musl, for which Debian has no libelf.
-static: deps
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(TARGET)
-	@file target/$(TARGET)/release/xdpfrag 2>/dev/null || true
-	@! ldd target/$(TARGET)/release/xdpfrag 2>/dev/null | grep -q '=>' || { echo "it is not static" >&2; exit 1; }
+STATIC := target/$(TARGET)/release/xdpfrag
 
+# For routers without this system's libraries. glibc and not musl, for which Debian has no libelf. The flash of a
+# router is small: without lines for backtraces. A static libelf needs what pkg-config says, which differs by release.
+static: deps
+	RUSTFLAGS="-C target-feature=+crt-static -C strip=debuginfo $(addprefix -C link-arg=,-Wl,-Bstatic $(shell pkg-config --static --libs-only-l libelf))" \
+		cargo build --release --locked --target $(TARGET)
+	@! ldd $(STATIC) | grep '=>' || { echo "$(STATIC) is not static" >&2; exit 1; }
+	@ls -l $(STATIC)
+
+static-test: static
+	$(AS_ROOT) packaging/static-test $(STATIC)
+
+# cargo-deb asks dpkg-shlibdeps for the libraries that the package depends on.
+deb: PACKAGES += dpkg-dev
 deb: build
-	@rm -rf target/package && mkdir -p target/package/man target/package/completions
+	@rm -rf target/package target/debian && mkdir -p target/package/man target/package/completions
 	target/release/xdpfrag man --dir target/package/man
 	gzip -9n target/package/man/*.1
 	target/release/xdpfrag completions bash > target/package/completions/xdpfrag
 	target/release/xdpfrag completions zsh > target/package/completions/_xdpfrag
 	target/release/xdpfrag completions fish > target/package/completions/xdpfrag.fish
-	@command -v cargo-deb >/dev/null || cargo install --locked cargo-deb --version $(CARGO_DEB)
-	cargo deb --no-build --locked
+	@cargo deb --version 2>/dev/null | grep -qF $(CARGO_DEB) || cargo install --locked cargo-deb --version $(CARGO_DEB)
+	cargo deb --no-build --locked --strip
 
-# Installs it into a root of its own, looks, and removes it.
+# What the package holds; then the way of a newcomer with the README, in a Debian of its own under a systemd of its own.
+deb-test: PACKAGES += debootstrap systemd-container curl tshark
 deb-test: deb
 	$(AS_ROOT) packaging/deb-test target/debian/xdpfrag_*.deb
+	cargo build --locked --example datagrams
+	@$(AS_ROOT) packaging/newcomer/test target/debian/xdpfrag_*.deb target/debug/examples/datagrams; status=$$?; \
+	[ $$status = 77 ] || exit $$status
 
 demo: build
 	$(AS_ROOT) target/release/xdpfrag lab
@@ -68,8 +81,10 @@ vm-test: deps
 	for kernel in $(KERNELS); do \
 		tests="$(or $(TEST),$(if $(FULL),--include-ignored))"; \
 		[ -n "$$tests" ] || [ $$kernel = $(firstword $(KERNELS)) ] || tests="$(VM_CORE) nics::"; \
-		CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(CURDIR)/tests/vm/boot $$kernel" \
-			cargo test --locked --test vm -- --test-threads=1 $$tests || status=1; \
+		export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(CURDIR)/tests/vm/boot $$kernel"; \
+		cargo test --locked --test vm -- --test-threads=1 $$tests || status=1; \
+		[ -n "$(filter-out $(VM_CORE),$(TEST))" ] || \
+			cargo test --locked --test preflight --test lab -- --test-threads=1 kinds || status=1; \
 	done; exit $$status
 
 # Faults, overload and hostile frames, alone on the machine and for longer than in `make test`; prints what each cost.

@@ -1,9 +1,9 @@
-//! Network namespaces without a name: they live as long as a descriptor or a process refers to them.
+//! Network namespaces: those made here have no name and live as long as a descriptor or a process refers to them.
 
 use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command};
 use std::sync::mpsc;
 use std::thread;
@@ -13,7 +13,7 @@ use nix::sched::{CloneFlags, setns};
 
 use crate::net::private_ns::PrivateNs;
 
-/// A network namespace of this process's own.
+/// A network namespace to work in.
 #[derive(Debug)]
 pub struct Namespace {
     name: &'static str,
@@ -33,6 +33,16 @@ impl Namespace {
         namespace.sysctl("ipv6/conf/all/disable_ipv6", "1")?;
         namespace.ip("link set lo up")?;
         Ok(namespace)
+    }
+
+    /// One that somebody else made and owns: `path` is a file such as those below /run/netns (ip-netns(8)).
+    ///
+    /// # Errors
+    /// If there is no such file.
+    pub fn open(name: &'static str, path: &Path) -> Result<Namespace> {
+        let inner = PrivateNs::open(path)
+            .with_context(|| format!("cannot open the network namespace '{name}', {}", path.display()))?;
+        Ok(Namespace { name, inner })
     }
 
     /// Its name in messages.

@@ -14,6 +14,28 @@ pub struct Ethtool {
     family: Family,
 }
 
+/// Features of an interface by the kernel's names (`netdev_features_strings`), which are longer than those of
+/// `ethtool -K`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Features {
+    /// On.
+    pub active: BTreeSet<String>,
+    /// Not `[fixed]`.
+    pub changeable: BTreeSet<String>,
+}
+
+impl Features {
+    /// True if it is on.
+    pub fn has(&self, feature: &str) -> bool {
+        self.active.contains(feature)
+    }
+
+    /// True if it is on and cannot be switched off.
+    pub fn is_stuck(&self, feature: &str) -> bool {
+        self.has(feature) && !self.changeable.contains(feature)
+    }
+}
+
 impl Ethtool {
     /// Connects.
     pub fn open() -> io::Result<Ethtool> {
@@ -22,32 +44,50 @@ impl Ethtool {
 
     /// RX queues in use: combined channels and those for RX alone. `None` if the driver does not say.
     pub fn rx_channels(&mut self, interface: &str) -> io::Result<Option<u32>> {
+        self.channels(interface, |channel| match channel {
+            EthtoolChannelAttr::RxCount(count) | EthtoolChannelAttr::CombinedCount(count) => Some(*count),
+            _ => None,
+        })
+    }
+
+    /// TX queues in use, likewise.
+    pub fn tx_channels(&mut self, interface: &str) -> io::Result<Option<u32>> {
+        self.channels(interface, |channel| match channel {
+            EthtoolChannelAttr::TxCount(count) | EthtoolChannelAttr::CombinedCount(count) => Some(*count),
+            _ => None,
+        })
+    }
+
+    fn channels(
+        &mut self,
+        interface: &str,
+        counted: impl Fn(&EthtoolChannelAttr) -> Option<u32>,
+    ) -> io::Result<Option<u32>> {
         let attributes = match self.get(EthtoolMessage::new_channel_get(Some(interface))) {
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(None),
             answer => answer?,
         };
-        let channels = attributes.into_iter().filter_map(|attribute| match attribute {
-            EthtoolAttr::Channel(
-                EthtoolChannelAttr::RxCount(count) | EthtoolChannelAttr::CombinedCount(count),
-            ) => Some(count),
+        let channels = attributes.iter().filter_map(|attribute| match attribute {
+            EthtoolAttr::Channel(channel) => counted(channel),
             _ => None,
         });
         Ok(Some(channels.sum()).filter(|count| *count > 0))
     }
 
-    /// Features that are on, by the kernel's names (`netdev_features_strings`), which are longer
-    /// than those of `ethtool -K`.
-    pub fn active_features(&mut self, interface: &str) -> io::Result<BTreeSet<String>> {
-        let attributes = self.get(EthtoolMessage::new_feature_get(Some(interface)))?;
-        Ok(attributes
-            .into_iter()
-            .filter_map(|attribute| match attribute {
-                EthtoolAttr::Feature(EthtoolFeatureAttr::Active(bits)) => Some(bits),
-                _ => None,
-            })
-            .flatten()
-            .map(|bit| bit.name)
-            .collect())
+    /// What is on and what may be changed.
+    pub fn features(&mut self, interface: &str) -> io::Result<Features> {
+        let mut features = Features::default();
+        for attribute in self.get(EthtoolMessage::new_feature_get(Some(interface)))? {
+            let EthtoolAttr::Feature(attribute) = attribute else { continue };
+            let (set, bits) = match attribute {
+                EthtoolFeatureAttr::Active(bits) => (&mut features.active, bits),
+                EthtoolFeatureAttr::Hw(bits) => (&mut features.changeable, bits),
+                _ => continue,
+            };
+            // Of what can be changed the kernel sends every name it knows, with a value.
+            set.extend(bits.into_iter().filter(|bit| bit.value).map(|bit| bit.name));
+        }
+        Ok(features)
     }
 
     fn get(&mut self, request: EthtoolMessage) -> io::Result<Vec<EthtoolAttr>> {

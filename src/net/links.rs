@@ -108,6 +108,24 @@ pub fn all() -> io::Result<Vec<Link>> {
     Ok(messages.into_iter().filter_map(link).collect())
 }
 
+/// The interfaces as which the kernel sees the frames of `below`, of `all`: first itself, then the bond, bridge or VRF that
+/// it belongs to and its VLANs, and theirs.
+pub fn faces(below: &Link, all: &[Link]) -> Vec<Link> {
+    let mut faces = vec![below.clone()];
+    let mut next = 0;
+    while let Some(face) = faces.get(next).cloned() {
+        next += 1;
+        for link in all {
+            let vlan = link.is("vlan") && link.lower == Some(face.index) && !link.lower_elsewhere;
+            let above = vlan || face.master == Some(link.index);
+            if above && faces.iter().all(|known| known.index != link.index) {
+                faces.push(link.clone());
+            }
+        }
+    }
+    faces
+}
+
 /// Deletes the virtual interface with this index.
 pub fn delete(index: u32) -> io::Result<()> {
     let mut request = LinkMessage::default();
@@ -208,6 +226,34 @@ mod tests {
     #[test]
     fn an_unknown_interface_is_no_error() {
         assert_eq!(find("no-such-if").unwrap(), None);
+    }
+
+    #[test]
+    fn a_port_is_seen_as_its_bridge_and_their_vlans() {
+        let link = |index, name: &str, master, vlan_of: Option<u32>| Link {
+            index,
+            name: name.into(),
+            master,
+            lower: vlan_of,
+            kind: vlan_of.map(|_| "vlan".into()),
+            ..Link::default()
+        };
+        let all = [
+            link(2, "eth1", Some(4), None),
+            link(3, "eth2", Some(4), None),
+            link(4, "bond0", Some(6), None),
+            link(5, "bond0.7", None, Some(4)),
+            link(6, "br0", None, None),
+            link(7, "eth3.7", None, Some(8)),
+        ];
+        let names = |below: usize| -> Vec<String> {
+            faces(&all[below], &all).into_iter().map(|face| face.name).collect()
+        };
+        assert_eq!(names(0), ["eth1", "bond0", "bond0.7", "br0"]);
+        assert_eq!(names(4), ["br0"]);
+        // The other end of a veth is no face of it, nor is what lies below in another namespace.
+        let elsewhere = Link { lower_elsewhere: true, ..link(9, "eth1.9", None, Some(2)) };
+        assert_eq!(faces(&all[0], &[elsewhere]).len(), 1);
     }
 
     #[test]

@@ -1,16 +1,17 @@
-//! A network namespace without a name, which only this process can reach.
+//! Network namespaces, above all ones without a name, which only this process can reach.
 //!
-//! What lives in it is invisible elsewhere and goes when its last file descriptor does: after SIGKILL too.
+//! What lives in such a one is invisible elsewhere and goes when its last file descriptor does: after SIGKILL too.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::resume_unwind;
+use std::path::Path;
 use std::thread;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-/// An anonymous network namespace.
+/// A network namespace, held by a descriptor.
 #[derive(Debug)]
 pub struct PrivateNs {
     file: File,
@@ -28,6 +29,14 @@ impl PrivateNs {
             File::open("/proc/thread-self/ns/net")
         })??;
         Ok(PrivateNs { file })
+    }
+
+    /// One that has a name: `path` is a file such as those below /run/netns (ip-netns(8)).
+    ///
+    /// # Errors
+    /// If there is no such file. That it is no network namespace is an error of [`PrivateNs::run`].
+    pub fn open(path: &Path) -> io::Result<PrivateNs> {
+        Ok(PrivateNs { file: File::open(path)? })
     }
 
     /// Runs `work` on a thread inside the namespace and waits for it.

@@ -84,7 +84,7 @@ fn no_files() -> Result<(), String> {
     let status = ruleset.and_then(Ruleset::create).and_then(landlock::RulesetCreated::restrict_self);
     match status.map_err(|error| format!("landlock: {error}"))?.ruleset {
         RulesetStatus::NotEnforced => {
-            Err("this kernel has no landlock (CONFIG_SECURITY_LANDLOCK, lsm=)".into())
+            Err("there is no landlock (CONFIG_SECURITY_LANDLOCK, lsm=, or a sandbox forbids the call)".into())
         }
         _ => Ok(()),
     }

@@ -10,6 +10,7 @@ mod demo;
 mod fail_open;
 mod footprint;
 mod ipv6;
+mod kinds;
 mod late;
 mod notify;
 mod operate;

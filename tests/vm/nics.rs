@@ -10,11 +10,15 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use xdpfrag::config::Mode;
 use xdpfrag::lab::topology::link;
 use xdpfrag::lab::traffic::ping::ping;
 use xdpfrag::lab::traffic::udp::Flow;
 use xdpfrag::lab::{Daemon, Namespace, Rules, Wire};
+use xdpfrag::net::links;
 use xdpfrag::observe::snapshot::Snapshot;
+use xdpfrag::packet::Df;
+use xdpfrag::xdp::{AttachError, LanConfig, LanProgram};
 
 use crate::esp::{BINARY, LONG_QUIET, QUIET};
 
@@ -116,12 +120,16 @@ impl Lab {
 
     /// The text of a finding of `check`.
     fn check(&self, what: &str) -> Result<String> {
-        let arguments = ["check", "--iface", "eth1", "--mtu", "1422", "--json"];
-        let report: serde_json::Value = serde_json::from_str(&self.router.output(BINARY, &arguments)?)?;
-        let findings = report["findings"].as_array().context("findings")?;
-        let finding = findings.iter().find(|finding| finding["what"] == what).context(what.to_owned())?;
-        Ok(finding["why"].to_string())
+        check(&self.router, "eth1", what)
     }
+}
+
+fn check(namespace: &Namespace, interface: &str, what: &str) -> Result<String> {
+    let arguments = ["check", "--iface", interface, "--mtu", "1422", "--json"];
+    let report: serde_json::Value = serde_json::from_str(&namespace.output(BINARY, &arguments)?)?;
+    let findings = report["findings"].as_array().context("findings")?;
+    let finding = findings.iter().find(|finding| finding["what"] == what).context(what.to_owned())?;
+    Ok(finding["why"].to_string())
 }
 
 impl Drop for Lab {
@@ -212,4 +220,39 @@ fn virtio() {
 #[test]
 fn virtio_in_copy_mode() {
     forwards(&VIRTIO, &["--zero-copy", "off"], false);
+}
+
+/// What `check` says of a host's offloads is what the driver does.
+#[test]
+fn virtio_offloads() {
+    let lab = Lab::new(&VIRTIO).unwrap();
+    let controlled = lab.check("offloads").unwrap();
+    assert!(controlled.contains("native XDP switches what the host merges"), "{controlled}");
+    let stuck = check(&lab.appliance, "lan0", "offloads").unwrap();
+    assert!(stuck.contains("does not let this driver switch that off"), "{stuck}");
+    for (namespace, name, taken) in [(&lab.router, "eth1", true), (&lab.appliance, "lan0", false)] {
+        let attached = namespace.run(|| {
+            let program = LanProgram::load(&LanConfig {
+                df: Df::Clear,
+                redirect_all: false,
+                resegment: false,
+                deaf_only: None,
+                sticky: Duration::ZERO,
+                stall: Duration::from_millis(100),
+                flow_seed: 1,
+                queues: 1,
+                lan_mtu: 1500,
+            })?;
+            let index = links::find(name)?.context(name)?.index;
+            Ok(program.attach(index, Mode::Native).map(drop))
+        });
+        let attached = attached.unwrap();
+        match taken {
+            true => attached.unwrap(),
+            false => {
+                let refused = attached.unwrap_err();
+                assert!(matches!(refused, AttachError::Unsupported { .. }), "{refused}");
+            }
+        }
+    }
 }

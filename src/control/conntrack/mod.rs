@@ -58,7 +58,7 @@ pub fn assess(interface: &Link, scope: &[IpNet]) -> io::Result<Assessment> {
     };
     let links = links::all()?;
     for (source, destination) in &assessment.undone {
-        for here in faces(interface)? {
+        for here in links::faces(interface, &links) {
             // Which of the others leads to the tunnel's peer is up to routes: try each.
             for there in links.iter().filter(|link| link.index != here.index) {
                 let to = Packets {
@@ -84,16 +84,6 @@ pub fn assess(interface: &Link, scope: &[IpNet]) -> io::Result<Assessment> {
         }
     }
     Ok(assessment)
-}
-
-/// The interface and those through which the kernel sees its frames: its VLANs, and a bridge that it is a port of.
-fn faces(interface: &Link) -> io::Result<Vec<Link>> {
-    let mut faces = links::all()?;
-    faces.retain(|link| {
-        let vlan = link.is("vlan") && link.lower == Some(interface.index) && !link.lower_elsewhere;
-        link.index == interface.index || vlan || Some(link.index) == interface.master
-    });
-    Ok(faces)
 }
 
 /// Policies of a tunnel without an interface: an xfrm interface makes fragments again of what was fragments
@@ -158,7 +148,7 @@ impl Assessment {
     /// If the kernel does not tell its interfaces.
     fn untracked(&self, interface: &Link, tcp: bool) -> io::Result<Vec<Untracked>> {
         let mut untracked = Vec::new();
-        for face in faces(interface)? {
+        for face in links::faces(interface, &links::all()?) {
             for (source, destination) in self.undone.iter().copied() {
                 untracked.push(Untracked { interface: face.index, source, destination, tcp });
             }

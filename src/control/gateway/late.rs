@@ -33,8 +33,8 @@ impl Gateway {
                 (self.late_link, self.late) = (Some(link), Some(program));
                 self.program.set_late(true)?;
                 say(&format!("{}: oversize TCP is left to GRO, and cut behind it", self.name()));
-                let features = Ethtool::open().and_then(|mut ethtool| ethtool.active_features(self.name()));
-                if features.is_ok_and(|features| !features.contains("rx-gro")) {
+                let features = Ethtool::open().and_then(|mut ethtool| ethtool.features(self.name()));
+                if features.is_ok_and(|features| !features.has("rx-gro")) {
                     say(&format!(
                         "{0}: GRO is off: nothing is merged, and every segment cut by itself; mend it with: \
                          ethtool -K {0} gro on",

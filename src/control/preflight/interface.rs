@@ -1,13 +1,13 @@
-//! The LAN interface itself: kind, state, XDP slot, queues, driver, MTU.
+//! The LAN interface itself: state, XDP slot, queues, driver, MTU.
 
 use libbpf_rs::query::{LinkInfoIter, LinkTypeInfo, ProgInfoIter};
 
-use super::Options;
+use super::{Options, offloads};
 use crate::config::{Choice, Mode};
 use crate::control::finding::Finding;
 use crate::handback::inject;
 use crate::net::links::Link;
-use crate::net::{ethtool, links, xdp_features};
+use crate::net::{Ethtool, ethtool, links, xdp_features};
 use crate::packet::ether;
 
 const LINK_HEADER: u32 = ether::MAX_HEADER_LEN as u32;
@@ -15,48 +15,6 @@ const LINK_HEADER: u32 = ether::MAX_HEADER_LEN as u32;
 const MAX_HANDBACK: u32 = inject::MAX_FRAME as u32;
 /// Longest frame that a driver without multi-buffer XDP takes: one page, less headroom and skb_shared_info.
 const MAX_LINEAR: u32 = 3520;
-
-/// Whether frames that arrive on this kind of interface can be redirected to an AF_XDP socket; false
-/// if the rest is not worth a look.
-pub(super) fn kind(link: &Link, findings: &mut Vec<Finding>) -> bool {
-    let name = &link.name;
-    if link.loopback || !link.ethernet {
-        let why = format!("{name} does not carry Ethernet frames; name the interface that the LAN is on");
-        findings.push(Finding::fatal("interface", why).remedy("ip -br link  # shows the names"));
-        return false;
-    }
-    let lower = link.lower.filter(|_| !link.lower_elsewhere).and_then(name_of);
-    match link.kind.as_deref() {
-        Some("bond" | "team") => {
-            let why = format!(
-                "{name} is a {}: AF_XDP sees its members' queues, not its own; \
-                 run on each member (--iface may be repeated)",
-                link.kind.as_deref().unwrap_or_default()
-            );
-            findings.push(Finding::fatal("interface", why).remedy(format!("ip -br link show master {name}")));
-        }
-        Some("vlan") => {
-            let parent = lower.unwrap_or_else(|| "its parent".into());
-            let why = format!(
-                "{name} is a VLAN on {parent}: no native XDP here; \
-                 --iface {parent} serves the frames of all its VLANs in the driver"
-            );
-            findings.push(Finding::warning("interface", why));
-        }
-        _ => {}
-    }
-    if link.member_of.as_deref() == Some("bridge") {
-        let why = format!(
-            "{name} is a bridge port: frames that are only switched are treated too; narrow with --dst"
-        );
-        findings.push(Finding::warning("interface", why));
-    }
-    true
-}
-
-fn name_of(index: u32) -> Option<String> {
-    links::all().ok()?.into_iter().find(|link| link.index == index).map(|link| link.name)
-}
 
 /// Whether it is up.
 pub(super) fn state(link: &Link, findings: &mut Vec<Finding>) {
@@ -77,7 +35,18 @@ pub(super) fn state(link: &Link, findings: &mut Vec<Finding>) {
 /// Whether an XDP program is attached already. It is never replaced.
 pub(super) fn xdp_slot(link: &Link, findings: &mut Vec<Finding>) {
     let Some(xdp) = link.xdp else {
-        findings.push(Finding::ok("XDP slot", "no program is attached"));
+        let above = links::faces(link, &links::all().unwrap_or_default());
+        findings.push(match above.iter().find(|face| face.xdp.is_some()) {
+            Some(face) => {
+                let why = format!(
+                    "{0}, which {1} belongs to, has an XDP program: the kernel takes none below it \
+                     (dev_xdp_attach); end the program that owns it",
+                    face.name, link.name
+                );
+                Finding::fatal("XDP slot", why).remedy(format!("ip -d link show dev {}", face.name))
+            }
+            None => Finding::ok("XDP slot", "no program is attached"),
+        });
         return;
     };
     let id = xdp.program_id;
@@ -117,6 +86,9 @@ pub(super) fn queues(link: &Link, options: &Options, findings: &mut Vec<Finding>
             .push(Finding::fatal("RX queues", why).remedy(format!("ethtool -L {} combined 1", link.name)));
         return 0;
     }
+    if link.is("veth") {
+        veth_queues(link, available, options.mode, findings);
+    }
     let Some(queues) = &options.queues else {
         findings.push(Finding::ok("RX queues", format!("{available}, each gets a socket and a worker")));
         return available;
@@ -134,6 +106,22 @@ pub(super) fn queues(link: &Link, options: &Options, findings: &mut Vec<Finding>
         findings.push(Finding::ok("RX queues", format!("all {available} are served")));
     }
     served
+}
+
+/// A veth takes no native XDP program if its peer has more TX queues than it has RX queues (`veth_xdp_set`).
+fn veth_queues(link: &Link, available: u32, mode: Mode, findings: &mut Vec<Finding>) {
+    let Some(peer) = offloads::peer(link) else { return };
+    let sends = Ethtool::open().and_then(|mut ethtool| ethtool.tx_channels(&peer)).ok().flatten();
+    let Some(sends) = sends.filter(|sends| *sends > available && mode != Mode::Generic) else { return };
+    let why = format!(
+        "{peer} sends on {sends} queues, {} receives on {available}: a veth takes no native XDP then (ENOSPC)",
+        link.name
+    );
+    let finding = match mode {
+        Mode::Native => Finding::fatal("RX queues", why),
+        _ => Finding::warning("RX queues", format!("{why}, and generic XDP is slower")),
+    };
+    findings.push(finding.remedy(format!("ethtool -L {peer} tx {available}")));
 }
 
 /// What the driver can do, as far as it says.

@@ -1,10 +1,12 @@
 //! Looks before `run` leaps: everything that can be known without changing anything.
 
 mod interface;
+mod kind;
 mod machine;
 mod offloads;
 mod stack;
 mod tunnels;
+mod virtio;
 
 use ipnet::IpNet;
 
@@ -74,7 +76,7 @@ pub fn check(interface: &str, options: &Options) -> Vec<Finding> {
             return findings;
         }
     };
-    if !interface::kind(&link, &mut findings) {
+    if !kind::check(&link, &mut findings) {
         return findings;
     }
     interface::state(&link, &mut findings);
@@ -83,7 +85,7 @@ pub fn check(interface: &str, options: &Options) -> Vec<Finding> {
     machine::locked_memory(queues, &mut findings);
     interface::driver(&link, options, &mut findings);
     interface::mtu(&link, options, &mut findings);
-    offloads::check(&link, queues, &mut findings);
+    offloads::check(&link, options, queues, &mut findings);
     stack::check(&link, options, &mut findings);
     if options.auto {
         tunnels::check(&mut findings);

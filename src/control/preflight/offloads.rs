@@ -1,15 +1,15 @@
 //! Offloads that hide from XDP what was on the wire.
 
-use std::collections::BTreeSet;
-
+use super::{Options, virtio};
 use crate::control::finding::Finding;
 use crate::net::Ethtool;
+use crate::net::ethtool::Features;
 use crate::net::links::{self, Link};
 
 /// Offloads of `link`, of which `queues` queues are served.
-pub(super) fn check(link: &Link, queues: u32, findings: &mut Vec<Finding>) {
+pub(super) fn check(link: &Link, options: &Options, queues: u32, findings: &mut Vec<Finding>) {
     let name = &link.name;
-    let features = match Ethtool::open().and_then(|mut ethtool| ethtool.active_features(name)) {
+    let features = match Ethtool::open().and_then(|mut ethtool| ethtool.features(name)) {
         Ok(features) => features,
         Err(error) => {
             let why = format!("the kernel does not tell the offloads of {name}: {error}");
@@ -18,9 +18,12 @@ pub(super) fn check(link: &Link, queues: u32, findings: &mut Vec<Finding>) {
         }
     };
     let before = findings.len();
-    merging(name, &features, findings);
+    match link.driver().as_deref() {
+        Some(virtio::DRIVER) => virtio::offloads(name, &features, options, findings),
+        _ => merging(name, &features, findings),
+    }
     // That of a veth goes on with an XDP program.
-    if !features.contains("rx-gro") && !link.is("veth") {
+    if !features.has("rx-gro") && !link.is("veth") {
         let why = "GRO is off: with --redirect late nothing would be merged, and every segment cut by itself";
         findings.push(Finding::note("offloads", why).remedy(format!("ethtool -K {name} gro on")));
     }
@@ -39,9 +42,9 @@ pub(super) fn check(link: &Link, queues: u32, findings: &mut Vec<Finding>) {
 }
 
 /// LRO and GRO in hardware make one long frame of several before XDP sees them.
-fn merging(name: &str, features: &BTreeSet<String>, findings: &mut Vec<Finding>) {
+fn merging(name: &str, features: &Features, findings: &mut Vec<Finding>) {
     for (feature, flag, title) in [("rx-lro", "lro", "LRO"), ("rx-gro-hw", "rx-gro-hw", "GRO in hardware")] {
-        if features.contains(feature) {
+        if features.has(feature) {
             let why = format!("{title} is on: merged frames, longer than the MTU of {name}, pass untreated");
             findings.push(Finding::warning("offloads", why).remedy(format!("ethtool -K {name} {flag} off")));
         }
@@ -49,15 +52,14 @@ fn merging(name: &str, features: &BTreeSet<String>, findings: &mut Vec<Finding>)
 }
 
 /// A VLAN tag that was taken off the frame is lost when the frame goes through AF_XDP.
-fn vlan(link: &Link, features: &BTreeSet<String>, findings: &mut Vec<Finding>) {
-    if !features.contains("rx-vlan-hw-parse") {
+fn vlan(link: &Link, features: &Features, findings: &mut Vec<Finding>) {
+    if !features.has("rx-vlan-hw-parse") {
         return;
     }
-    let vlans: Vec<_> = links::all()
-        .unwrap_or_default()
+    let vlans: Vec<_> = links::faces(link, &links::all().unwrap_or_default())
         .into_iter()
-        .filter(|upper| upper.is("vlan") && upper.lower == Some(link.index) && !upper.lower_elsewhere)
-        .map(|upper| upper.name)
+        .filter(|face| face.is("vlan") && face.index != link.index)
+        .map(|vlan| vlan.name)
         .collect();
     if vlans.is_empty() {
         return;
@@ -79,8 +81,8 @@ fn vlan(link: &Link, features: &BTreeSet<String>, findings: &mut Vec<Finding>) {
 
 /// The sender behind a veth leaves checksums to hardware that is not there.
 fn veth_checksums(link: &Link, findings: &mut Vec<Finding>) {
-    let features = peer(link).and_then(|name| Ethtool::open().ok()?.active_features(&name).ok());
-    if features.is_some_and(|features| !features.contains("tx-checksum-ip-generic")) {
+    let features = peer(link).and_then(|name| Ethtool::open().ok()?.features(&name).ok());
+    if features.is_some_and(|features| !features.has("tx-checksum-ip-generic")) {
         return;
     }
     let why = "a sender on this machine may leave checksums unfinished (CHECKSUM_PARTIAL): they are finished \
@@ -89,7 +91,7 @@ fn veth_checksums(link: &Link, findings: &mut Vec<Finding>) {
 }
 
 /// Name of a veth's other end, if it is in this namespace.
-fn peer(link: &Link) -> Option<String> {
+pub(super) fn peer(link: &Link) -> Option<String> {
     let index = link.lower.filter(|_| !link.lower_elsewhere)?;
     Some(links::all().ok()?.into_iter().find(|other| other.index == index)?.name)
 }

@@ -1,6 +1,8 @@
 //! What netlink tells and what `check`, `stats` and `detach` make of it, in network namespaces made
 //! for each test. Needs root.
 
+mod kinds;
+
 use std::os::fd::AsFd;
 use std::process::{Command, Output};
 use std::time::Duration;
