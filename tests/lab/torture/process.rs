@@ -87,7 +87,7 @@ fn one_stuck_worker() {
     stop(daemon);
 }
 
-fn thread_named(pid: u32, name: &str) -> Pid {
+pub(super) fn thread_named(pid: u32, name: &str) -> Pid {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let named = tasks.map(|task| task.unwrap().path()).find(|task| {
         // A thread may end between the two reads.
