@@ -10,6 +10,9 @@ mod kernel;
 mod load;
 mod panic;
 mod process;
+mod resources;
+mod soak;
+mod starts;
 
 use std::fs::OpenOptions;
 use std::io::Write;
