@@ -1,6 +1,5 @@
 //! `capture`: frames of a running instance, before and after, as pcapng.
 
-use std::fs::File;
 use std::io::{self, Read, Write, stdout};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
@@ -12,6 +11,7 @@ use clap::Args;
 
 use super::{Failure, instance};
 use crate::config::values;
+use crate::control::blocks::BlockFile;
 use crate::observe::client;
 use crate::observe::request::{CaptureRequest, Outcome, Request};
 
@@ -77,7 +77,7 @@ pub(super) fn capture(args: &CaptureArgs) -> Result<(), Failure> {
     let mut out: Box<dyn Write> = match args.file.to_str() {
         Some("-") => Box::new(stdout().lock()),
         _ => Box::new(
-            File::create(&args.file)
+            BlockFile::create(&args.file)
                 .map_err(|error| Failure::Usage(format!("cannot write {}: {error}", args.file.display())))?,
         ),
     };
@@ -88,7 +88,12 @@ pub(super) fn capture(args: &CaptureArgs) -> Result<(), Failure> {
         left = rest;
         out.write_all(&bytes).and_then(|()| out.flush()).map_err(|error| match error.kind() {
             io::ErrorKind::BrokenPipe => Failure::OutputClosed,
-            _ => Failure::Running(anyhow::Error::new(error).context("cannot write the capture")),
+            _ => {
+                Failure::Running(anyhow::Error::new(error).context(format!(
+                    "{} takes no more; {frames} whole frames are in it",
+                    args.file.display()
+                )))
+            }
         })?;
         frames += u64::from(kind(&bytes) == ENHANCED_PACKET);
         if args.count.is_some_and(|count| frames >= count) || blocks.over() {

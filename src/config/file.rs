@@ -40,6 +40,8 @@ impl fmt::Display for FileError {
     /// `FILE:LINE:COLUMN: message`, which editors jump to.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let FileError { path, place, message } = self;
+        // It quotes the file, which may hold what a terminal obeys.
+        let message = message.replace(char::is_control, "\u{fffd}");
         match place {
             Some(Place { line, column }) => write!(f, "{}:{line}:{column}: {message}", path.display()),
             None => write!(f, "{}: {message}", path.display()),
@@ -97,7 +99,11 @@ impl ConfigFile {
         ConfigFile::parse(path, &text)
     }
 
-    fn parse(path: &Path, text: &str) -> Result<ConfigFile, FileError> {
+    /// Reads `text`, which stands at `path`.
+    ///
+    /// # Errors
+    /// If it is no TOML, or holds a setting that is unknown or wrong by itself.
+    pub fn parse(path: &Path, text: &str) -> Result<ConfigFile, FileError> {
         let at = |span: Range<usize>, message: String| FileError {
             path: path.to_owned(),
             place: Some(Place::of(text, span.start)),

@@ -1,8 +1,7 @@
 //! Writes what the workers leave at the tap as pcapng, one capture at a time.
 
 use std::borrow::Cow;
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -19,6 +18,7 @@ use pcap_file::pcapng::blocks::interface_description::{
 };
 use pcap_file::{DataLink, PcapError};
 
+use super::blocks::BlockFile;
 use super::run::RunError;
 use crate::observe::request::CaptureRequest;
 use crate::packet::Verdict;
@@ -54,7 +54,8 @@ impl Captures {
     pub(super) fn stream(&self, request: CaptureRequest, client: UnixStream) -> Result<(), String> {
         client.set_write_timeout(Some(WRITE_TIMEOUT)).map_err(|error| error.to_string())?;
         let gone = client.try_clone().map_err(|error| error.to_string())?;
-        self.begin(request, client, u64::MAX, move || hung_up(&gone))
+        // Its end is how a client ends a capture.
+        self.begin(request, client, u64::MAX, move || hung_up(&gone), |_| ())
     }
 
     /// Writes frames to the file at `path`, which is replaced, until it has [`MAX_FILE`] bytes.
@@ -63,12 +64,16 @@ impl Captures {
     /// If the file cannot be written.
     pub(super) fn to_file(&self, path: &Path) -> Result<(), RunError> {
         let failed = |why: String| RunError::Capture { path: path.to_owned(), why };
-        let file = File::create(path).map_err(|error| failed(error.to_string()))?;
+        let file = BlockFile::create(path).map_err(|error| failed(error.to_string()))?;
         let pause = || {
             thread::sleep(PAUSE);
             false
         };
-        self.begin(CaptureRequest::default(), BufWriter::new(file), MAX_FILE, pause).map_err(failed)
+        let end = {
+            let path = path.to_owned();
+            move |written: Written| written.tell(&path)
+        };
+        self.begin(CaptureRequest::default(), file, MAX_FILE, pause, end).map_err(failed)
     }
 
     fn begin(
@@ -77,6 +82,7 @@ impl Captures {
         out: impl Write + Send + 'static,
         max_bytes: u64,
         pause: impl Fn() -> bool + Send + 'static,
+        end: impl FnOnce(Written) + Send + 'static,
     ) -> Result<(), String> {
         if self.busy.swap(true, Ordering::AcqRel) {
             return Err("another capture runs; end it first".into());
@@ -84,9 +90,10 @@ impl Captures {
         self.tap.open(request);
         let captures = self.clone();
         let spawned = thread::Builder::new().name("capture".into()).spawn(move || {
-            // Its end is how a client, or the limit of a file, ends a capture.
-            let _ = captures.write(out, max_bytes, &pause);
-            captures.end();
+            let mut frames = 0;
+            let result = captures.write(out, max_bytes, &pause, &mut frames);
+            let lost = captures.end();
+            end(Written { frames, lost, result });
         });
         spawned.map(drop).map_err(|error| {
             self.end();
@@ -94,14 +101,22 @@ impl Captures {
         })
     }
 
-    fn end(&self) {
-        self.tap.close();
+    /// Answers how many frames were wanted last and are in no file.
+    fn end(&self) -> u64 {
+        let lost = self.tap.close();
         self.busy.store(false, Ordering::Release);
+        lost
     }
 
-    /// Until `pause` says that it is over, `max_bytes` are written, or a write fails.
-    fn write(&self, mut out: impl Write, max_bytes: u64, pause: &dyn Fn() -> bool) -> Result<(), PcapError> {
-        // Blocks are made in memory first: a file never ends with a part of one.
+    /// Until `pause` says that it is over, `max_bytes` are written, or a write fails; counts the `frames` written.
+    fn write(
+        &self,
+        mut out: impl Write,
+        max_bytes: u64,
+        pause: &dyn Fn() -> bool,
+        frames: &mut u64,
+    ) -> Result<(), PcapError> {
+        // Blocks are made in memory first: each is written at once.
         let mut blocks = PcapNgWriter::new(Vec::new())?;
         for interface in &self.interfaces {
             blocks.write_pcapng_block(InterfaceDescriptionBlock {
@@ -113,23 +128,62 @@ impl Captures {
                 ],
             })?;
         }
-        let mut left = max_bytes;
+        let (mut left, mut taken) = (max_bytes, 0);
         loop {
             left = match left.checked_sub(blocks.get_ref().len() as u64) {
                 Some(left) => left,
                 None => return Ok(()),
             };
             out.write_all(blocks.get_ref()).map_err(PcapError::IoError)?;
+            *frames = taken;
             blocks.get_mut().clear();
             let missed = || self.tap.missed();
             match self.tap.take(|record| blocks.write_pcapng_block(block(record, missed()))) {
-                Some(result) => drop(result?),
+                Some(result) => {
+                    result?;
+                    taken += 1;
+                }
                 None => {
                     out.flush().map_err(PcapError::IoError)?;
                     if pause() {
                         return Ok(());
                     }
                 }
+            }
+        }
+    }
+}
+
+/// What a capture came to.
+#[derive(Debug)]
+struct Written {
+    /// Frames in the file.
+    frames: u64,
+    /// Frames that workers had left, or had found no room for, when it ended.
+    lost: u64,
+    /// Why it ended.
+    result: Result<(), PcapError>,
+}
+
+impl Written {
+    /// Says how the capture to the file at `path` ended, which nobody asked it to.
+    fn tell(&self, path: &Path) {
+        let Written { frames, lost, result } = self;
+        let path = path.display();
+        match result {
+            Ok(()) => {
+                let full = MAX_FILE >> 20;
+                tracing::info!("--capture {path}: {full} MiB are full; it ends with {frames} frames");
+            }
+            Err(error) => {
+                let why = match error {
+                    PcapError::IoError(why) => why.to_string(),
+                    other => other.to_string(),
+                };
+                tracing::warn!(
+                    "--capture {path}: {why}; it ends with {frames} whole frames, at least {lost} more are lost to \
+                     it; forwarding goes on"
+                );
             }
         }
     }

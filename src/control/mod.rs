@@ -1,5 +1,6 @@
 //! Brings gateways up, keeps them in step with the machine, and takes them down.
 
+pub mod blocks;
 mod capture;
 pub mod conntrack;
 pub mod finding;

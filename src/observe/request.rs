@@ -16,6 +16,16 @@ pub enum Request {
     Capture(CaptureRequest),
 }
 
+impl Request {
+    /// What a client sent: nothing of it is trusted.
+    ///
+    /// # Errors
+    /// If it is no request.
+    pub fn parse(line: &[u8]) -> serde_json::Result<Request> {
+        serde_json::from_slice(line)
+    }
+}
+
 /// Which frames to capture.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaptureRequest {

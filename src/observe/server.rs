@@ -150,7 +150,7 @@ fn answer(mut client: UnixStream, answers: &impl Answers) -> io::Result<()> {
     let mut line = Vec::new();
     // The client closes its side behind the request.
     (&client).take(MAX_REQUEST).read_to_end(&mut line)?;
-    match serde_json::from_slice(&line)? {
+    match Request::parse(&line)? {
         Request::Stats => client.write_all(&serde_json::to_vec(&answers.snapshot())?),
         Request::Reload => client.write_all(&serde_json::to_vec(&answers.reload())?),
         Request::Capture(request) => {

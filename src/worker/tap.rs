@@ -72,6 +72,8 @@ impl Tap {
     pub fn open(&self, wanted: CaptureRequest) {
         *self.wanted.write().unwrap_or_else(PoisonError::into_inner) = wanted;
         self.missed.store(0, Relaxed);
+        // What a worker was about to leave when the last capture ended.
+        while self.full.pop().is_some() {}
         let empty = || {
             Box::new(Record {
                 time: Duration::ZERO,
@@ -89,11 +91,15 @@ impl Tap {
         self.on.store(true, Relaxed);
     }
 
-    /// Ends, and frees the buffers.
-    pub fn close(&self) {
+    /// Ends, and frees the buffers; answers how many frames were wanted since the last [`Tap::missed`] and not taken.
+    pub fn close(&self) -> u64 {
         self.on.store(false, Relaxed);
-        while self.full.pop().is_some() {}
+        let mut left = self.missed();
+        while self.full.pop().is_some() {
+            left += 1;
+        }
         while self.free.pop().is_some() {}
+        left
     }
 
     /// The oldest frame that waits, for `write`; `None` if none waits.

@@ -14,7 +14,7 @@ use xdpfrag::lab::{FAR, LabConfig};
 use crate::support::{PORT, binary, deliver, forward, lab, mixed, skip, stop};
 
 /// Comments and frames of a capture.
-fn read(path: &std::path::Path) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn read(path: &std::path::Path) -> Vec<(String, Vec<u8>)> {
     let mut reader = PcapNgReader::new(File::open(path).unwrap()).unwrap();
     let mut frames = Vec::new();
     while let Some(block) = reader.next_block() {
@@ -37,7 +37,7 @@ fn ip_len(frame: &[u8]) -> u16 {
 }
 
 /// Every oversize frame is followed by its fragments, which fit.
-fn before_and_after(frames: &[(String, Vec<u8>)]) -> usize {
+pub(crate) fn before_and_after(frames: &[(String, Vec<u8>)]) -> usize {
     let mut oversize = 0;
     for (position, (comment, frame)) in frames.iter().enumerate() {
         if comment.starts_with("before") && comment.contains("forward fragmented") {

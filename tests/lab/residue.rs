@@ -12,7 +12,7 @@ use xdpfrag::lab::{Lab, LabConfig};
 use crate::support::{deliver, forward, lab, mixed};
 
 /// Interfaces, routes, rules, qdiscs, filters and nftables of the gateway, as text.
-fn state(lab: &Lab) -> String {
+pub(crate) fn state(lab: &Lab) -> String {
     let ask = |program: &str, line: &str| {
         lab.gateway
             .output(program, &line.split(' ').collect::<Vec<_>>())
@@ -33,10 +33,10 @@ fn state(lab: &Lab) -> String {
 }
 
 /// BPF objects by kind and id.
-type Objects = BTreeSet<(&'static str, u32)>;
+pub(crate) type Objects = BTreeSet<(&'static str, u32)>;
 
 /// What the process holds, from /proc/PID/fdinfo.
-fn held_by(pid: u32) -> Objects {
+pub(crate) fn held_by(pid: u32) -> Objects {
     let mut held = Objects::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap() {
         let Ok(info) = fs::read_to_string(entry.unwrap().path()) else { continue };
@@ -52,7 +52,7 @@ fn held_by(pid: u32) -> Objects {
 }
 
 /// What the kernel has.
-fn present() -> Objects {
+pub(crate) fn present() -> Objects {
     let programs = ProgInfoIter::default().map(|info| ("prog_id", info.id));
     let maps = MapInfoIter::default().map(|info| ("map_id", info.id));
     let links = LinkInfoIter::default().map(|info| ("link_id", info.id));

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 use xdpfrag::lab::bench::{Generator, Rate, Workload};
-use xdpfrag::lab::{Lab, LabConfig, Namespace, Rules};
-use xdpfrag::observe::snapshot::{InterfaceSnapshot, Snapshot};
+use xdpfrag::lab::{LabConfig, Namespace, Rules};
 
-use super::{long, note};
-use crate::support::{binary, deliver, forward, lab, mixed, stop};
+use super::{long, note, running};
+use crate::support::{deliver, forward, lab, mixed, stop};
 
 /// Two fragments come of each frame of the flood.
 const FRAGMENTS: u64 = 2;
@@ -49,13 +48,6 @@ fn a_flood_is_accounted_for_to_the_packet() {
     assert_eq!(worker.received, worker.reasons["fragmented"] + lost, "{flooded:?}");
     assert_eq!(worker.handed_back, FRAGMENTS * worker.reasons["fragmented"], "{flooded:?}");
     assert_eq!(worker.handed_back, arrived + beyond, "{flooded:?}");
-}
-
-/// What the running instance has counted so far.
-fn running(lab: &Lab) -> InterfaceSnapshot {
-    let json = lab.gateway.output(binary().to_str().unwrap(), &["stats", "--json"]).unwrap();
-    let snapshot: Snapshot = serde_json::from_str(&json).unwrap();
-    snapshot.interfaces.into_iter().next().expect("eth1")
 }
 
 /// Packets that an interface could not send.

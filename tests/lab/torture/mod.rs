@@ -3,11 +3,16 @@
 //! `make torture` runs these alone and for longer, and prints the table of docs/reliability.md.
 
 mod control;
+mod disk;
 mod hostile;
 mod interface;
 mod kernel;
 mod load;
+mod panic;
 mod process;
+mod resources;
+mod soak;
+mod starts;
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -16,8 +21,9 @@ use std::time::{Duration, Instant};
 
 use xdpfrag::lab::traffic::stream::{Loss, Stream};
 use xdpfrag::lab::{FAR, Lab};
+use xdpfrag::observe::snapshot::{InterfaceSnapshot, Snapshot};
 
-use crate::support::PORT;
+use crate::support::{PORT, binary};
 
 /// Datagrams per second of each of the two streams.
 const RATE: u32 = 1000;
@@ -68,6 +74,13 @@ fn disturb(lab: &Lab, watch: Duration, fault: impl FnOnce()) -> Cost {
     }
     let sent = elapsed.as_secs_f64() * f64::from(RATE);
     Cost { fits: fits.loss(event), oversize: oversize.loss(event), sent: sent as usize }
+}
+
+/// What the running instance has counted so far.
+fn running(lab: &Lab) -> InterfaceSnapshot {
+    let json = lab.gateway.output(binary().to_str().unwrap(), &["stats", "--json"]).unwrap();
+    let snapshot: Snapshot = serde_json::from_str(&json).unwrap();
+    snapshot.interfaces.into_iter().next().expect("eth1")
 }
 
 /// Adds a line to the table that `make torture` prints.

@@ -10,7 +10,7 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use xdpfrag::lab::LabConfig;
 
-use super::{costs_at_most, disturb, long, report};
+use super::{costs_at_most, disturb, report};
 use crate::support::{deliver, forward, lab, mixed, stop};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_xdpfrag");
@@ -87,7 +87,7 @@ fn one_stuck_worker() {
     stop(daemon);
 }
 
-fn thread_named(pid: u32, name: &str) -> Pid {
+pub(super) fn thread_named(pid: u32, name: &str) -> Pid {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let named = tasks.map(|task| task.unwrap().path()).find(|task| {
         // A thread may end between the two reads.
@@ -169,23 +169,4 @@ impl Drop for MemoryLimit {
         }
         let _ = fs::remove_dir(&self.path);
     }
-}
-
-#[test]
-fn many_starts_under_traffic() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
-    let times = if long() { 200 } else { 10 };
-    let links = || lab.gateway.ip("-o -br link").unwrap();
-    let before = links();
-    let first = forward(&lab, &[]);
-    let cost = disturb(&lab, Duration::ZERO, || {
-        stop(first);
-        for _ in 1..times {
-            stop(forward(&lab, &[]));
-        }
-    });
-    report(&format!("{times} starts and stops"), cost);
-    assert_eq!(links(), before);
-    // What fits does not need xdpfrag, and must not suffer from its coming and going.
-    assert!(cost.fits.datagrams <= cost.allowed(3 * times), "{cost:?}");
 }
