@@ -30,7 +30,9 @@ impl Method {
         let pairs = handbacks
             .flat_map(|handback| Redirect::value_variants().iter().map(|redirect| (*handback, *redirect)));
         let told_apart = |pair: &(HandbackChoice, Redirect)| {
-            pair.0 != HandbackChoice::Auto && *pair != (HandbackChoice::Veth, Redirect::Late)
+            pair.0 != HandbackChoice::Auto
+                && pair.1 != Redirect::Auto
+                && *pair != (HandbackChoice::Veth, Redirect::Late)
         };
         let ours = pairs.filter(told_apart).map(|(handback, redirect)| Method::Xdpfrag(handback, redirect));
         [Method::Plain, Method::Nftables].into_iter().chain(ours).collect()

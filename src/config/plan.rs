@@ -115,8 +115,10 @@ pub enum Force {
 /// `--redirect`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Redirect {
-    /// Oversize frames and their flows.
+    /// `late` with --tcp resegment where the kernel can do it and GRO is on, else `oversize`.
     #[default]
+    Auto,
+    /// Oversize frames and their flows.
     Oversize,
     /// Every frame in scope.
     All,

@@ -127,9 +127,7 @@ impl Gateway {
         };
         gateway.follow_addresses()?;
         gateway.apply(Scope::from(&plan.treatment))?;
-        if plan.redirect == Redirect::Late {
-            gateway.start_late(plan, say)?;
-        }
+        gateway.start_late(plan, say)?;
         gateway.start_workers(plan, shared, own_queues, say)?;
         gateway.attach_clamp(plan)?;
         if let Some(link) = &gateway.clamp_link {

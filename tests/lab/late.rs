@@ -62,6 +62,21 @@ fn segments_are_merged_and_leave_at_the_size_of_the_sa() {
 }
 
 #[test]
+fn auto_takes_it_where_gro_is_on_and_tcp_is_resegmented() {
+    let Some(lab) = lab(LabConfig::default()) else { return };
+    let late = |gro: &str, tcp: &str| {
+        lab.gateway.output("ethtool", &["-K", LAN, "gro", gro]).unwrap();
+        let daemon = forward(&lab, &["--tcp", tcp]);
+        assert!(carry_to(&lab, FAR.into(), Direction::Upload).complete(), "GRO {gro}, {tcp}");
+        let interface = stop(daemon);
+        assert_ne!(interface.xdp["late"] > 0, received(&interface) > 0, "one or the other: {interface:?}");
+        interface.xdp["late"] > 0
+    };
+    assert!(late("on", "resegment"));
+    assert!(!late("off", "resegment") && !late("on", "fragment"));
+}
+
+#[test]
 fn without_gro_every_segment_is_cut_in_two() {
     let Some(lab) = lab(LabConfig::default()) else { return };
     let daemon = forward(&lab, &[&LATE[..], &["--df", "keep"]].concat());

@@ -1,18 +1,31 @@
-//! `--redirect late`.
+//! `--redirect late`, and `auto`.
 
 use super::{Gateway, GatewayError, random};
-use crate::config::{Force, Plan};
+use crate::config::{Force, Plan, Redirect};
 use crate::net::Ethtool;
+use crate::packet::Tcp;
 use crate::xdp::{LateConfig, LateProgram, Method, XdpMode};
 
 impl Gateway {
-    /// Leaves oversize TCP to GRO and the kernel, if they can; else the workers do it.
+    /// Leaves oversize TCP to GRO and the kernel, if the plan says so and they can; else the workers do it.
     pub(super) fn start_late(&mut self, plan: &Plan, say: &dyn Fn(&str)) -> Result<(), GatewayError> {
+        let asked = match plan.redirect {
+            Redirect::Late => true,
+            Redirect::Auto if plan.treatment.tcp == Tcp::Resegment => false,
+            _ => return Ok(()),
+        };
         let instead = |why: &str| {
-            say(&format!("{}: --redirect oversize instead of late: {why}", self.name()));
+            let line = format!("{}: --redirect oversize instead of late: {why}", self.name());
+            if asked { say(&line) } else { tracing::debug!("{line}") }
         };
         if self.mode == XdpMode::Generic {
             instead("generic XDP runs behind GRO");
+            return Ok(());
+        }
+        let features = Ethtool::open().and_then(|mut ethtool| ethtool.features(self.name()));
+        let merges = features.map_or(asked, |features| features.has("rx-gro"));
+        if !merges && !asked {
+            instead("GRO is off");
             return Ok(());
         }
         // Asked with a program that every kernel loads: the verifier of those without tcx refuses the other one.
@@ -33,8 +46,7 @@ impl Gateway {
                 (self.late_link, self.late) = (Some(link), Some(program));
                 self.program.set_late(true)?;
                 say(&format!("{}: oversize TCP is left to GRO, and cut behind it", self.name()));
-                let features = Ethtool::open().and_then(|mut ethtool| ethtool.features(self.name()));
-                if features.is_ok_and(|features| !features.has("rx-gro")) {
+                if !merges {
                     say(&format!(
                         "{0}: GRO is off: nothing is merged, and every segment cut by itself; mend it with: \
                          ethtool -K {0} gro on",
