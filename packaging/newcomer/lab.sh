@@ -24,6 +24,7 @@ cable() { # NAMESPACE INTERFACE ADDRESS, INTERFACE ADDRESS of the gateway, MTU
 }
 
 remove_lab() {
+	[ -z "${sender-}" ] || { kill "$sender" && wait "$sender"; } 2>/dev/null || true
 	for namespace in "$appliance" "$gateway" "$far"; do
 		ip netns delete "$namespace" 2>/dev/null || true
 	done
@@ -32,6 +33,18 @@ remove_lab() {
 # Datagrams of 1500 bytes with DF from an appliance that is deaf to ICMP; says "ARRIVED of COUNT".
 send() { # COUNT RATE
 	"$datagrams" "/run/netns/$appliance" "/run/netns/$far" 198.18.2.2:7001 "$1" 1472 "$2"
+}
+
+# The same beside what comes next, until `sent`, which says it.
+send_meanwhile() { # COUNT RATE
+	"$datagrams" "/run/netns/$appliance" "/run/netns/$far" 198.18.2.2:7001 "$1" 1472 "$2" >"$work/sent" &
+	sender=$!
+}
+
+sent() {
+	wait $sender
+	sender=
+	cat "$work/sent"
 }
 
 arrives() { # COUNT, EXPECTED, what is the case

@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
 use xdpfrag::config::Mode;
 use xdpfrag::control::finding::{Finding, Level};
 use xdpfrag::control::preflight::{self, Options};
@@ -86,6 +89,10 @@ fn what_the_interface_cannot_do_is_fatal_and_comes_with_a_command() {
         let queues = Options { queues: Some(vec![0, 2]), ..Options::default() };
         assert_eq!(fatal(queues, "queue 2, but eth1 has queues 0 to 1"), "ethtool -l eth1");
         ip("link set eth1 mtu 9000");
+        // A veth has multi-buffer XDP; where the kernel does not tell, neither can `check`.
+        let told = xdp_features::xdp_features(links::find("eth1").unwrap().unwrap().index).unwrap().is_some();
+        let doubted = check(&Options::default()).iter().any(|finding| finding.why.contains("may refuse"));
+        assert_eq!(doubted, !told);
         let jumbo = Options { mtus: vec![1422, 5000], ..Options::default() };
         assert!(fatal(jumbo, "SA MTU of 5000").contains("--mtu 3386"));
         let equal = check(&Options { mtus: vec![9000], ..Options::default() });
@@ -156,6 +163,26 @@ fn missing_privileges_and_btf_are_named() {
         let message = String::from_utf8_lossy(&run.stderr).into_owned();
         assert_eq!(run.status.code(), Some(3), "{message}");
         assert!(message.contains("/sys/kernel/btf/vmlinux"), "{message}");
+    });
+}
+
+/// A kernel without CONFIG_XDP_SOCKETS answers as this filter does.
+#[test]
+fn missing_sockets_are_named() {
+    in_namespace(|| {
+        let _ = eth1();
+        assert!(check(&Options::default()).iter().all(|finding| finding.what != "AF_XDP"));
+        let af_xdp = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, libc::AF_XDP as u64);
+        let rule = SeccompRule::new(vec![af_xdp.unwrap()]).unwrap();
+        let without = SeccompFilter::new(
+            [(libc::SYS_socket, vec![rule])].into(),
+            SeccompAction::Allow,
+            SeccompAction::Errno(libc::EAFNOSUPPORT as u32),
+            std::env::consts::ARCH.try_into().unwrap(),
+        );
+        let without: BpfProgram = without.unwrap().try_into().unwrap();
+        seccompiler::apply_filter(&without).unwrap();
+        find(&check(&Options::default()), Level::Fatal, "CONFIG_XDP_SOCKETS");
     });
 }
 

@@ -135,6 +135,13 @@ pub(super) fn driver(link: &Link, options: &Options, findings: &mut Vec<Finding>
                  native XDP first and says what it got"
             );
             findings.push(Finding::note("driver", why));
+            if linear_frames_end_below(link) {
+                let why = format!(
+                    "at MTU {} the driver may refuse native XDP: one page holds a frame of {MAX_LINEAR} bytes",
+                    link.mtu
+                );
+                findings.push(Finding::note("driver", why).remedy(mtu_1500(link)));
+            }
             return;
         }
     };
@@ -154,12 +161,19 @@ pub(super) fn driver(link: &Link, options: &Options, findings: &mut Vec<Finding>
     } else {
         Finding::ok("driver", format!("{driver}: {modes}"))
     });
-    // Drivers give a frame one page, less the headroom.
-    if features.native && !features.multi_buffer && link.mtu + LINK_HEADER > MAX_LINEAR {
+    if features.native && !features.multi_buffer && linear_frames_end_below(link) {
         let why = format!("{driver} has no multi-buffer XDP: it may refuse the program at MTU {}", link.mtu);
-        findings
-            .push(Finding::warning("driver", why).remedy(format!("ip link set dev {} mtu 1500", link.name)));
+        findings.push(Finding::warning("driver", why).remedy(mtu_1500(link)));
     }
+}
+
+/// True if a frame may be longer than what drivers keep in one page, less the headroom.
+fn linear_frames_end_below(link: &Link) -> bool {
+    link.mtu + LINK_HEADER > MAX_LINEAR
+}
+
+fn mtu_1500(link: &Link) -> String {
+    format!("ip link set dev {} mtu 1500", link.name)
 }
 
 /// SA MTUs against the interface's MTU.

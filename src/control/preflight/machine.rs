@@ -4,6 +4,7 @@ use std::path::Path;
 
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
+use socket2::{Domain, Socket, Type};
 
 use super::Options;
 use crate::config::HandbackChoice;
@@ -58,6 +59,18 @@ pub(super) fn kernel(options: &Options, findings: &mut Vec<Finding>) {
     } else if !Path::new("/sys/kernel/btf/vmlinux").exists() {
         let why = "no /sys/kernel/btf/vmlinux: the kernel was built without CONFIG_DEBUG_INFO_BTF";
         findings.push(Finding::fatal("BTF", why).remedy(upgrade));
+    }
+}
+
+/// Whether there are AF_XDP sockets: small systems leave them out.
+pub(super) fn sockets(findings: &mut Vec<Finding>) {
+    // Any other error is one of privileges.
+    let opened = Socket::new(Domain::from(libc::AF_XDP), Type::RAW, None);
+    if opened.is_err_and(|error| error.raw_os_error() == Some(libc::EAFNOSUPPORT)) {
+        let why = "no AF_XDP sockets: the kernel was built without CONFIG_XDP_SOCKETS, or a sandbox forbids them \
+                   (RestrictAddressFamilies=)";
+        findings
+            .push(Finding::fatal("AF_XDP", why).remedy("zgrep XDP_SOCKETS /proc/config.gz /boot/config-*"));
     }
 }
 

@@ -62,6 +62,7 @@ pub fn check(interface: &str, options: &Options) -> Vec<Finding> {
     let mut findings = Vec::new();
     machine::kernel(options, &mut findings);
     machine::privileges(&mut findings);
+    machine::sockets(&mut findings);
     machine::cores(options, &mut findings);
     let link = match links::find(interface) {
         Ok(Some(link)) => link,
