@@ -11,6 +11,7 @@ mod fail_open;
 mod footprint;
 mod ipv6;
 mod late;
+mod live;
 mod notify;
 mod operate;
 mod order;
