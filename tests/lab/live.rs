@@ -283,6 +283,26 @@ fn generic_xdp_refuses_redirect_all_and_changes_nothing_else() {
 }
 
 #[test]
+fn late() {
+    let Some(lab) = lab(LabConfig::default()) else { return };
+    let settings = "tcp = 'resegment'\nredirect = 'late'\n";
+    let live = Live::start(&lab, settings);
+    assert!(carry(&lab, Direction::Upload).complete());
+    // What only the XDP program and the workers go by changes beside the program behind GRO.
+    live.set(&format!("{settings}df = 'oversize'\nstall = 300"), "df: oversize now");
+    assert!(carry(&lab, Direction::Upload).complete());
+    deliver(&lab, mixed(200));
+    for (other, named) in [
+        ("tcp = 'resegment'".to_owned(), "redirect (to or from late)"),
+        (format!("{settings}sticky = 50"), "sticky (with redirect late)"),
+        (format!("{settings}force = 'deaf'"), "force (with redirect late)"),
+    ] {
+        live.refuses(&other, &format!("{named} cannot change while it runs"));
+    }
+    assert!(carry(&lab, Direction::Upload).complete());
+}
+
+#[test]
 fn a_worker_that_hangs_is_told_and_the_old_plan_goes_on_at_every_interface() {
     let Some(lab) = lab(LabConfig::default()) else { return };
     lab.gateway.ip("link add eth2 type veth peer name idle").unwrap();
