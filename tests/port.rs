@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, unbounded};
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{setsockopt, sockopt};
-use xdpfrag::config::{Choice, HandbackChoice, Mode, Poll, Treatment};
+use xdpfrag::config::{Choice, HandbackChoice, Mode, Poll, Scope, Treatment};
 use xdpfrag::handback::{HandbackConfig, choose};
 use xdpfrag::net::private_ns::PrivateNs;
 use xdpfrag::packet::{Df, Idents, Reason, Rule, Tcp, Transform};
 use xdpfrag::port::{Port, XskConfig, XskPort};
 use xdpfrag::worker::clock::monotonic_ns;
-use xdpfrag::worker::{Turn, Worker, WorkerConfig, WorkerEnd};
+use xdpfrag::worker::{Posted, Settings, Turn, Worker, WorkerConfig, WorkerEnd};
 use xdpfrag::xdp::layout::Route;
 use xdpfrag::xdp::{Attached, FrameLimits, LanConfig, LanProgram};
 
@@ -244,9 +244,10 @@ fn worker(
         df: Df::Clear,
         tcp: Tcp::Fragment,
     });
-    let turn = Turn::new(port, handback, transform, treatment);
+    let settings = Settings { stall: STALL, ..Settings::new(transform.clone(), Scope::from(&*treatment)) };
+    let turn = Turn::new(port, handback, transform, treatment).following(Posted::new(settings).followed());
     let heartbeat = program.heartbeats().of(0).unwrap();
-    let config = WorkerConfig { interface: "lan0".into(), queue: 0, core: Some(0), poll, stall: STALL };
+    let config = WorkerConfig { interface: "lan0".into(), queue: 0, core: Some(0), poll };
     let (sender, receiver) = unbounded();
     (Worker::spawn(config, turn, move |now| heartbeat.beat(now), sender).unwrap(), receiver)
 }

@@ -1,13 +1,14 @@
 //! One LAN interface being served: brought up step by step, taken down in reverse.
 
 mod error;
+mod exchange;
 mod late;
 mod report;
 mod workers;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use crossbeam::channel::Sender;
 use ipnet::IpNet;
@@ -15,16 +16,14 @@ use ipnet::IpNet;
 use super::scope::Applied;
 use super::tunnels::{self, Found, Tunnels};
 use crate::config::values::Mss;
-use crate::config::{Auto, Force, Plan, Redirect, Scope, Treatment};
+use crate::config::{Auto, Plan, Scope, Treatment};
 use crate::handback;
 use crate::net::links::Link;
 use crate::net::{addresses, ethtool, links};
 use crate::packet::{Tcp, Transform, ether};
 use crate::worker::tap::Tap;
-use crate::worker::{Notifier, Worker, WorkerEnd};
-use crate::xdp::{
-    Attached, ClampLink, ClampProgram, LanConfig, LanProgram, LateLink, LateProgram, Patience, XdpMode,
-};
+use crate::worker::{Notifier, Posted, Settings, Worker, WorkerEnd};
+use crate::xdp::{Attached, ClampLink, ClampProgram, LanConfig, LanProgram, LateLink, LateProgram, XdpMode};
 
 pub use error::GatewayError;
 
@@ -60,12 +59,12 @@ pub struct Gateway {
     link: Link,
     mode: XdpMode,
     handback: &'static str,
-    pub(super) treatment: Arc<Treatment>,
-    pub(super) auto: Option<Auto>,
+    treatment: Arc<Treatment>,
+    auto: Option<Auto>,
     /// What is in the maps.
     applied: Applied,
-    /// The same for workers that get frames without metadata.
-    scope: Arc<RwLock<Scope>>,
+    /// What the workers go by.
+    settings: Posted,
     /// `--mtu auto`: the tunnels behind the scope.
     found: Found,
 }
@@ -83,17 +82,13 @@ impl Gateway {
     ) -> Result<Gateway, GatewayError> {
         let link = find(interface)?;
         let treatment = Arc::new(plan.treatment.clone());
-        let program = LanProgram::load(&LanConfig {
-            df: plan.treatment.df,
-            redirect_all: plan.redirect == Redirect::All,
-            resegment: plan.treatment.tcp == Tcp::Resegment,
-            deaf_only: (plan.force == Force::Deaf).then(Patience::default),
-            sticky: plan.sticky,
-            stall: plan.stall,
+        let base = LanConfig {
             flow_seed: random(),
             queues: link.rx_queues,
             lan_mtu: link.mtu,
-        })?;
+            ..LanConfig::default()
+        };
+        let program = LanProgram::load(&exchange::constants(plan, base))?;
         let clamp = ClampProgram::load(program.route_maps())?;
         let own_queues = ethtool::rx_queues(&link);
         // Attached while its map of sockets is empty, it passes everything. Some drivers change their
@@ -102,12 +97,11 @@ impl Gateway {
         if let Some(why) = &attached.fallback {
             say(&format!("{interface}: generic XDP, because the driver cannot do it natively ({why})"));
         }
-        if attached.mode == XdpMode::Generic && plan.treatment.tcp == Tcp::Resegment {
-            say(&format!(
-                "{interface}: with generic XDP what may not be fragmented (IPv6, --df keep) is not resegmented \
-                 either: a segment given back as it is would be seen again"
-            ));
-        }
+        let settings = Settings {
+            notifier: shared.notifier.clone(),
+            stall: plan.stall,
+            ..Settings::new(shared.transform.clone(), Scope::default())
+        };
         let mut gateway = Gateway {
             mode: attached.mode,
             xdp: Some(attached),
@@ -122,9 +116,12 @@ impl Gateway {
             treatment,
             auto: plan.auto.clone(),
             applied: Applied::default(),
-            scope: Arc::default(),
+            settings: Posted::new(settings),
             found: Found::default(),
         };
+        if let Some(limit) = gateway.limit(plan) {
+            say(&limit);
+        }
         gateway.follow_addresses()?;
         gateway.apply(Scope::from(&plan.treatment))?;
         gateway.start_late(plan, say)?;
@@ -137,7 +134,7 @@ impl Gateway {
     }
 
     /// Lowers the MSS on the way to the LAN, if `plan` has anything to lower.
-    pub(super) fn attach_clamp(&mut self, plan: &Plan) -> Result<(), GatewayError> {
+    fn attach_clamp(&mut self, plan: &Plan) -> Result<(), GatewayError> {
         let clamped = plan.treatment.scope.iter().any(|(_, rule)| rule.mss4.or(rule.mss6).is_some());
         let wanted = clamped || plan.auto.as_ref().is_some_and(|auto| auto.mss != Mss::Off);
         if wanted && self.clamp_link.is_none() {
@@ -146,8 +143,19 @@ impl Gateway {
         Ok(())
     }
 
+    /// What `plan` asks for and generic XDP cannot do.
+    pub(super) fn limit(&self, plan: &Plan) -> Option<String> {
+        (self.mode == XdpMode::Generic && plan.treatment.tcp == Tcp::Resegment).then(|| {
+            format!(
+                "{}: with generic XDP what may not be fragmented (IPv6, --df keep) is not resegmented either: a \
+                 segment given back as it is would be seen again",
+                self.name()
+            )
+        })
+    }
+
     /// What is in scope at this moment.
-    pub(super) fn scope_now(&self) -> Scope {
+    fn scope_now(&self) -> Scope {
         self.applied.scope().clone()
     }
 
@@ -178,9 +186,9 @@ impl Gateway {
     /// If a map is full.
     pub fn apply(&mut self, scope: Scope) -> Result<(), GatewayError> {
         self.applied.apply(&self.program, &scope)?;
-        let mut shared = self.scope.write().unwrap_or_else(PoisonError::into_inner);
-        if *shared != scope {
-            *shared = scope;
+        let now = self.settings.now();
+        if *now.scope != scope {
+            self.settings.change(Settings { scope: Arc::new(scope), ..now });
         }
         Ok(())
     }

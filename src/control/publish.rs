@@ -1,5 +1,6 @@
 //! Where others read the counters: the statistics socket, and `--metrics`.
 
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use crate::observe::exporter::Exporter;
 use crate::observe::request::{CaptureRequest, Outcome};
 use crate::observe::server::{Answers, Server};
 use crate::observe::snapshot::Snapshot;
+use crate::worker::privileges;
 
 /// How long the main thread may take for a reload.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(8);
@@ -21,12 +23,14 @@ const RELOAD_TIMEOUT: Duration = Duration::from_secs(8);
 pub(super) type Reload = Sender<Outcome>;
 
 /// Open until it is dropped.
-#[derive(Debug)]
 pub(super) struct Published {
     /// Clients that want a reload. Dropped first: a client that still waits is told so, and the server can end.
     pub(super) reloads: Receiver<Reload>,
     _server: Server,
     exporter: Option<Exporter>,
+    /// What the exporter was asked for: port 0 is no port.
+    pub(super) metrics: Option<SocketAddr>,
+    snapshot: Arc<dyn Fn() -> Snapshot + Send + Sync>,
 }
 
 impl Published {
@@ -35,27 +39,59 @@ impl Published {
     where
         F: Fn() -> Snapshot + Send + Sync + 'static,
     {
-        let snapshot = Arc::new(snapshot);
-        let scraped = Arc::clone(&snapshot);
-        let exporter = plan.metrics.map(|address| {
-            let failed = |source| RunError::Metrics { address, source };
-            Exporter::start(address, move || scraped()).map_err(failed)
-        });
+        let snapshot: Arc<dyn Fn() -> Snapshot + Send + Sync> = Arc::new(snapshot);
         let (asked, reloads) = bounded(1);
-        let answers = Instance { snapshot: Box::new(move || snapshot()), asked, captures };
-        let exporter = exporter.transpose()?;
-        Ok(Published { exporter, reloads, _server: Server::start(&plan.interfaces, answers)? })
+        let answers = Instance { snapshot: Arc::clone(&snapshot), asked, captures };
+        let exporter = plan.metrics.map(|address| export(address, &snapshot)).transpose()?;
+        let server = privileges::lowered(|| Server::start(&plan.interfaces, answers))?;
+        Ok(Published { exporter, metrics: plan.metrics, reloads, _server: server, snapshot })
     }
 
     /// One line about where the metrics are.
     pub(super) fn describe(&self) -> Option<String> {
         self.exporter.as_ref().map(|exporter| format!("metrics at http://{}/metrics", exporter.address()))
     }
+
+    /// Has the metrics at `address` instead, or nowhere.
+    ///
+    /// # Errors
+    /// If they cannot be there; they are where they were then.
+    pub(super) fn move_metrics(&mut self, address: Option<SocketAddr>) -> Result<(), RunError> {
+        // One address may hold the other (0.0.0.0): there is no listening at both with one port.
+        let held = match (address, &self.exporter) {
+            (Some(address), Some(exporter)) => exporter.address().port() == address.port(),
+            _ => false,
+        };
+        if held {
+            self.exporter = None;
+        }
+        match address.map(|address| export(address, &self.snapshot)).transpose() {
+            Ok(exporter) => {
+                (self.exporter, self.metrics) = (exporter, address);
+                Ok(())
+            }
+            Err(error) => {
+                if held {
+                    self.exporter = self.metrics.map(|before| export(before, &self.snapshot)).transpose()?;
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+fn export(
+    address: SocketAddr,
+    snapshot: &Arc<dyn Fn() -> Snapshot + Send + Sync>,
+) -> Result<Exporter, RunError> {
+    let snapshot = Arc::clone(snapshot);
+    privileges::lowered(|| Exporter::start(address, move || snapshot()))
+        .map_err(|source| RunError::Metrics { address, source })
 }
 
 /// Answers for the control socket.
 struct Instance {
-    snapshot: Box<dyn Fn() -> Snapshot + Send>,
+    snapshot: Arc<dyn Fn() -> Snapshot + Send + Sync>,
     asked: Sender<Reload>,
     captures: Captures,
 }

@@ -120,6 +120,8 @@ struct Running {
     /// Fires when a reassembly time is over.
     interval: Receiver<Instant>,
     idents: Arc<Idents>,
+    /// What `--notify` needs, used or not.
+    notifier: io::Result<Arc<Notifier>>,
     started: Instant,
 }
 
@@ -140,13 +142,10 @@ impl Running {
             step: "--mtu auto: watching the kernel's IPsec (XFRM: modprobe xfrm_user; needs CAP_NET_ADMIN)",
             source,
         })?;
-        let notifier = match plan.notify {
-            true => {
-                let open = Notifier::open();
-                Some(Arc::new(open.map_err(|source| RunError::System { step: "--notify", source })?))
-            }
-            false => None,
-        };
+        // Even without `--notify`, for a reload may ask for it when nobody may open it any more.
+        let notifier = Notifier::open().map(Arc::new);
+        let notifies =
+            asked(plan, &notifier).map_err(|source| RunError::System { step: "--notify", source })?;
         let idents = Arc::new(Idents::partitioned(plan.id_partition));
         let transform =
             Transform { df: plan.treatment.df, tcp: plan.treatment.tcp, idents: Arc::clone(&idents) };
@@ -157,7 +156,7 @@ impl Running {
         if let Some(path) = &plan.capture {
             captures.to_file(path)?;
         }
-        let shared = Shared { transform, notifier, tap, ended: end };
+        let shared = Shared { transform, notifier: notifies, tap, ended: end };
         let gateways = plan
             .interfaces
             .iter()
@@ -170,7 +169,7 @@ impl Running {
         let started = Instant::now();
         let observed = (Arc::clone(&gateways), Arc::clone(&idents));
         // All is open; threads that start from here on have no more than is kept.
-        if let Err(error) = privileges::lower() {
+        if let Err(error) = privileges::lower_but_loading() {
             say(&format!("warning: privileges are kept that are needed no more: {error}"));
         }
         let published =
@@ -198,6 +197,7 @@ impl Running {
             rules,
             interval,
             idents,
+            notifier,
             started,
         };
         if plan.auto.is_some() {
@@ -290,6 +290,15 @@ impl Running {
             gateway.stop();
         }
         snapshot(&gateways, &self.idents, self.started)
+    }
+}
+
+/// The notifier, if `plan` asks for it.
+fn asked(plan: &Plan, notifier: &io::Result<Arc<Notifier>>) -> io::Result<Option<Arc<Notifier>>> {
+    match (plan.notify, notifier) {
+        (false, _) => Ok(None),
+        (true, Ok(notifier)) => Ok(Some(Arc::clone(notifier))),
+        (true, Err(error)) => Err(io::Error::new(error.kind(), error.to_string())),
     }
 }
 

@@ -1,13 +1,12 @@
 //! From a received frame to the kernel: transform, hand-back, and the account of both.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use super::clock::monotonic_ns;
 use super::counters::Counters;
-use super::notify::Notifier;
+use super::settings::Settings;
 use super::tap::Tapped;
-use crate::config::Scope;
 use crate::handback::{Handback, HandbackError};
 use crate::packet::{self, Edits, Outcome, Reason, Rule, Sink, Transform, Verdict};
 use crate::port::Received;
@@ -29,9 +28,6 @@ struct Open {
 #[derive(Debug)]
 pub(super) struct Outlet<H> {
     pub(super) handback: H,
-    transform: Transform,
-    pub(super) scope: Arc<RwLock<Scope>>,
-    pub(super) notifier: Option<Arc<Notifier>>,
     pub(super) tapped: Option<Tapped>,
     counters: Arc<Counters>,
     open: VecDeque<Open>,
@@ -47,20 +43,12 @@ pub(super) struct Outlet<H> {
 }
 
 impl<H: Handback> Outlet<H> {
-    pub(super) fn new(
-        handback: H,
-        transform: Transform,
-        scope: Arc<RwLock<Scope>>,
-        counters: Arc<Counters>,
-    ) -> Self {
+    pub(super) fn new(handback: H, counters: Arc<Counters>) -> Self {
         // An open frame has one pending output at least, so this never grows.
         let open = VecDeque::with_capacity(handback.capacity() + 1);
         let latencies = Vec::with_capacity(4 * open.capacity());
         Outlet {
             handback,
-            transform,
-            scope,
-            notifier: None,
             tapped: None,
             counters,
             open,
@@ -84,25 +72,25 @@ impl<H: Handback> Outlet<H> {
 
     /// Transforms `received` into the hand-back's buffers.
     #[inline]
-    pub(super) fn take(&mut self, received: Received<'_>) {
+    pub(super) fn take(&mut self, received: Received<'_>, settings: &Settings) {
         if self.broken.is_some() {
             return self.counters.ended(Reason::HandbackError, 1);
         }
-        let rule = self.rule(received);
+        let rule = rule(received, settings);
         let tapped = self.tapped.as_ref().is_some_and(|tapped| tapped.wants(received.bytes));
-        let mut outcome = self.apply(received.bytes, rule, tapped);
+        let mut outcome = self.apply(&settings.transform, received.bytes, rule, tapped);
         if outcome.verdict == Verdict::Drop(Reason::HandbackFull) && self.handback.pending() > 0 {
             self.flush();
             if self.broken.is_some() {
                 return self.counters.ended(Reason::HandbackError, 1);
             }
-            outcome = self.apply(received.bytes, rule, tapped);
+            outcome = self.apply(&settings.transform, received.bytes, rule, tapped);
         }
         if let Some(tap) = self.tapped.as_ref().filter(|_| tapped) {
             tap.record(received.bytes, outcome);
         }
         let Outcome { verdict, edits, frames } = outcome;
-        if let (Some(notifier), Ok(rule), Verdict::Forward(reason)) = (&self.notifier, rule, verdict)
+        if let (Some(notifier), Ok(rule), Verdict::Forward(reason)) = (&settings.notifier, rule, verdict)
             && reason != Reason::Fits
         {
             let now = received.meta.map_or_else(monotonic_ns, |meta| meta.rx_ns);
@@ -124,20 +112,14 @@ impl<H: Handback> Outlet<H> {
     }
 
     #[inline]
-    fn rule(&self, Received { bytes, meta }: Received<'_>) -> Result<Rule, Reason> {
-        match meta {
-            Some(meta) => Ok(meta.rule),
-            // A driver without metadata.
-            None => packet::parse(bytes).and_then(|(_, packet)| {
-                let scope = self.scope.read().unwrap_or_else(PoisonError::into_inner);
-                scope.rule(packet.source(), packet.destination()).ok_or(Reason::OutOfScope)
-            }),
-        }
-    }
-
-    #[inline]
-    fn apply(&mut self, bytes: &[u8], rule: Result<Rule, Reason>, tapped: bool) -> Outcome {
-        let Outlet { transform, handback, .. } = self;
+    fn apply(
+        &mut self,
+        transform: &Transform,
+        bytes: &[u8],
+        rule: Result<Rule, Reason>,
+        tapped: bool,
+    ) -> Outcome {
+        let handback = &mut self.handback;
         match self.tapped.as_mut().filter(|_| tapped) {
             None => treat(transform, bytes, rule, handback),
             Some(tap) => tap.through(handback, |scratch| treat(transform, bytes, rule, scratch)),
@@ -208,6 +190,17 @@ impl<H: Handback> Outlet<H> {
         if let Some(mut histogram) = self.counters.try_latency() {
             self.latencies.drain(..).for_each(|latency| histogram.saturating_record(latency));
         }
+    }
+}
+
+#[inline]
+fn rule(Received { bytes, meta }: Received<'_>, settings: &Settings) -> Result<Rule, Reason> {
+    match meta {
+        Some(meta) => Ok(meta.rule),
+        // A driver without metadata.
+        None => packet::parse(bytes).and_then(|(_, packet)| {
+            settings.scope.rule(packet.source(), packet.destination()).ok_or(Reason::OutOfScope)
+        }),
     }
 }
 

@@ -28,6 +28,8 @@ use crate::port::Port;
 /// do: IKE, routing and whoever looks after the gateway need it, and the RX ring holds what comes meanwhile.
 const SHIFT_NS: u64 = 18_000_000;
 const BREAK: Duration = Duration::from_millis(2);
+/// Longest sleep of an idle worker: so long it may take to go by changed settings.
+pub const LONGEST_NAP: Duration = Duration::from_millis(250);
 /// How long a worker that was told to stop goes on emptying its RX ring.
 const DRAIN: Duration = Duration::from_millis(200);
 
@@ -42,8 +44,6 @@ pub struct WorkerConfig {
     pub core: Option<usize>,
     /// How to wait for frames.
     pub poll: Poll,
-    /// Age at which a heartbeat is stale: a worker beats four times as often at least.
-    pub stall: Duration,
 }
 
 /// A worker's last message.
@@ -87,7 +87,7 @@ pub struct Worker {
 
 impl Worker {
     /// Starts a thread that turns until it is stopped. `beat` is called with CLOCK_MONOTONIC in ns after
-    /// every turn and at least every `stall`/4, and with 0 when no more frames should come. The last
+    /// every turn and at least every quarter of the stall time, and with 0 when no more frames should come. The last
     /// message goes to `ended` when everything the worker owned is released.
     ///
     /// # Errors
@@ -202,15 +202,14 @@ fn serve<P: Port, H: Handback>(
     stop: &AtomicBool,
     first: bool,
 ) -> Result<(), WorkerError> {
-    let nap = config.stall / 4;
-    let nap_ns = nap.as_nanos() as u64;
     let mut spin = Spin::new(config.poll);
     let (mut last_frame, mut last_publication, mut last_sleep) = (0, 0, monotonic_ns());
     while !stop.load(Acquire) {
         let progress = turn.turn()?;
         let now = monotonic_ns();
         beat(now);
-        if now - last_publication >= nap_ns {
+        let nap = (turn.settings().stall / 4).min(LONGEST_NAP);
+        if now - last_publication >= nap.as_nanos() as u64 {
             turn.publish_drops().map_err(WorkerError::Port)?;
             last_publication = now;
         }
@@ -275,32 +274,30 @@ mod tests {
     use crossbeam::channel::unbounded;
 
     use super::*;
-    use crate::config::Treatment;
+    use crate::config::{Scope, Treatment};
     use crate::handback::MemHandback;
     use crate::packet::{Df, Idents, Tcp, Transform};
     use crate::port::{BATCH, MemPort};
+    use crate::worker::settings::{Posted, Settings};
 
     const TIMEOUT: Duration = Duration::from_secs(5);
+    const STALL: Duration = Duration::from_millis(40);
 
     fn config(poll: Poll) -> WorkerConfig {
-        WorkerConfig {
-            interface: "eth1".into(),
-            queue: 3,
-            core: None,
-            poll,
-            stall: Duration::from_millis(40),
-        }
+        WorkerConfig { interface: "eth1".into(), queue: 3, core: None, poll }
     }
 
     fn turn(frames: usize) -> Turn<MemPort, MemHandback> {
         let transform =
             Transform { df: Df::Clear, tcp: Tcp::Fragment, idents: Arc::new(Idents::with_seed(1)) };
         let treatment = Arc::new(Treatment { scope: Vec::new(), df: Df::Clear, tcp: Tcp::Fragment });
+        let settings = Settings { stall: STALL, ..Settings::new(transform.clone(), Scope::default()) };
         let mut port = MemPort::new(512, 1792, 1792);
         for _ in 0..frames {
             assert!(port.deliver(&[0; 60], None));
         }
         Turn::new(port, MemHandback::new(64, 2048), transform, treatment)
+            .following(Posted::new(settings).followed())
     }
 
     #[test]

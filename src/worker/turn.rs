@@ -1,12 +1,14 @@
 //! One bounded iteration of a worker.
 
 use std::io;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, Cache};
+
 use super::counters::Counters;
-use super::notify::Notifier;
 use super::outlet::Outlet;
+use super::settings::{Posted, Settings};
 use super::tap::{Tap, Tapped};
 use crate::config::{Scope, Treatment};
 use crate::frame::Ledger;
@@ -39,6 +41,7 @@ impl Progress {
 pub struct Turn<P, H> {
     port: P,
     outlet: Outlet<H>,
+    followed: Cache<Arc<ArcSwap<Settings>>, Arc<Settings>>,
     counters: Arc<Counters>,
 }
 
@@ -47,26 +50,25 @@ impl<P: Port, H: Handback> Turn<P, H> {
     /// of `treatment`.
     pub fn new(port: P, handback: H, transform: Transform, treatment: Arc<Treatment>) -> Turn<P, H> {
         let counters = Arc::new(Counters::default());
-        let scope = Arc::new(RwLock::new(Scope::from(&*treatment)));
-        let outlet = Outlet::new(handback, transform, scope, Arc::clone(&counters));
-        Turn { port, outlet, counters }
+        let settings = Posted::new(Settings::new(transform, Scope::from(&*treatment)));
+        let outlet = Outlet::new(handback, Arc::clone(&counters));
+        Turn { port, outlet, followed: Cache::new(settings.followed()), counters }
     }
 
-    /// Frames without metadata get their rule from `scope`, as it is at that moment, and not from the treatment.
-    pub fn following(mut self, scope: Arc<RwLock<Scope>>) -> Turn<P, H> {
-        self.outlet.scope = scope;
+    /// Goes by `settings`, as they are when a turn begins, and not by those it was made with.
+    pub fn following(mut self, settings: Arc<ArcSwap<Settings>>) -> Turn<P, H> {
+        self.followed = Cache::new(settings);
         self
+    }
+
+    /// What the next turn goes by.
+    pub fn settings(&mut self) -> &Settings {
+        self.followed.load()
     }
 
     /// Leaves copies of frames at `tap` while somebody captures, as those of this interface and queue.
     pub fn tapped(mut self, tap: Arc<Tap>, interface: u32, queue: u32) -> Turn<P, H> {
         self.outlet.tapped = Some(Tapped::new(tap, interface, queue));
-        self
-    }
-
-    /// Also tells the senders of oversize packets what would have fitted (`--notify`).
-    pub fn notifying(mut self, notifier: Arc<Notifier>) -> Turn<P, H> {
-        self.outlet.notifier = Some(notifier);
         self
     }
 
@@ -76,14 +78,15 @@ impl<P: Port, H: Handback> Turn<P, H> {
     /// [`HandbackError::Fatal`] if the kernel takes no frames any more; what was pending is dropped and
     /// counted, and so is what further turns receive.
     pub fn turn(&mut self) -> Result<Progress, HandbackError> {
-        let Turn { port, outlet, counters } = self;
+        let Turn { port, outlet, followed, counters } = self;
+        let settings = followed.load();
         outlet.handback.reap();
         if outlet.blocked() {
             outlet.flush();
         }
         let mut received = 0;
         if !outlet.blocked() {
-            let receipt = port.receive(BATCH, |frame| outlet.take(frame));
+            let receipt = port.receive(BATCH, |frame| outlet.take(frame, settings));
             received = receipt.frames + receipt.truncated;
             counters.received(received as u64);
             if receipt.truncated > 0 {

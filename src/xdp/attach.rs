@@ -16,7 +16,9 @@ use crate::config::Mode;
 /// An attached XDP program: dropping it, or the end of the process, detaches.
 #[derive(Debug)]
 pub struct Attached {
-    _link: Link,
+    pub(super) link: Link,
+    /// LAN interface.
+    pub(super) interface: String,
     /// In the driver or in the stack.
     pub mode: XdpMode,
     /// Why native mode was not to be had, if `--mode auto` took generic mode instead.
@@ -70,7 +72,15 @@ pub enum AttachError {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// The program could not be told its mode.
+    /// One that is attached could not be replaced.
+    #[error("{interface} keeps its XDP program, the kernel does not take another one for it: {source}")]
+    Replace {
+        /// LAN interface.
+        interface: String,
+        /// The kernel's answer, or the driver's.
+        source: io::Error,
+    },
+    /// The program could not be loaded, or told its mode.
     #[error(transparent)]
     Program(#[from] Error),
 }
@@ -106,12 +116,12 @@ impl LanProgram {
         fallback: Option<String>,
     ) -> Result<Attached, AttachError> {
         let interface = interface.to_owned();
-        if mode == XdpMode::Generic && self.redirects_all() {
+        if mode == XdpMode::Generic && self.config().redirect_all {
             return Err(AttachError::RedirectAll { interface, why: fallback });
         }
         self.set_generic(mode == XdpMode::Generic)?;
         let source = match Link::xdp(self.as_fd(), ifindex, mode) {
-            Ok(link) => return Ok(Attached { _link: link, mode, fallback }),
+            Ok(link) => return Ok(Attached { link, interface, mode, fallback }),
             Err(error) => error,
         };
         if let Some(libc::EBUSY | libc::EEXIST) = source.raw_os_error()

@@ -3,20 +3,20 @@
 use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{io, result};
 
 use ipnet::IpNet;
-use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use super::error::Error;
+use super::exchange::{self, Variant};
 use super::heartbeat::Heartbeats;
 use super::layout::{self, Counters, DeafHost, FrameLimits, Live, Route};
 use super::log;
-use super::skeleton::xdpfrag::{XdpfragSkelBuilder, types};
+use super::skeleton::xdpfrag::types;
 use super::sys::{self, Run};
 use crate::packet::Df;
 
@@ -63,8 +63,25 @@ impl Default for Patience {
     }
 }
 
+impl Default for LanConfig {
+    /// What the flags' defaults say, for one queue of an Ethernet.
+    fn default() -> LanConfig {
+        LanConfig {
+            df: Df::Clear,
+            redirect_all: false,
+            resegment: false,
+            deaf_only: None,
+            sticky: Duration::from_millis(200),
+            stall: Duration::from_millis(100),
+            flow_seed: 0,
+            queues: 1,
+            lan_mtu: 1500,
+        }
+    }
+}
+
 impl LanConfig {
-    fn to_rodata(self) -> types::xf_config {
+    pub(super) fn to_rodata(self) -> types::xf_config {
         // Signed on the other side.
         let ns = |time: Duration| time.as_nanos().min(i64::MAX as u128) as u64;
         types::xf_config {
@@ -88,19 +105,22 @@ impl LanConfig {
 /// A loaded XDP program with its maps. Owns everything; dropping it unloads what is not attached.
 #[derive(Debug)]
 pub struct LanProgram {
-    program: OwnedFd,
-    routes: MapHandle,
-    routes6: MapHandle,
-    sources: MapHandle,
-    sources6: MapHandle,
-    deaf: MapHandle,
-    xsks: MapHandle,
-    counters: MapHandle,
-    live_map: MapHandle,
+    pub(super) variant: Variant,
+    pub(super) routes: MapHandle,
+    pub(super) routes6: MapHandle,
+    pub(super) sources: MapHandle,
+    pub(super) sources6: MapHandle,
+    pub(super) deaf: MapHandle,
+    pub(super) warned: MapHandle,
+    pub(super) flows: MapHandle,
+    pub(super) pairs: MapHandle,
+    pub(super) xsks: MapHandle,
+    pub(super) counters: MapHandle,
+    pub(super) heartbeats_map: MapHandle,
+    heartbeats: Arc<Heartbeats>,
+    pub(super) live_map: MapHandle,
     /// What `live_map` holds.
     live: Mutex<Live>,
-    heartbeats: Arc<Heartbeats>,
-    redirect_all: bool,
 }
 
 impl LanProgram {
@@ -113,22 +133,28 @@ impl LanProgram {
         let queues = config.queues.max(1);
         // The skeleton borrows it, and is left behind once the descriptors are copied.
         let mut storage = MaybeUninit::uninit();
-        let mut open = XdpfragSkelBuilder::default().open(&mut storage)?;
-        let missing = || io::Error::other("the BPF object has no .rodata");
-        open.maps.rodata_data.as_deref_mut().ok_or_else(missing)?.cfg = config.to_rodata();
-        open.maps.xsks.set_max_entries(queues)?;
-        open.maps.heartbeats.set_max_entries(queues)?;
-        let skeleton = open.load()?;
-        let heartbeats = MapHandle::try_from(&*skeleton.maps.heartbeats)?;
+        let skeleton = exchange::load(config, &mut storage, |maps| {
+            maps.xsks.set_max_entries(queues)?;
+            maps.heartbeats.set_max_entries(queues)
+        })?;
+        let heartbeats_map = MapHandle::try_from(&*skeleton.maps.heartbeats)?;
         let program = LanProgram {
-            program: skeleton.progs.xdpfrag.as_fd().try_clone_to_owned()?,
+            variant: Variant {
+                program: skeleton.progs.xdpfrag.as_fd().try_clone_to_owned()?,
+                config: *config,
+            },
             routes: MapHandle::try_from(&*skeleton.maps.routes)?,
             routes6: MapHandle::try_from(&*skeleton.maps.routes6)?,
             sources: MapHandle::try_from(&*skeleton.maps.sources)?,
             sources6: MapHandle::try_from(&*skeleton.maps.sources6)?,
             deaf: MapHandle::try_from(&*skeleton.maps.deaf)?,
+            warned: MapHandle::try_from(&*skeleton.maps.warned)?,
+            flows: MapHandle::try_from(&*skeleton.maps.flows)?,
+            pairs: MapHandle::try_from(&*skeleton.maps.pairs)?,
             xsks: MapHandle::try_from(&*skeleton.maps.xsks)?,
             counters: MapHandle::try_from(&*skeleton.maps.counters)?,
+            heartbeats: Heartbeats::map(heartbeats_map.as_fd(), queues)?,
+            heartbeats_map,
             live_map: MapHandle::try_from(&*skeleton.maps.data)?,
             live: Mutex::new(Live {
                 lan_mtu: config.lan_mtu,
@@ -136,8 +162,6 @@ impl LanProgram {
                 late: false,
                 limits: FrameLimits::default(),
             }),
-            heartbeats: Heartbeats::map(heartbeats.as_fd(), queues)?,
-            redirect_all: config.redirect_all,
         };
         program.change_live(|_| ())?;
         Ok(program)
@@ -277,20 +301,16 @@ impl LanProgram {
         self.live_map.update(&0u32.to_ne_bytes(), &live.to_bytes(), MapFlags::ANY)
     }
 
-    pub(super) fn redirects_all(&self) -> bool {
-        self.redirect_all
-    }
-
     /// Runs the program on `frame` ([`sys::prog_run`]).
     pub fn run_once(&self, frame: &[u8]) -> io::Result<Run> {
-        sys::prog_run(self.program.as_fd(), frame)
+        sys::prog_run(self.as_fd(), frame)
     }
 }
 
 impl AsFd for LanProgram {
     /// The program.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.program.as_fd()
+        self.variant.as_fd()
     }
 }
 

@@ -8,6 +8,7 @@
 
 pub mod clamp;
 pub mod error;
+pub mod exchange;
 pub mod heartbeat;
 pub mod lan;
 pub mod late;
@@ -21,6 +22,7 @@ mod skeleton;
 pub use attach::{AttachError, Attached};
 pub use clamp::{ClampLink, ClampProgram, Method};
 pub use error::Error;
+pub use exchange::Variant;
 pub use heartbeat::{Heartbeat, Heartbeats};
 pub use lan::{LanConfig, LanProgram, Patience};
 pub use late::{LateConfig, LateLink, LateProgram};

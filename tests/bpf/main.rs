@@ -5,6 +5,7 @@
 mod attach;
 mod clamp;
 mod deaf;
+mod exchange;
 mod frames;
 mod frames6;
 mod gateway;

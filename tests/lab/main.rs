@@ -12,6 +12,7 @@ mod footprint;
 mod ipv6;
 mod kinds;
 mod late;
+mod live;
 mod notify;
 mod operate;
 mod order;

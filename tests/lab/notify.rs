@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use etherparse::PacketBuilder;
-use xdpfrag::config::Treatment;
+use xdpfrag::config::{Scope, Treatment};
 use xdpfrag::handback::MemHandback;
 use xdpfrag::lab::traffic::tcp::Direction;
 use xdpfrag::lab::traffic::udp::Flow;
@@ -11,7 +11,7 @@ use xdpfrag::lab::{APPLIANCE, FAR, LabConfig};
 use xdpfrag::packet::{Df, Edit, Idents, Reason, Rule, Tcp, Transform};
 use xdpfrag::port::MemPort;
 use xdpfrag::worker::clock::monotonic_ns;
-use xdpfrag::worker::{Notifier, Turn};
+use xdpfrag::worker::{Notifier, Posted, Settings, Turn};
 use xdpfrag::xdp::Meta;
 
 use crate::support::{PORT, carry, forward, lab, stop};
@@ -33,8 +33,12 @@ fn one_message_per_second_reaches_the_sender_and_every_packet_its_destination() 
     let transform = Transform { df: Df::Clear, tcp: Tcp::Fragment, idents: Arc::new(Idents::with_seed(1)) };
     let treatment = Treatment { scope: Vec::new(), df: Df::Clear, tcp: Tcp::Fragment };
     let port = MemPort::new(64, 1792, 1792);
+    let settings = Settings {
+        notifier: Some(Arc::new(notifier)),
+        ..Settings::new(transform.clone(), Scope::from(&treatment))
+    };
     let mut turn = Turn::new(port, MemHandback::new(256, 2048), transform, Arc::new(treatment))
-        .notifying(Arc::new(notifier));
+        .following(Posted::new(settings).followed());
     let start = monotonic_ns();
     // Three seconds by the XDP program's time stamps: 10 packets each.
     for tenth in 0..30 {

@@ -20,7 +20,7 @@ fn mtu_in_force(lab: &Lab) -> u16 {
 }
 
 /// `xdpfrag reload` in the gateway: exit code, and what it printed.
-fn reload(lab: &Lab) -> (Option<i32>, String) {
+pub(crate) fn reload(lab: &Lab) -> (Option<i32>, String) {
     let mut command = Command::new(binary());
     command.arg("reload");
     let mut child = lab.gateway.spawn(command).unwrap();
@@ -71,7 +71,7 @@ fn the_mtu_changes_under_traffic_without_a_loss_and_a_bad_file_changes_nothing()
 
     for (more, part) in [
         ("df = 'never'", "lan.toml:3:6: df = 'never': write one of clear, oversize, keep"),
-        ("df = 'keep'", "df cannot change while it runs"),
+        ("poll = 'busy'", "poll cannot change while it runs"),
         ("frobnicate = 1", "lan.toml:3:1: there is no setting 'frobnicate'"),
     ] {
         write("1400", more);

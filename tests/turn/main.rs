@@ -2,14 +2,18 @@
 
 mod property;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use nix::errno::Errno;
 use proptest::prelude::*;
+use xdpfrag::config::Scope;
 use xdpfrag::handback::mem::FlushFault;
 use xdpfrag::handback::{HandbackError, MemHandback};
-use xdpfrag::packet::{Edit, Reason, Rule};
+use xdpfrag::packet::{Df, Edit, Idents, Reason, Rule, Tcp, Transform};
 use xdpfrag::port::{Fault, MemPort};
-use xdpfrag::worker::FLUSH_ATTEMPTS;
 use xdpfrag::worker::clock::monotonic_ns;
+use xdpfrag::worker::{FLUSH_ATTEMPTS, Posted, Settings, Turn};
 use xdpfrag::xdp::Meta;
 
 use property::{ELSEWHERE, IN_SCOPE, Input, RULE, Step, frame, numbers, turn};
@@ -40,6 +44,37 @@ fn a_frame_has_the_rule_of_its_metadata_else_that_of_its_destination() {
     assert_eq!(reasons.map(|reason| counters.count(reason)), [1, 2, 2, 1]);
     assert_eq!((counters.edits(Edit::Df), counters.edits(Edit::Id)), (3, 2));
     assert_eq!(counters.snapshot().handed_back, 8);
+}
+
+#[test]
+fn a_turn_goes_by_the_settings_at_its_beginning() {
+    let (port, handback) = memory();
+    let scope = Scope(BTreeMap::from([(
+        "198.18.2.0/24".parse().unwrap(),
+        BTreeMap::from([("0.0.0.0/0".parse().unwrap(), Some(RULE))]),
+    )]));
+    let transform = Transform { df: Df::Clear, tcp: Tcp::Fragment, idents: Arc::new(Idents::with_seed(1)) };
+    let mut posted = Posted::new(Settings::new(transform.clone(), scope.clone()));
+    let mut turn = turn(port, handback).following(posted.followed());
+    let reason_of = |turn: &mut Turn<MemPort, MemHandback>| {
+        let counts = |turn: &Turn<_, _>| {
+            [Reason::Fragmented, Reason::DfKept, Reason::OutOfScope]
+                .map(|reason| turn.counters().count(reason))
+        };
+        let before = counts(turn);
+        turn.port_mut().deliver(&frame(IN_SCOPE, 0, 1450), None);
+        turn.turn().unwrap();
+        let mut growth = counts(turn);
+        growth.iter_mut().zip(before).for_each(|(count, before)| *count -= before);
+        growth
+    };
+    assert_eq!(reason_of(&mut turn), [1, 0, 0]);
+    posted.change(Settings { transform: Transform { df: Df::Keep, ..transform }, ..posted.now() });
+    assert!(!posted.taken());
+    assert_eq!(reason_of(&mut turn), [0, 1, 0]);
+    assert!(posted.taken());
+    posted.change(Settings { scope: Arc::default(), ..posted.now() });
+    assert_eq!(reason_of(&mut turn), [0, 0, 1]);
 }
 
 #[test]

@@ -32,6 +32,11 @@ impl Exemption {
         Exemption { interface: interface.to_owned(), notrack, tcp, table: None, said: None }
     }
 
+    /// Goes by other flags from the next [`follow`](Exemption::follow) on.
+    pub fn change(&mut self, notrack: Choice, tcp: bool) {
+        (self.notrack, self.tcp) = (notrack, tcp);
+    }
+
     /// Makes, changes or withdraws the exemption as rules and policies ask for, for destinations in `scope`, and
     /// says so. Without it packets still arrive: a failure is said, not returned.
     pub fn follow(&mut self, scope: &[IpNet], say: &dyn Fn(&str)) {

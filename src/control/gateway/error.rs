@@ -54,6 +54,17 @@ pub enum GatewayError {
     /// Opening an AF_XDP socket.
     #[error(transparent)]
     Socket(#[from] XskError),
+    /// A worker goes on by settings that were to be replaced.
+    #[error("{0}: a worker has not taken the new settings over: it hangs, or has no core to run on")]
+    Unheard(String),
+    /// What loads programs was given up or never there.
+    #[error("{interface}: another XDP program cannot be loaded: {why}")]
+    Privileges {
+        /// LAN interface.
+        interface: String,
+        /// What is missing.
+        why: String,
+    },
     /// Starting a worker.
     #[error("cannot start the worker of {interface} queue {queue}: {source}")]
     Spawn {

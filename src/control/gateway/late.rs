@@ -7,6 +7,11 @@ use crate::packet::Tcp;
 use crate::xdp::{LateConfig, LateProgram, Method, XdpMode};
 
 impl Gateway {
+    /// True if the program behind GRO is there.
+    pub(in crate::control) fn is_late(&self) -> bool {
+        self.late.is_some()
+    }
+
     /// Leaves oversize TCP to GRO and the kernel, if the plan says so and they can; else the workers do it.
     pub(super) fn start_late(&mut self, plan: &Plan, say: &dyn Fn(&str)) -> Result<(), GatewayError> {
         let asked = match plan.redirect {

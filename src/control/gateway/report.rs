@@ -15,7 +15,7 @@ use crate::worker::Worker;
 use crate::worker::clock::monotonic_ns;
 use crate::xdp::DeafHost;
 
-/// Without a sign of life for so long a worker hangs: it beats every 15 s (`--stall` 60000) at the latest.
+/// Without a sign of life for so long a worker hangs: it beats every 250 ms at the latest.
 const HUNG: Duration = Duration::from_secs(20);
 
 impl Gateway {

@@ -66,19 +66,15 @@ impl Gateway {
             let spawn = |source| GatewayError::Spawn { interface: interface.clone(), queue, source };
             let socket = socket.map_err(spawn)?;
             let heartbeat = self.program.heartbeats().of(queue);
-            let mut turn = Turn::new(port, handback, shared.transform.clone(), Arc::clone(&self.treatment))
-                .following(Arc::clone(&self.scope));
-            turn = turn.tapped(Arc::clone(&shared.tap), position_in_plan as u32, queue);
-            if let Some(notifier) = &shared.notifier {
-                turn = turn.notifying(Arc::clone(notifier));
-            }
+            let turn = Turn::new(port, handback, shared.transform.clone(), Arc::clone(&self.treatment))
+                .following(self.settings.followed())
+                .tapped(Arc::clone(&shared.tap), position_in_plan as u32, queue);
             let worker = Worker::spawn(
                 WorkerConfig {
                     interface: interface.clone(),
                     queue,
                     core: (!cores.is_empty()).then(|| cores[position % cores.len()]),
                     poll: plan.poll,
-                    stall: plan.stall,
                 },
                 turn,
                 move |now| {

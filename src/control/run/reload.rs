@@ -1,14 +1,19 @@
-//! SIGHUP and `xdpfrag reload`: the scope changes under traffic; what cannot change refuses the whole.
+//! SIGHUP and `xdpfrag reload`: the plan changes under traffic; what cannot change refuses the whole.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
 
-use super::{RunError, Running, lock};
-use crate::config::{Plan, Scope, Treatment};
+use clap::ValueEnum;
+
+use super::{RunError, Running, asked, lock};
+use crate::config::{Plan, Redirect, Treatment};
 use crate::control::finding::{Finding, Level};
 use crate::control::follow::Follower;
-use crate::control::gateway::{Gateway, GatewayError};
+use crate::control::gateway::Gateway;
+use crate::control::publish::Published;
 use crate::control::{preflight, service};
 use crate::observe::request::Outcome;
+use crate::packet::Tcp;
+use crate::xdp::Variant;
 
 /// Where a plan can be read again.
 pub type Source<'a> = &'a dyn Fn() -> Result<Plan, String>;
@@ -17,11 +22,13 @@ impl Running {
     /// Takes over what changed at `source`; if that cannot be, says why and goes on as before.
     pub(super) fn reload(&mut self, source: Source<'_>, say: &dyn Fn(&str)) -> Result<Outcome, RunError> {
         service::reloading();
-        let outcome = match self.adopt(source) {
+        let adopted = self.adopt(source, say);
+        // Refused, too: a gateway that had the new plan for a moment may have lost them.
+        if self.plan.auto.is_some() {
+            self.follow_tunnels(say)?;
+        }
+        let outcome = match adopted {
             Ok(changes) => {
-                if self.plan.auto.is_some() {
-                    self.follow_tunnels(say)?;
-                }
                 self.follow_rules(say);
                 let message = if changes.is_empty() { "nothing changed".into() } else { changes.join("; ") };
                 say(&format!("reloaded: {message}"));
@@ -37,9 +44,12 @@ impl Running {
         Ok(outcome)
     }
 
-    fn adopt(&mut self, source: Source<'_>) -> Result<Vec<String>, String> {
+    /// Whatever can fail without a change comes first: the file, the machine, other XDP programs, the place of the
+    /// metrics. Then one gateway after the other.
+    fn adopt(&mut self, source: Source<'_>, say: &dyn Fn(&str)) -> Result<Vec<String>, String> {
         let plan = source()?;
-        let fixed = needs_restart(&self.plan, &plan);
+        let late = lock(&self.gateways).iter().any(Gateway::is_late);
+        let fixed = needs_restart(&self.plan, &plan, late);
         if !fixed.is_empty() {
             return Err(format!("{} cannot change while it runs; restart it for that", fixed.join(", ")));
         }
@@ -49,75 +59,113 @@ impl Running {
                 return Err(format!("{interface}: {finding}"));
             }
         }
-        if plan.auto.is_some() != self.plan.auto.is_some() {
-            self.follower = Follower::start(&plan).map_err(|error| format!("--mtu auto: {error}"))?;
-        }
+        let notifier =
+            |plan: &Plan| asked(plan, &self.notifier).map_err(|error| format!("--notify: {error}"));
+        let (notifier, notifier_before) = (notifier(&plan)?, notifier(&self.plan)?);
+        let variants =
+            lock(&self.gateways).iter().map(|gateway| gateway.variant(&plan)).collect::<Result<_, _>>();
+        let variants: Vec<Option<Variant>> = variants.map_err(|error| error.to_string())?;
+        let follower = match plan.auto.is_some() == self.plan.auto.is_some() {
+            true => None,
+            false => Some(Follower::start(&plan).map_err(|error| format!("--mtu auto: {error}"))?),
+        };
+        self.move_metrics(plan.metrics)?;
+
         let mut gateways = lock(&self.gateways);
-        for position in 0..gateways.len() {
-            if let Err(error) = gateways[position].reload(&plan) {
-                // Those before it took the new plan already.
-                for gateway in &mut gateways[..position] {
-                    gateway.reload(&self.plan).map_err(|again| again.to_string())?;
+        let mut replaced = Vec::new();
+        for (position, variant) in variants.into_iter().enumerate() {
+            match gateways[position].reload(&plan, notifier.clone(), variant) {
+                Ok(before) => replaced.push(before),
+                Err(error) => {
+                    // Those before it took the new plan already.
+                    for (gateway, before) in gateways.iter_mut().zip(replaced) {
+                        gateway
+                            .reload(&self.plan, notifier_before.clone(), before)
+                            .map_err(|again| again.to_string())?;
+                    }
+                    drop(gateways);
+                    self.move_metrics(self.plan.metrics)?;
+                    return Err(error.to_string());
                 }
-                return Err(error.to_string());
             }
         }
+        if plan.treatment.tcp != self.plan.treatment.tcp {
+            gateways.iter().filter_map(|gateway| gateway.limit(&plan)).for_each(|limit| say(&limit));
+        }
         drop(gateways);
-        let changed = changes(&self.plan.treatment, &plan.treatment);
+        if let Some(follower) = follower {
+            self.follower = follower;
+        }
+        for exemption in &mut self.exemptions {
+            exemption.change(plan.notrack, plan.treatment.tcp == Tcp::Fragment);
+        }
+        let published = self.published.as_ref().filter(|_| plan.metrics != self.plan.metrics);
+        published.and_then(Published::describe).iter().for_each(|line| say(line));
+        let mut changed = changes(&self.plan.treatment, &plan.treatment);
+        changed.extend(switched(&self.plan, &plan));
         self.plan = plan;
         Ok(changed)
     }
+
+    /// Not with the gateways locked: the thread that answers for the old address may wait for them.
+    fn move_metrics(&mut self, address: Option<SocketAddr>) -> Result<(), String> {
+        match &mut self.published {
+            Some(published) if published.metrics != address => {
+                published.move_metrics(address).map_err(|error| error.to_string())
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
-/// The flags whose settings differ and which a reload cannot change: they are built into the XDP program, the
-/// sockets or the workers.
-fn needs_restart(before: &Plan, after: &Plan) -> Vec<&'static str> {
+/// The flags whose settings differ and which a reload cannot change: sockets, threads and identifications are made
+/// with them, and the program behind GRO, if there is one (`late`).
+fn needs_restart(before: &Plan, after: &Plan, late: bool) -> Vec<&'static str> {
+    let resegments = after.treatment.tcp == Tcp::Resegment;
+    let stays = match after.redirect {
+        Redirect::Late => late || before.redirect == Redirect::Late,
+        // Without it the workers go on, until a restart finds that it can be had.
+        Redirect::Auto => !late || resegments,
+        Redirect::Oversize | Redirect::All => !late,
+    };
     let differs = [
         ("iface", before.interfaces != after.interfaces),
-        ("df", before.treatment.df != after.treatment.df),
-        ("tcp", before.treatment.tcp != after.treatment.tcp),
-        ("force", before.force != after.force),
-        ("notify", before.notify != after.notify),
         ("id-partition", before.id_partition != after.id_partition),
-        ("redirect", before.redirect != after.redirect),
+        ("redirect (to or from late)", !stays),
+        ("force (with redirect late)", late && before.force != after.force),
+        ("sticky (with redirect late)", late && before.sticky != after.sticky),
         ("handback", before.handback != after.handback),
         ("queues", before.queues != after.queues),
         ("cores", before.cores != after.cores),
         ("poll", before.poll != after.poll),
         ("mode", before.mode != after.mode),
         ("zero-copy", before.zero_copy != after.zero_copy),
-        ("notrack", before.notrack != after.notrack),
-        ("sticky", before.sticky != after.sticky),
-        ("stall", before.stall != after.stall),
-        ("metrics", before.metrics != after.metrics),
         ("capture", before.capture != after.capture),
     ];
     differs.into_iter().filter_map(|(flag, differs)| differs.then_some(flag)).collect()
 }
 
-impl Gateway {
-    /// Serves the scope of `plan` from now on: prefixes, SA MTUs and MSS limits. Frames go on meanwhile, each under
-    /// the old rule or the new one.
-    ///
-    /// # Errors
-    /// If a map is full or the clamp cannot be attached. The settings are those of before then.
-    pub fn reload(&mut self, plan: &Plan) -> Result<(), GatewayError> {
-        let treatment = Arc::new(plan.treatment.clone());
-        let before = self.scope_now();
-        // The tunnels of `--mtu auto` come with the next look at them; until then those of before stay.
-        let next = match (&plan.auto, &self.auto) {
-            (Some(_), Some(_)) => before.clone(),
-            _ => Scope::from(&*treatment),
-        };
-        if let Err(error) = self.apply(next).and_then(|()| self.attach_clamp(plan)) {
-            // What fitted before fits again.
-            self.apply(before)?;
-            return Err(error);
-        }
-        self.treatment = treatment;
-        self.auto = plan.auto.clone();
-        Ok(())
+/// What is set to something else, a line each.
+fn switched(before: &Plan, after: &Plan) -> Vec<String> {
+    fn name(value: &impl ValueEnum) -> String {
+        value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
+    let settings = |plan: &Plan| {
+        [
+            ("df", format!("{:?}", plan.treatment.df).to_lowercase()),
+            ("tcp", format!("{:?}", plan.treatment.tcp).to_lowercase()),
+            ("force", name(&plan.force)),
+            ("notify", if plan.notify { "on" } else { "off" }.into()),
+            ("redirect", name(&plan.redirect)),
+            ("sticky", format!("{} ms", plan.sticky.as_millis())),
+            ("stall", format!("{} ms", plan.stall.as_millis())),
+            ("notrack", name(&plan.notrack)),
+            ("metrics", plan.metrics.map_or("off".into(), |address| address.to_string())),
+        ]
+    };
+    let pairs = settings(before).into_iter().zip(settings(after));
+    let differ = pairs.filter(|((_, before), (_, after))| before != after);
+    differ.map(|((flag, before), (_, after))| format!("{flag}: {after} now, was {before}")).collect()
 }
 
 /// What is different between two treatments, a line each.
@@ -159,34 +207,73 @@ mod tests {
     }
 
     #[test]
-    fn scope_changes_at_once_and_the_rest_needs_a_restart() {
+    fn packets_can_be_treated_otherwise_at_once_and_sockets_and_threads_need_a_restart() {
         let before = plan("--mtu 1422");
         for flags in ["--mtu 1400", "--mtu 1422 --mss off", "--mtu 1422 --dst 10.0.0.0/8=1300", "--mtu auto"]
         {
-            assert_eq!(needs_restart(&before, &plan(flags)), [""; 0], "{flags}");
+            assert_eq!(needs_restart(&before, &plan(flags), false), [""; 0], "{flags}");
+            assert_eq!(switched(&before, &plan(flags)), [""; 0], "{flags}");
+        }
+        for (flag, value, line) in [
+            ("df", "keep", "df: keep now, was clear"),
+            ("tcp", "resegment", "tcp: resegment now, was fragment"),
+            ("force", "deaf", "force: deaf now, was always"),
+            ("notify", "", "notify: on now, was off"),
+            ("redirect", "all", "redirect: all now, was auto"),
+            ("notrack", "off", "notrack: off now, was auto"),
+            ("sticky", "0", "sticky: 0 ms now, was 200 ms"),
+            ("stall", "50", "stall: 50 ms now, was 100 ms"),
+            ("metrics", "127.0.0.1:9435", "metrics: 127.0.0.1:9435 now, was off"),
+        ] {
+            let after = plan(&format!("--mtu 1422 --{flag} {value}"));
+            assert_eq!(needs_restart(&before, &after, false), [""; 0], "{flag}");
+            assert_eq!(switched(&before, &after), [line]);
         }
         for (flag, value) in [
             ("iface", "b"),
-            ("df", "keep"),
-            ("tcp", "resegment"),
-            ("force", "deaf"),
-            ("notify", ""),
             ("id-partition", "1/2"),
-            ("redirect", "all"),
             ("handback", "veth"),
             ("queues", "0"),
             ("cores", "0"),
             ("poll", "busy"),
             ("mode", "native"),
             ("zero-copy", "off"),
-            ("notrack", "off"),
-            ("sticky", "0"),
-            ("stall", "50"),
-            ("metrics", "127.0.0.1:9435"),
             ("capture", "a.pcapng"),
         ] {
-            assert_eq!(needs_restart(&before, &plan(&format!("--mtu 1422 --{flag} {value}"))), [flag]);
+            assert_eq!(needs_restart(&before, &plan(&format!("--mtu 1422 --{flag} {value}")), false), [flag]);
+            let table = include_str!("../../../docs/operations.md").split("The others need a restart").nth(1);
+            let row = |line: &&str| line.starts_with("| `") && line.contains(&format!("`{flag}`"));
+            assert!(
+                table.unwrap().lines().any(|line| row(&line)),
+                "docs/operations.md does not say why: {flag}"
+            );
         }
+    }
+
+    #[test]
+    fn what_the_program_behind_gro_was_made_with_needs_a_restart() {
+        let resegment = "--mtu 1422 --tcp resegment";
+        let late = format!("{resegment} --redirect late");
+        let asked = |before: &str, after: &str, late| needs_restart(&plan(before), &plan(after), late);
+        for (flags, refused) in [
+            ("--mtu 1422", "redirect (to or from late)"),
+            ("--mtu 1422 --tcp resegment --redirect all", "redirect (to or from late)"),
+            ("--mtu 1422 --tcp resegment --redirect oversize", "redirect (to or from late)"),
+            ("--mtu 1422 --tcp resegment --redirect late --force deaf", "force (with redirect late)"),
+            ("--mtu 1422 --tcp resegment --redirect late --sticky 50", "sticky (with redirect late)"),
+        ] {
+            assert_eq!(asked(&late, flags, true), [refused]);
+            assert_eq!(asked(resegment, flags, true), [refused]);
+        }
+        for flag in ["--df keep", "--notify", "--stall 50", "--notrack off"] {
+            assert_eq!(asked(&late, &format!("{late} {flag}"), true), [""; 0], "{flag}");
+        }
+        assert_eq!(asked(resegment, &late, true), [""; 0], "it is there already");
+        assert_eq!(asked(resegment, &late, false), ["redirect (to or from late)"]);
+        // It could not be had: the workers do it.
+        assert_eq!(asked(&late, &format!("{late} --sticky 50"), false), [""; 0]);
+        assert_eq!(asked("--mtu 1422", resegment, false), [""; 0]);
+        assert_eq!(asked(resegment, "--mtu 1422", false), [""; 0]);
     }
 
     #[test]
