@@ -1,4 +1,5 @@
-# One command each for a newcomer: demo, test, vm-test, build, bench, lint, and for the doubtful fuzz, miri and loom.
+# One command each for a newcomer: demo, test, vm-test, build, bench, lint, and for the doubtful torture, soak, fuzz,
+# miri and loom.
 # Every one installs what a bare Debian 12 lacks, and only that.
 
 PACKAGES := gcc libc6-dev make pkg-config libelf-dev zlib1g-dev clang m4 iproute2 nftables ethtool util-linux
@@ -19,7 +20,8 @@ VM_CORE := policy_cbc_sha256_nat_t_v4 interface_gcm16_nat_t_v6 policy_masqueradi
 CARGO_DEB := 3.6.2
 TARGET := $(shell uname -m)-unknown-linux-gnu
 
-.PHONY: build static static-test deb deb-test demo test vm-test torture bench bench-code bench-instructions lint fuzz miri loom deps
+.PHONY: build static static-test deb deb-test demo test vm-test torture soak bench bench-code bench-instructions lint \
+	fuzz miri loom deps
 
 build: deps
 	cargo build --release --locked
@@ -93,6 +95,11 @@ torture: deps
 		cargo test --locked --test lab torture:: -- --test-threads=1; status=$$?; \
 	echo; echo "| fault | fits: lost | after, ms | oversize: lost | after, ms |"; echo "|---|---|---|---|---|"; \
 	grep '^|' target/torture.txt; grep -v '^|' target/torture.txt; exit $$status
+
+# Traffic and requests for half an hour: what an instance holds must stay what it is. `make test` has 6 s of it.
+SOAK_SECONDS ?= 1800
+soak: deps
+	XDPFRAG_SOAK=$(SOAK_SECONDS) cargo test --locked --test lab torture::soak -- --nocapture
 
 # What a gateway carries, beside what users run today; BENCH="--quick" for a look. The lab needs root; cargo does not.
 bench: deps

@@ -22,6 +22,8 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "intf.h"
+
 #define IP_MF 0x2000
 #define IP_OFFSET 0x1fff
 #define TEMPLATES 1024
@@ -322,10 +324,19 @@ int bench_pass(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 
-/* The least that AF_XDP can do. */
+/* The least that AF_XDP can do: the frame, and in front of it what a worker has to know. */
 SEC("xdp")
 int bench_socket(struct xdp_md *ctx)
 {
+	struct xf_meta *meta;
+
+	if (!bpf_xdp_adjust_meta(ctx, -(int)sizeof(*meta))) {
+		meta = (void *)(long)ctx->data_meta;
+		if ((void *)(meta + 1) <= (void *)(long)ctx->data)
+			*meta = (struct xf_meta){
+				.rx_ns = bpf_ktime_get_ns(), .mtu = 1422, .mss4 = 1382, .magic = XF_META_MAGIC
+			};
+	}
 	return bpf_redirect_map(&sockets, 0, XDP_DROP);
 }
 

@@ -22,8 +22,8 @@ static FREED: Condvar = Condvar::new();
 /// The port that the tests' flows go to.
 pub(crate) const PORT: u16 = 7001;
 
-/// A lab and its place among those that run.
-pub(crate) struct Place(Lab);
+/// A lab and its places among those that run.
+pub(crate) struct Place(Lab, usize);
 
 impl Deref for Place {
     type Target = Lab;
@@ -35,24 +35,38 @@ impl Deref for Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        FREED.notify_one();
+        free(self.1);
     }
+}
+
+fn free(places: usize) {
+    *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) -= places;
+    // Some wait for one, some for all.
+    FREED.notify_all();
 }
 
 /// Builds a lab when there is room, or says that the test is skipped.
 pub(crate) fn lab(config: LabConfig) -> Option<Place> {
+    lab_in(1, config)
+}
+
+/// The same with no other lab beside it: what it does to the cores would disturb one.
+pub(crate) fn lab_alone(config: LabConfig) -> Option<Place> {
+    lab_in(LIMIT, config)
+}
+
+fn lab_in(places: usize, config: LabConfig) -> Option<Place> {
     if !nix::unistd::geteuid().is_root() {
         skip("network namespaces need root");
         return None;
     }
     let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
-    *FREED.wait_while(running, |running| *running >= LIMIT).unwrap_or_else(PoisonError::into_inner) += 1;
+    let full = |running: &mut usize| *running + places > LIMIT;
+    *FREED.wait_while(running, full).unwrap_or_else(PoisonError::into_inner) += places;
     match Lab::new(&config) {
-        Ok(lab) => Some(Place(lab)),
+        Ok(lab) => Some(Place(lab, places)),
         Err(error) => {
-            *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-            FREED.notify_one();
+            free(places);
             panic!("no lab: {error:#}")
         }
     }

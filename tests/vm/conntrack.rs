@@ -17,7 +17,8 @@ use crate::sa::{Esp, Route, Tunnel};
 const MTU: u16 = 1446;
 
 /// A firewall of the gateway itself, which is enough to track every connection.
-const INPUT: &str = "table inet own { chain input { type filter hook input priority 0; policy accept;
+pub(crate) const INPUT: &str =
+    "table inet own { chain input { type filter hook input priority 0; policy accept;
     ct state established,related accept; }\n}";
 /// The router hides its LAN behind its WAN address, but not from the other site.
 const MASQUERADE: &str = "table ip nat { chain post { type nat hook postrouting priority srcnat;
@@ -28,7 +29,8 @@ const MASQUERADE_UNREAD: &str = "table ip nat { chain post { type nat hook postr
 /// The other site knows this one by an address of its router.
 const INTO_THE_TUNNEL: &str = "table ip nat { chain post { type nat hook postrouting priority srcnat;
     iifname eth1 ip daddr 198.18.2.0/24 snat to 198.18.1.1; }\n}";
-const STATEFUL: &str = "table inet fw { chain forward { type filter hook forward priority 0; policy drop;
+pub(crate) const STATEFUL: &str =
+    "table inet fw { chain forward { type filter hook forward priority 0; policy drop;
     ct state established,related accept; iifname eth1 ct state new accept; }\n}";
 
 /// Two gateways; `rules` are those of the first, the other has a firewall of its own that tracks.
@@ -91,11 +93,11 @@ fn whole_tcp(gateways: &Gateways) {
     assert!(wan.longest <= 1500, "{wan:?}");
 }
 
-fn serve(gateways: &Gateways, arguments: &[&str]) -> Daemon {
+pub(crate) fn serve(gateways: &Gateways, arguments: &[&str]) -> Daemon {
     gateways.sites[0].serve(MTU, arguments).unwrap()
 }
 
-fn exempt(gateways: &Gateways) -> bool {
+pub(crate) fn exempt(gateways: &Gateways) -> bool {
     gateways.sites[0].router.output("nft", &["list", "ruleset"]).unwrap().contains("xdpfrag-eth1")
 }
 

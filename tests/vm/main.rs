@@ -5,6 +5,7 @@ mod auto;
 mod capture;
 mod conntrack;
 mod esp;
+mod full_table;
 mod gateways;
 mod inner6;
 mod late;

@@ -1,20 +1,14 @@
 //! Frames made to hurt, at rate, beside a flow that must not notice.
-#![allow(unsafe_code)]
 
-use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use etherparse::{IpNumber, Ipv4Header, PacketBuilder};
-use nix::net::if_::if_nametoindex;
-use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike, sendto, socket,
-};
-use xdpfrag::lab::topology::{APPLIANCE_MAC, LAN_MAC};
 use xdpfrag::lab::traffic::udp::Flow;
 use xdpfrag::lab::{FAR, Lab, LabConfig};
 
+use super::raw::{RawSocket, ethernet};
 use super::{costs_at_most, disturb, long, note};
 use crate::footprint::resident_kib;
 use crate::support::{PORT, forward, lab, stop};
@@ -110,12 +104,6 @@ const ATTACKS: [(&str, Attack); 9] = [
     }),
 ];
 
-fn ethernet(ether_type: u16) -> Vec<u8> {
-    let mac = |text: &str| text.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
-    let (to, from): (Vec<u8>, Vec<u8>) = (mac(LAN_MAC), mac(APPLIANCE_MAC));
-    [to, from, ether_type.to_be_bytes().to_vec()].concat()
-}
-
 /// To a port of the far host where nobody listens.
 fn udp(numbers: &mut Numbers, len: usize) -> Vec<u8> {
     let mut packet = Vec::new();
@@ -139,35 +127,16 @@ fn ip(mut header: Ipv4Header, payload: &[u8]) -> Vec<u8> {
     [ethernet(0x0800), packet].concat()
 }
 
-/// Where a packet socket sends to.
-fn link_address(index: u32) -> LinkAddr {
-    let family = libc::AF_PACKET as u16;
-    let address = libc::sockaddr_ll {
-        sll_family: family,
-        sll_protocol: 0,
-        sll_ifindex: index as i32,
-        sll_hatype: 0,
-        sll_pkttype: 0,
-        sll_halen: 0,
-        sll_addr: [0; 8],
-    };
-    let len = size_of_val(&address) as libc::socklen_t;
-    // SAFETY: the pointer is to a whole address of the family that it names, which is copied.
-    unsafe { LinkAddr::from_raw((&raw const address).cast(), Some(len)) }.expect("a link-layer address")
-}
-
 /// Sends attacks in turn from the appliance's link for `duration`; returns how many.
 fn attack(lab: &Lab, attacks: &[(&str, Attack)], duration: Duration) -> Result<u64> {
     lab.appliance.run(|| {
-        let wire =
-            socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None::<SockProtocol>)?;
-        let lan0 = link_address(if_nametoindex("lan0")?);
+        let wire = RawSocket::open("lan0")?;
         let (start, mut numbers, mut sent) = (Instant::now(), Numbers(1), 0);
         while start.elapsed() < duration {
             for (_, attack) in attacks {
                 let frame = attack(&mut numbers);
                 // A frame that even the sender's kernel does not let out hurts nobody.
-                if sendto(wire.as_raw_fd(), &frame, &lan0, MsgFlags::empty()).is_ok() {
+                if wire.send(&frame).is_ok() {
                     sent += 1;
                 }
             }

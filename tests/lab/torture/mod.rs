@@ -10,6 +10,7 @@ mod kernel;
 mod load;
 mod panic;
 mod process;
+mod raw;
 mod resources;
 mod soak;
 mod starts;
