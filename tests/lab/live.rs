@@ -292,15 +292,18 @@ fn late() {
     let Some(lab) = lab(LabConfig::default()) else { return };
     let settings = "tcp = 'resegment'\nredirect = 'late'\n";
     let live = Live::start(&lab, settings);
+    if live.interface().late.is_empty() {
+        return crate::support::skip("this kernel has no tcx (Linux 6.6)");
+    }
     assert!(carry(&lab, Direction::Upload).complete());
     // What only the XDP program and the workers go by changes beside the program behind GRO.
     live.set(&format!("{settings}df = 'oversize'\nstall = 300"), "df: oversize now");
     assert!(carry(&lab, Direction::Upload).complete());
     deliver(&lab, mixed(200));
     for (other, named) in [
-        ("redirect = 'oversize'\ntcp = 'resegment'".to_owned(), "redirect (to or from late)"),
-        (format!("{settings}sticky = 50"), "sticky (with redirect late)"),
-        (format!("{settings}force = 'deaf'"), "force (with redirect late)"),
+        ("tcp = 'resegment'\nredirect = 'oversize'".to_owned(), "redirect (behind GRO)"),
+        (format!("{settings}sticky = 50"), "sticky (behind GRO)"),
+        (format!("{settings}force = 'deaf'"), "force (behind GRO)"),
     ] {
         live.refuses(&other, &format!("{named} cannot change while it runs"));
     }

@@ -7,8 +7,8 @@ use crate::packet::Tcp;
 use crate::xdp::{LateConfig, LateProgram, Method, XdpMode};
 
 impl Gateway {
-    /// True if the program behind GRO is there.
-    pub(in crate::control) fn is_late(&self) -> bool {
+    /// True if oversize TCP is left to GRO and cut behind it.
+    pub fn cuts_late(&self) -> bool {
         self.late.is_some()
     }
 

@@ -48,7 +48,7 @@ impl Running {
     /// metrics. Then one gateway after the other.
     fn adopt(&mut self, source: Source<'_>, say: &dyn Fn(&str)) -> Result<Vec<String>, String> {
         let plan = source()?;
-        let late = lock(&self.gateways).iter().any(Gateway::is_late);
+        let late = lock(&self.gateways).iter().any(Gateway::cuts_late);
         let fixed = needs_restart(&self.plan, &plan, late);
         if !fixed.is_empty() {
             return Err(format!("{} cannot change while it runs; restart it for that", fixed.join(", ")));
@@ -119,21 +119,17 @@ impl Running {
 }
 
 /// The flags whose settings differ and which a reload cannot change: sockets, threads and identifications are made
-/// with them, and the program behind GRO, if there is one (`late`).
+/// with them, and the program behind GRO, if there is one (`late`): it is not exchanged.
 fn needs_restart(before: &Plan, after: &Plan, late: bool) -> Vec<&'static str> {
-    let resegments = after.treatment.tcp == Tcp::Resegment;
-    let stays = match after.redirect {
-        Redirect::Late => late || before.redirect == Redirect::Late,
-        // Without it the workers go on, until a restart finds that it can be had.
-        Redirect::Auto => !late || resegments,
-        Redirect::Oversize | Redirect::All => !late,
-    };
+    let to_late = after.redirect == Redirect::Late && before.redirect != Redirect::Late;
     let differs = [
         ("iface", before.interfaces != after.interfaces),
         ("id-partition", before.id_partition != after.id_partition),
-        ("redirect (to or from late)", !stays),
-        ("force (with redirect late)", late && before.force != after.force),
-        ("sticky (with redirect late)", late && before.sticky != after.sticky),
+        ("redirect (to late)", to_late && !late),
+        ("redirect (behind GRO)", late && before.redirect != after.redirect),
+        ("tcp (behind GRO)", late && before.treatment.tcp != after.treatment.tcp),
+        ("force (behind GRO)", late && before.force != after.force),
+        ("sticky (behind GRO)", late && before.sticky != after.sticky),
         ("handback", before.handback != after.handback),
         ("queues", before.queues != after.queues),
         ("cores", before.cores != after.cores),
@@ -251,29 +247,24 @@ mod tests {
     }
 
     #[test]
-    fn what_the_program_behind_gro_was_made_with_needs_a_restart() {
-        let resegment = "--mtu 1422 --tcp resegment";
-        let late = format!("{resegment} --redirect late");
-        let asked = |before: &str, after: &str, late| needs_restart(&plan(before), &plan(after), late);
+    fn what_the_program_behind_gro_goes_by_needs_a_restart_where_there_is_one() {
+        let before = plan("--mtu 1422 --tcp resegment");
         for (flags, refused) in [
-            ("--mtu 1422", "redirect (to or from late)"),
-            ("--mtu 1422 --tcp resegment --redirect all", "redirect (to or from late)"),
-            ("--mtu 1422 --tcp resegment --redirect oversize", "redirect (to or from late)"),
-            ("--mtu 1422 --tcp resegment --redirect late --force deaf", "force (with redirect late)"),
-            ("--mtu 1422 --tcp resegment --redirect late --sticky 50", "sticky (with redirect late)"),
+            ("--tcp resegment --redirect oversize", "redirect (behind GRO)"),
+            ("--tcp fragment", "tcp (behind GRO)"),
+            ("--tcp resegment --force deaf", "force (behind GRO)"),
+            ("--tcp resegment --sticky 50", "sticky (behind GRO)"),
         ] {
-            assert_eq!(asked(&late, flags, true), [refused]);
-            assert_eq!(asked(resegment, flags, true), [refused]);
+            let after = plan(&format!("--mtu 1422 {flags}"));
+            assert_eq!(needs_restart(&before, &after, true), [refused]);
+            assert_eq!(needs_restart(&before, &after, false), [""; 0], "{flags}");
         }
+        let late = plan("--mtu 1422 --tcp resegment --redirect late");
+        assert_eq!(needs_restart(&before, &late, false), ["redirect (to late)"]);
         for flag in ["--df keep", "--notify", "--stall 50", "--notrack off"] {
-            assert_eq!(asked(&late, &format!("{late} {flag}"), true), [""; 0], "{flag}");
+            let after = plan(&format!("--mtu 1422 --tcp resegment {flag}"));
+            assert_eq!(needs_restart(&before, &after, true), [""; 0], "{flag}");
         }
-        assert_eq!(asked(resegment, &late, true), [""; 0], "it is there already");
-        assert_eq!(asked(resegment, &late, false), ["redirect (to or from late)"]);
-        // It could not be had: the workers do it.
-        assert_eq!(asked(&late, &format!("{late} --sticky 50"), false), [""; 0]);
-        assert_eq!(asked("--mtu 1422", resegment, false), [""; 0]);
-        assert_eq!(asked(resegment, "--mtu 1422", false), [""; 0]);
     }
 
     #[test]
