@@ -5,6 +5,7 @@ mod late;
 mod report;
 mod workers;
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -16,7 +17,7 @@ use super::scope::Applied;
 use super::tunnels::{self, Found, Tunnels};
 use crate::config::values::Mss;
 use crate::config::{Auto, Force, Plan, Redirect, Scope, Treatment};
-use crate::handback;
+use crate::handback::{self, Chosen};
 use crate::net::links::Link;
 use crate::net::{addresses, ethtool, links};
 use crate::packet::{Tcp, Transform, ether};
@@ -60,6 +61,8 @@ pub struct Gateway {
     link: Link,
     mode: XdpMode,
     handback: &'static str,
+    /// Opened before the workers that they are for, by queue.
+    handbacks: BTreeMap<u32, Chosen>,
     pub(super) treatment: Arc<Treatment>,
     pub(super) auto: Option<Auto>,
     /// What is in the maps.
@@ -71,16 +74,12 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Serves `interface`, in the network namespace of the calling thread. `say` gets lines for the user.
+    /// Loads the programs for `interface`, in the network namespace of the calling thread, and tells them their scope.
+    /// Nothing is attached yet: the interface may be another instance's.
     ///
     /// # Errors
     /// [`GatewayError`]; everything done so far is undone.
-    pub fn start(
-        interface: &str,
-        plan: &Plan,
-        shared: &Shared,
-        say: &dyn Fn(&str),
-    ) -> Result<Gateway, GatewayError> {
+    pub fn load(interface: &str, plan: &Plan) -> Result<Gateway, GatewayError> {
         let link = find(interface)?;
         let treatment = Arc::new(plan.treatment.clone());
         let program = LanProgram::load(&LanConfig {
@@ -95,10 +94,39 @@ impl Gateway {
             lan_mtu: link.mtu,
         })?;
         let clamp = ClampProgram::load(program.route_maps())?;
-        let own_queues = ethtool::rx_queues(&link);
+        let mut gateway = Gateway {
+            mode: XdpMode::Native,
+            xdp: None,
+            workers: Vec::new(),
+            late_link: None,
+            late: None,
+            clamp_link: None,
+            clamp,
+            program,
+            link,
+            handback: "",
+            handbacks: BTreeMap::new(),
+            treatment,
+            auto: plan.auto.clone(),
+            applied: Applied::default(),
+            scope: Arc::default(),
+            found: Found::default(),
+        };
+        gateway.apply(Scope::from(&plan.treatment))?;
+        Ok(gateway)
+    }
+
+    /// Serves the interface. `say` gets lines for the user.
+    ///
+    /// # Errors
+    /// [`GatewayError`]; dropping the gateway undoes everything.
+    pub fn start(&mut self, plan: &Plan, shared: &Shared, say: &dyn Fn(&str)) -> Result<(), GatewayError> {
+        let interface = self.name().to_owned();
+        self.follow_addresses()?;
+        let own_queues = ethtool::rx_queues(&self.link);
         // Attached while its map of sockets is empty, it passes everything. Some drivers change their
         // number of queues now (virtio-net), so that they are counted afterwards.
-        let attached = program.attach(link.index, plan.mode)?;
+        let attached = self.program.attach(self.link.index, plan.mode)?;
         if let Some(why) = &attached.fallback {
             say(&format!("{interface}: generic XDP, because the driver cannot do it natively ({why})"));
         }
@@ -108,34 +136,16 @@ impl Gateway {
                  either: a segment given back as it is would be seen again"
             ));
         }
-        let mut gateway = Gateway {
-            mode: attached.mode,
-            xdp: Some(attached),
-            workers: Vec::new(),
-            late_link: None,
-            late: None,
-            clamp_link: None,
-            clamp,
-            program,
-            link,
-            handback: "",
-            treatment,
-            auto: plan.auto.clone(),
-            applied: Applied::default(),
-            scope: Arc::default(),
-            found: Found::default(),
-        };
-        gateway.follow_addresses()?;
-        gateway.apply(Scope::from(&plan.treatment))?;
+        (self.mode, self.xdp) = (attached.mode, Some(attached));
         if plan.redirect == Redirect::Late {
-            gateway.start_late(plan, say)?;
+            self.start_late(plan, say)?;
         }
-        gateway.start_workers(plan, shared, own_queues, say)?;
-        gateway.attach_clamp(plan)?;
-        if let Some(link) = &gateway.clamp_link {
+        self.start_workers(plan, shared, own_queues, say)?;
+        self.attach_clamp(plan)?;
+        if let Some(link) = &self.clamp_link {
             say(&format!("{interface}: MSS clamped on the way to the LAN ({})", link.method().label()));
         }
-        Ok(gateway)
+        Ok(())
     }
 
     /// Lowers the MSS on the way to the LAN, if `plan` has anything to lower.

@@ -25,6 +25,8 @@ pub(super) type Reload = Sender<Outcome>;
 pub(super) struct Published {
     /// Clients that want a reload. Dropped first: a client that still waits is told so, and the server can end.
     pub(super) reloads: Receiver<Reload>,
+    /// An instance that wants to take over.
+    pub(super) successors: Receiver<UnixStream>,
     _server: Server,
     exporter: Option<Exporter>,
 }
@@ -42,9 +44,10 @@ impl Published {
             Exporter::start(address, move || scraped()).map_err(failed)
         });
         let (asked, reloads) = bounded(1);
-        let answers = Instance { snapshot: Box::new(move || snapshot()), asked, captures };
+        let (successor, successors) = bounded(1);
+        let answers = Instance { snapshot: Box::new(move || snapshot()), asked, successor, captures };
         let exporter = exporter.transpose()?;
-        Ok(Published { exporter, reloads, _server: Server::start(&plan.interfaces, answers)? })
+        Ok(Published { exporter, reloads, successors, _server: Server::start(&plan.interfaces, answers)? })
     }
 
     /// One line about where the metrics are.
@@ -57,6 +60,7 @@ impl Published {
 struct Instance {
     snapshot: Box<dyn Fn() -> Snapshot + Send>,
     asked: Sender<Reload>,
+    successor: Sender<UnixStream>,
     captures: Captures,
 }
 
@@ -75,6 +79,11 @@ impl Answers for Instance {
                 .unwrap_or_else(|_| refused("the reload takes too long; see the log")),
         }
     }
+
+    fn replace(&self, client: UnixStream) -> Result<(), String> {
+        self.successor.try_send(client).map_err(|_| "the instance is ending already".into())
+    }
+
     fn capture(&self, request: CaptureRequest, client: UnixStream) -> Result<(), String> {
         self.captures.stream(request, client)
     }

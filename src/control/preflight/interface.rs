@@ -2,7 +2,7 @@
 
 use libbpf_rs::query::{LinkInfoIter, LinkTypeInfo, ProgInfoIter};
 
-use super::Options;
+use super::{Options, XDP_SLOT};
 use crate::config::{Choice, Mode};
 use crate::control::finding::Finding;
 use crate::handback::inject;
@@ -77,7 +77,7 @@ pub(super) fn state(link: &Link, findings: &mut Vec<Finding>) {
 /// Whether an XDP program is attached already. It is never replaced.
 pub(super) fn xdp_slot(link: &Link, findings: &mut Vec<Finding>) {
     let Some(xdp) = link.xdp else {
-        findings.push(Finding::ok("XDP slot", "no program is attached"));
+        findings.push(Finding::ok(XDP_SLOT, "no program is attached"));
         return;
     };
     let id = xdp.program_id;
@@ -105,7 +105,7 @@ pub(super) fn xdp_slot(link: &Link, findings: &mut Vec<Finding>) {
             }
         ),
     };
-    findings.push(Finding::fatal("XDP slot", why).remedy(command));
+    findings.push(Finding::fatal(XDP_SLOT, why).remedy(command));
 }
 
 /// RX queues against `--queues`; returns how many will be served.
