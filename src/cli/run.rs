@@ -29,6 +29,7 @@ impl From<RunError> for Failure {
             | RunError::Statistics(_)
             | RunError::Metrics { .. }
             | RunError::Capture { .. }
+            | RunError::Replace(_)
             | RunError::Setup(_) => Failure::Unfit(error.to_string()),
         }
     }

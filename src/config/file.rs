@@ -20,8 +20,8 @@ use super::validate::ConfigError;
 /// Longest file read, bytes: thousands of prefixes.
 const MAX_LEN: u64 = 1 << 20;
 
-/// Flags that say where settings come from, or what is printed: no settings themselves.
-const NO_SETTINGS: &[&str] = &["config", "json", "help"];
+/// Flags that say where settings come from, how a run begins, or what is printed: no settings themselves.
+const NO_SETTINGS: &[&str] = &["config", "json", "help", "replace"];
 
 /// Why a file is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]

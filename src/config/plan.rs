@@ -52,6 +52,8 @@ pub struct Plan {
     pub metrics: Option<SocketAddr>,
     /// File to capture to; `None` for none.
     pub capture: Option<PathBuf>,
+    /// Whether to take over from an instance that serves these interfaces.
+    pub replace: bool,
     /// What the user should know about these settings, a line each.
     pub warnings: Vec<String>,
 }

@@ -169,6 +169,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub capture: Option<PathBuf>,
 
+    /// Take over from the instance that serves these interfaces: what can be prepared is, then it is asked to end
+    #[arg(long)]
+    pub replace: bool,
+
     /// How messages are written to standard error
     #[arg(long, value_enum, default_value_t)]
     pub log: LogFormat,

@@ -104,6 +104,7 @@ pub fn plan(args: &RunArgs) -> Result<Plan, ConfigError> {
         stall: Duration::from_millis(args.stall.into()),
         metrics: args.metrics,
         capture: args.capture.clone(),
+        replace: args.replace,
     })
 }
 

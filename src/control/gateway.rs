@@ -6,6 +6,7 @@ mod late;
 mod report;
 mod workers;
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use super::scope::Applied;
 use super::tunnels::{self, Found, Tunnels};
 use crate::config::values::Mss;
 use crate::config::{Auto, Plan, Scope, Treatment};
-use crate::handback;
+use crate::handback::{self, Chosen};
 use crate::net::links::Link;
 use crate::net::{addresses, ethtool, links};
 use crate::packet::{Tcp, Transform, ether};
@@ -59,6 +60,8 @@ pub struct Gateway {
     link: Link,
     mode: XdpMode,
     handback: &'static str,
+    /// Opened before the workers that they are for, by queue.
+    handbacks: BTreeMap<u32, Chosen>,
     treatment: Arc<Treatment>,
     auto: Option<Auto>,
     /// What is in the maps.
@@ -70,16 +73,12 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Serves `interface`, in the network namespace of the calling thread. `say` gets lines for the user.
+    /// Loads the programs for `interface`, in the network namespace of the calling thread, and tells them their scope.
+    /// Nothing is attached yet: the interface may be another instance's.
     ///
     /// # Errors
     /// [`GatewayError`]; everything done so far is undone.
-    pub fn start(
-        interface: &str,
-        plan: &Plan,
-        shared: &Shared,
-        say: &dyn Fn(&str),
-    ) -> Result<Gateway, GatewayError> {
+    pub fn load(interface: &str, plan: &Plan, shared: &Shared) -> Result<Gateway, GatewayError> {
         let link = find(interface)?;
         let treatment = Arc::new(plan.treatment.clone());
         let base = LanConfig {
@@ -90,21 +89,14 @@ impl Gateway {
         };
         let program = LanProgram::load(&exchange::constants(plan, base))?;
         let clamp = ClampProgram::load(program.route_maps())?;
-        let own_queues = ethtool::rx_queues(&link);
-        // Attached while its map of sockets is empty, it passes everything. Some drivers change their
-        // number of queues now (virtio-net), so that they are counted afterwards.
-        let attached = program.attach(link.index, plan.mode)?;
-        if let Some(why) = &attached.fallback {
-            say(&format!("{interface}: generic XDP, because the driver cannot do it natively ({why})"));
-        }
         let settings = Settings {
             notifier: shared.notifier.clone(),
             stall: plan.stall,
             ..Settings::new(shared.transform.clone(), Scope::default())
         };
         let mut gateway = Gateway {
-            mode: attached.mode,
-            xdp: Some(attached),
+            mode: XdpMode::Native,
+            xdp: None,
             workers: Vec::new(),
             late_link: None,
             late: None,
@@ -113,24 +105,42 @@ impl Gateway {
             program,
             link,
             handback: "",
+            handbacks: BTreeMap::new(),
             treatment,
             auto: plan.auto.clone(),
             applied: Applied::default(),
             settings: Posted::new(settings),
             found: Found::default(),
         };
-        if let Some(limit) = gateway.limit(plan) {
+        gateway.apply(Scope::from(&plan.treatment))?;
+        Ok(gateway)
+    }
+
+    /// Serves the interface. `say` gets lines for the user.
+    ///
+    /// # Errors
+    /// [`GatewayError`]; dropping the gateway undoes everything.
+    pub fn start(&mut self, plan: &Plan, shared: &Shared, say: &dyn Fn(&str)) -> Result<(), GatewayError> {
+        let interface = self.name().to_owned();
+        self.follow_addresses()?;
+        let own_queues = ethtool::rx_queues(&self.link);
+        // Attached while its map of sockets is empty, it passes everything. Some drivers change their
+        // number of queues now (virtio-net), so that they are counted afterwards.
+        let attached = self.program.attach(self.link.index, plan.mode)?;
+        if let Some(why) = &attached.fallback {
+            say(&format!("{interface}: generic XDP, because the driver cannot do it natively ({why})"));
+        }
+        (self.mode, self.xdp) = (attached.mode, Some(attached));
+        if let Some(limit) = self.limit(plan) {
             say(&limit);
         }
-        gateway.follow_addresses()?;
-        gateway.apply(Scope::from(&plan.treatment))?;
-        gateway.start_late(plan, say)?;
-        gateway.start_workers(plan, shared, own_queues, say)?;
-        gateway.attach_clamp(plan)?;
-        if let Some(link) = &gateway.clamp_link {
+        self.start_late(plan, say)?;
+        self.start_workers(plan, shared, own_queues, say)?;
+        self.attach_clamp(plan)?;
+        if let Some(link) = &self.clamp_link {
             say(&format!("{interface}: MSS clamped on the way to the LAN ({})", link.method().label()));
         }
-        Ok(gateway)
+        Ok(())
     }
 
     /// Lowers the MSS on the way to the LAN, if `plan` has anything to lower.

@@ -26,6 +26,8 @@ pub(super) type Reload = Sender<Outcome>;
 pub(super) struct Published {
     /// Clients that want a reload. Dropped first: a client that still waits is told so, and the server can end.
     pub(super) reloads: Receiver<Reload>,
+    /// An instance that wants to take over.
+    pub(super) successors: Receiver<UnixStream>,
     _server: Server,
     exporter: Option<Exporter>,
     /// What the exporter was asked for: port 0 is no port.
@@ -41,10 +43,11 @@ impl Published {
     {
         let snapshot: Arc<dyn Fn() -> Snapshot + Send + Sync> = Arc::new(snapshot);
         let (asked, reloads) = bounded(1);
-        let answers = Instance { snapshot: Arc::clone(&snapshot), asked, captures };
+        let (successor, successors) = bounded(1);
+        let answers = Instance { snapshot: Arc::clone(&snapshot), asked, successor, captures };
         let exporter = plan.metrics.map(|address| export(address, &snapshot)).transpose()?;
         let server = privileges::lowered(|| Server::start(&plan.interfaces, answers))?;
-        Ok(Published { exporter, metrics: plan.metrics, reloads, _server: server, snapshot })
+        Ok(Published { exporter, metrics: plan.metrics, reloads, successors, _server: server, snapshot })
     }
 
     /// One line about where the metrics are.
@@ -93,6 +96,7 @@ fn export(
 struct Instance {
     snapshot: Arc<dyn Fn() -> Snapshot + Send + Sync>,
     asked: Sender<Reload>,
+    successor: Sender<UnixStream>,
     captures: Captures,
 }
 
@@ -111,6 +115,11 @@ impl Answers for Instance {
                 .unwrap_or_else(|_| refused("the reload takes too long; see the log")),
         }
     }
+
+    fn replace(&self, client: UnixStream) -> Result<(), String> {
+        self.successor.try_send(client).map_err(|_| "the instance is ending already".into())
+    }
+
     fn capture(&self, request: CaptureRequest, client: UnixStream) -> Result<(), String> {
         self.captures.stream(request, client)
     }

@@ -4,9 +4,11 @@ mod events;
 mod follow;
 mod reload;
 mod scope;
+mod takeover;
 
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,11 +26,13 @@ use super::publish::Published;
 use super::{preflight, service};
 use crate::config::Plan;
 use crate::net::addresses::Changes;
+use crate::observe::request::Outcome;
 use crate::observe::server::ServerError;
 use crate::observe::snapshot::Snapshot;
 use crate::packet::{Idents, Tcp, Transform, ident};
 use crate::worker::tap::Tap;
 use crate::worker::{Notifier, WorkerEnd, privileges};
+use takeover::Predecessors;
 
 pub use reload::Source;
 
@@ -62,6 +66,9 @@ pub enum RunError {
         /// Why not.
         why: String,
     },
+    /// No instance can be replaced; the one that runs goes on.
+    #[error("--replace: {0}")]
+    Replace(String),
     /// A set-up call failed.
     #[error("{step}: {source}")]
     System {
@@ -123,6 +130,8 @@ struct Running {
     /// What `--notify` needs, used or not.
     notifier: io::Result<Arc<Notifier>>,
     started: Instant,
+    /// The instance that takes over, and waits for the interfaces.
+    successor: Option<UnixStream>,
 }
 
 impl Running {
@@ -130,8 +139,9 @@ impl Running {
         // Before anything is changed, so that a signal during the start is not missed.
         let signals =
             events::signals().map_err(|source| RunError::System { step: "catching signals", source })?;
+        let predecessors = Predecessors::find(plan)?;
         for interface in &plan.interfaces {
-            refuse_or_warn(interface, plan, say)?;
+            refuse_or_warn(interface, plan, predecessors.serve(interface), say)?;
         }
         // Before the addresses are read, so that no change is missed.
         let changes =
@@ -157,11 +167,18 @@ impl Running {
             captures.to_file(path)?;
         }
         let shared = Shared { transform, notifier: notifies, tap, ended: end };
-        let gateways = plan
-            .interfaces
-            .iter()
-            .map(|interface| Gateway::start(interface, plan, &shared, say))
-            .collect::<Result<Vec<_>, _>>()?;
+        let prepare = |interface: &String| {
+            let mut gateway = Gateway::load(interface, plan, &shared)?;
+            if predecessors.serve(interface) {
+                gateway.open_handbacks(plan)?;
+            }
+            Ok(gateway)
+        };
+        let mut gateways = plan.interfaces.iter().map(prepare).collect::<Result<Vec<_>, GatewayError>>()?;
+        predecessors.let_go(say)?;
+        for gateway in &mut gateways {
+            gateway.start(plan, &shared, say)?;
+        }
         let gateways: Gateways = Arc::new(Mutex::new(gateways));
         let fragmented = plan.treatment.tcp == Tcp::Fragment;
         let exemption = |interface: &String| Exemption::new(interface, plan.notrack, fragmented);
@@ -199,6 +216,7 @@ impl Running {
             idents,
             notifier,
             started,
+            successor: None,
         };
         if plan.auto.is_some() {
             running.follow_tunnels(say)?;
@@ -215,6 +233,7 @@ impl Running {
     fn serve(&mut self, source: Source<'_>, say: &dyn Fn(&str)) -> Result<(), RunError> {
         let watchdog = service::due();
         let reloads = self.published.as_ref().map_or_else(never, |published| published.reloads.clone());
+        let successors = self.published.as_ref().map_or_else(never, |published| published.successors.clone());
         loop {
             select! {
                 recv(self.signals) -> signal => match signal {
@@ -224,6 +243,11 @@ impl Running {
                 recv(reloads) -> client => if let Ok(client) = client {
                     // A client that is gone knows where the log is.
                     let _ = client.send(self.reload(source, say)?);
+                },
+                recv(successors) -> client => if let Ok(client) = client {
+                    say("replaced by another instance, which takes over");
+                    self.successor = Some(client);
+                    return Ok(());
                 },
                 recv(self.ended) -> end => if let Ok(end) = end { self.worker_ended(&end, say)? },
                 recv(watchdog) -> _ => if lock(&self.gateways).iter().all(Gateway::beats) { service::alive() },
@@ -289,6 +313,12 @@ impl Running {
         for gateway in gateways.iter_mut() {
             gateway.stop();
         }
+        self.exemptions.clear();
+        if let Some(mut successor) = self.successor.take() {
+            let outcome = Outcome { ok: true, message: "the interfaces are free".into() };
+            // A successor that is gone has said so where it was started; this instance was told to end.
+            let _ = serde_json::to_writer(&successor, &outcome).map(|()| successor.flush());
+        }
         snapshot(&gateways, &self.idents, self.started)
     }
 }
@@ -317,8 +347,15 @@ fn snapshot(gateways: &[Gateway], idents: &Idents, started: Instant) -> Snapshot
     }
 }
 
-fn refuse_or_warn(interface: &str, plan: &Plan, say: &dyn Fn(&str)) -> Result<(), RunError> {
-    let findings = preflight::check(interface, &plan.into());
+/// `taken_over` from an instance whose program is in the XDP slot until then.
+fn refuse_or_warn(
+    interface: &str,
+    plan: &Plan,
+    taken_over: bool,
+    say: &dyn Fn(&str),
+) -> Result<(), RunError> {
+    let mut findings = preflight::check(interface, &plan.into());
+    findings.retain(|finding| !(taken_over && finding.what == preflight::XDP_SLOT));
     let (fatal, rest): (Vec<_>, Vec<_>) =
         findings.into_iter().partition(|finding| finding.level == Level::Fatal);
     if !fatal.is_empty() {

@@ -86,6 +86,11 @@ pub fn reload(interface: &str) -> Result<Outcome, ClientError> {
     answer(interface, &Request::Reload)
 }
 
+/// Has the instance that serves `interface` end, and waits until it has let go of its interfaces.
+pub fn replace(interface: &str) -> Result<Outcome, ClientError> {
+    answer(interface, &Request::Replace)
+}
+
 /// True if the owner of a gateway may have this user id: root, the caller, or a service of systemd's.
 fn trusted(uid: u32) -> bool {
     // DynamicUser= (systemd.exec(5)); 65534 is nobody.

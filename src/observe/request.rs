@@ -12,6 +12,8 @@ pub enum Request {
     Stats,
     /// Read the configuration again; the answer is an [`Outcome`] in JSON.
     Reload,
+    /// End, for another instance; the answer is an [`Outcome`] in JSON, once the interfaces are free.
+    Replace,
     /// Send the frames of workers as pcapng until the client goes away or the limits are reached.
     Capture(CaptureRequest),
 }

@@ -52,6 +52,14 @@ pub trait Answers: Send + 'static {
         Outcome { ok: false, message: "this instance has no configuration to read again".into() }
     }
 
+    /// Ends the instance, on another thread, which then answers `client` with an [`Outcome`].
+    ///
+    /// # Errors
+    /// Why not.
+    fn replace(&self, _client: UnixStream) -> Result<(), String> {
+        Err("this instance has nothing to hand over".into())
+    }
+
     /// Begins to send frames to `client`, on another thread.
     ///
     /// # Errors
@@ -153,13 +161,20 @@ fn answer(mut client: UnixStream, answers: &impl Answers) -> io::Result<()> {
     match Request::parse(&line)? {
         Request::Stats => client.write_all(&serde_json::to_vec(&answers.snapshot())?),
         Request::Reload => client.write_all(&serde_json::to_vec(&answers.reload())?),
-        Request::Capture(request) => {
-            let refused = client.try_clone()?;
-            match answers.capture(request, client) {
-                Ok(()) => Ok(()),
-                // The client sees that this is no pcapng.
-                Err(message) => (&refused).write_all(&serde_json::to_vec(&Outcome { ok: false, message })?),
-            }
-        }
+        Request::Replace => unless_refused(client, |client| answers.replace(client)),
+        // The client sees that an outcome is no pcapng.
+        Request::Capture(request) => unless_refused(client, |client| answers.capture(request, client)),
+    }
+}
+
+/// Leaves the answer to `accept`, or answers why it does not.
+fn unless_refused(
+    client: UnixStream,
+    accept: impl FnOnce(UnixStream) -> Result<(), String>,
+) -> io::Result<()> {
+    let refused = client.try_clone()?;
+    match accept(client) {
+        Ok(()) => Ok(()),
+        Err(message) => (&refused).write_all(&serde_json::to_vec(&Outcome { ok: false, message })?),
     }
 }

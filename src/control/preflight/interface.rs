@@ -2,7 +2,7 @@
 
 use libbpf_rs::query::{LinkInfoIter, LinkTypeInfo, ProgInfoIter};
 
-use super::{Options, offloads};
+use super::{Options, XDP_SLOT, offloads};
 use crate::config::{Choice, Mode};
 use crate::control::finding::Finding;
 use crate::handback::inject;
@@ -43,9 +43,9 @@ pub(super) fn xdp_slot(link: &Link, findings: &mut Vec<Finding>) {
                      (dev_xdp_attach); end the program that owns it",
                     face.name, link.name
                 );
-                Finding::fatal("XDP slot", why).remedy(format!("ip -d link show dev {}", face.name))
+                Finding::fatal(XDP_SLOT, why).remedy(format!("ip -d link show dev {}", face.name))
             }
-            None => Finding::ok("XDP slot", "no program is attached"),
+            None => Finding::ok(XDP_SLOT, "no program is attached"),
         });
         return;
     };
@@ -74,7 +74,7 @@ pub(super) fn xdp_slot(link: &Link, findings: &mut Vec<Finding>) {
             }
         ),
     };
-    findings.push(Finding::fatal("XDP slot", why).remedy(command));
+    findings.push(Finding::fatal(XDP_SLOT, why).remedy(command));
 }
 
 /// RX queues against `--queues`; returns how many will be served.

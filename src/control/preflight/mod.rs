@@ -16,6 +16,9 @@ use super::finding::Finding;
 use crate::config::{Choice, HandbackChoice, Mode, Plan};
 use crate::net::links;
 
+/// What findings about the interface's place for an XDP program are called.
+pub const XDP_SLOT: &str = "XDP slot";
+
 /// What `run` is going to ask of the interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {

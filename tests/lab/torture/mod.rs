@@ -4,6 +4,7 @@
 
 mod control;
 mod disk;
+mod handover;
 mod hostile;
 mod interface;
 mod kernel;
