@@ -250,18 +250,23 @@ impl Gateway {
         Ok(self.workers.iter().filter(|worker| worker.queue() != queue && worker.alive()).count())
     }
 
-    /// Detaches, lets the workers hand back what their rings still hold, and waits for them. The counters
-    /// are final then.
-    pub fn stop(&mut self) {
+    /// Detaches, and tells the workers to hand back what their rings still hold and to end: their sockets are closed
+    /// a moment later.
+    pub fn release(&mut self) {
         self.xdp = None;
         for worker in &self.workers {
             worker.stop();
         }
+        self.late_link = None;
+        self.clamp_link = None;
+    }
+
+    /// The same, and waits for the workers. The counters are final then.
+    pub fn stop(&mut self) {
+        self.release();
         for worker in &mut self.workers {
             worker.join();
         }
-        self.late_link = None;
-        self.clamp_link = None;
     }
 }
 

@@ -310,15 +310,15 @@ impl Running {
         service::stopping();
         self.published = None;
         let mut gateways = lock(&self.gateways);
-        for gateway in gateways.iter_mut() {
-            gateway.stop();
-        }
-        self.exemptions.clear();
         if let Some(mut successor) = self.successor.take() {
+            gateways.iter_mut().for_each(Gateway::release);
+            self.exemptions.clear();
+            // It waits for a socket or a device that is there a moment longer.
             let outcome = Outcome { ok: true, message: "the interfaces are free".into() };
             // A successor that is gone has said so where it was started; this instance was told to end.
             let _ = serde_json::to_writer(&successor, &outcome).map(|()| successor.flush());
         }
+        gateways.iter_mut().for_each(Gateway::stop);
         snapshot(&gateways, &self.idents, self.started)
     }
 }

@@ -20,8 +20,8 @@ use crate::net::private_ns::PrivateNs;
 /// Name of the end in the private namespace, where it is alone.
 pub(super) const FAR_NAME: &str = "xf";
 /// A pair of an earlier process goes with its namespace, asynchronously.
-const CREATE_ATTEMPTS: u32 = 20;
-const CREATE_PAUSE: Duration = Duration::from_millis(50);
+const CREATE_ATTEMPTS: u32 = 500;
+const CREATE_PAUSE: Duration = Duration::from_millis(2);
 
 /// The pair; dropping it deletes both ends.
 #[derive(Debug)]

@@ -33,7 +33,9 @@ fn many_starts_under_traffic() {
     let first = WAYS.map(|way| run(&lab, way));
     let before = Kernel::now();
     let mut held = Objects::new();
+    let serving = forward(&lab, &[]);
     let cost = disturb(&lab, Duration::ZERO, || {
+        stop(serving);
         for number in 0..times {
             let daemon = forward(&lab, WAYS[number % WAYS.len()]);
             held.extend(held_by(daemon.pid()));
