@@ -26,7 +26,7 @@ static __always_inline __u64 mix(__u64 hash, __u64 word)
 	return ((hash ^ hash >> 27) + word) * 0x94d049bb133111eb;
 }
 
-/* Of addresses and protocol. */
+/* Of addresses, and for IPv4 of the protocol, which IPv6 fragments have behind their headers. */
 static __always_inline __u64 hash_of_pair(const struct xf_packet *packet)
 {
 	__u64 hash = cfg.flow_seed;

@@ -11,6 +11,7 @@ mod frames6;
 mod gateway;
 mod ipv6;
 mod late;
+mod order;
 mod parity;
 mod scope;
 mod xdp;
