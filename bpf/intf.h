@@ -127,8 +127,11 @@ struct xf_meta {
 
 /* Value of the `heartbeats` map: a cache line per worker, so that workers do not share one. */
 struct xf_heartbeat {
-	__u64 ns; /* CLOCK_MONOTONIC of the worker's last turn; 0: none yet */
-	__u64 pad[7];
+	__u64 ns;	  /* CLOCK_MONOTONIC of the worker's last turn; 0: none yet */
+	/* Of the XDP program: */
+	__u64 missed;	  /* the `ns` that it found too old for the first time */
+	__u64 missed_at;  /* at this time */
+	__u64 pad[5];
 };
 
 /* Key of the `deaf` map: an IPv6 address, or an IPv4 address mapped to one (RFC 4291 section 2.5.5.2). */

@@ -38,14 +38,7 @@ struct {
 	__type(value, __u32);
 } xsks SEC(".maps");
 
-/* Workers by RX queue, mapped into the process that owns them. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct xf_heartbeat);
-} heartbeats SEC(".maps");
+#include "heartbeat.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -58,17 +51,6 @@ struct {
 static __always_inline bool link_local(const struct xf_packet *packet)
 {
 	return packet->v6 && (packet->ip6->daddr.s6_addr16[0] & bpf_htons(0xffc0)) == bpf_htons(0xfe80);
-}
-
-static __always_inline bool worker_alive(__u32 queue, __u64 now)
-{
-	struct xf_heartbeat *heartbeat = bpf_map_lookup_elem(&heartbeats, &queue);
-	__u64 last = heartbeat ? *(volatile __u64 *)&heartbeat->ns : 0;
-
-	/* The worker may run on another core and have read the clock after this one. */
-	if (!last || (last < now && now - last > cfg.stall_ns))
-		return false;
-	return bpf_map_lookup_elem(&xsks, &queue);
 }
 
 /*

@@ -37,7 +37,14 @@ pub(super) fn run(args: &LabArgs) -> Result<(), Failure> {
     if report.delivered() {
         Ok(())
     } else {
-        Err(anyhow::anyhow!("with xdpfrag, not everything arrived: see the table").into())
+        let unserved: Vec<String> =
+            report.counted.unserved().iter().map(|(counter, frames)| format!("{counter} {frames}")).collect();
+        let why = if unserved.is_empty() {
+            "xdpfrag served every frame that it saw: the machine lost the others, too busy with something else".into()
+        } else {
+            format!("xdpfrag counted {}", unserved.join(", "))
+        };
+        Err(anyhow::anyhow!("with xdpfrag, not everything arrived: see the table; {why}").into())
     }
 }
 
@@ -73,7 +80,7 @@ fn render(report: &Report) -> String {
          {delivery}\n\n{ids}\n",
         report.sa_mtu
     );
-    if let Some(latency) = report.latency {
+    if let Some(latency) = report.latency() {
         let us = |ns: u64| format!("{:.1}", ns as f64 / 1000.0);
         let mut table = table(["us in xdpfrag, per frame", "p50", "p90", "p99", "p99.9", "max"]);
         table.add_row(cells([

@@ -155,8 +155,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u32).range(0..=60_000))]
     pub sticky: u32,
 
-    /// Milliseconds without a sign of life from a worker after which its frames pass to the
-    /// kernel untouched (10 to 60000)
+    /// Milliseconds without a sign of life from a worker, while frames come for it, after which
+    /// these pass to the kernel untouched (10 to 60000)
     #[arg(long, value_name = "MS", default_value_t = 100, value_parser = clap::value_parser!(u32).range(10..=60_000))]
     pub stall: u32,
 

@@ -11,7 +11,7 @@ use super::topology::{FAR, Lab, LabConfig};
 use super::traffic::tcp::{self, Direction, Transfer};
 use super::traffic::udp::{Flow, Tally};
 use super::wire::{Rules, Seen};
-use crate::observe::snapshot::Latency;
+use crate::observe::snapshot::{Latency, Snapshot};
 
 const PORT: u16 = 7001;
 /// Fills a frame of 1500 bytes: 20 bytes of IP and 8 of UDP come on top.
@@ -37,8 +37,8 @@ pub struct Report {
     pub ids_nftables: IdCase,
     /// The same traffic with `xdpfrag run`.
     pub ids_xdpfrag: IdCase,
-    /// From xdpfrag's XDP program to the end of its hand-back; absent if no frame took that way.
-    pub latency: Option<Latency>,
+    /// What xdpfrag counted meanwhile.
+    pub counted: Snapshot,
     /// How long all of it took.
     pub elapsed_s: f64,
 }
@@ -100,6 +100,16 @@ impl Report {
     pub fn delivered(&self) -> bool {
         self.with.complete() && self.with.far.largest <= self.sa_mtu && self.ids_xdpfrag.clean()
     }
+
+    /// From xdpfrag's XDP program to the end of its hand-back; absent if no frame took that way.
+    pub fn latency(&self) -> Option<Latency> {
+        // The lab's LAN has one queue, hence one worker.
+        self.counted
+            .interfaces
+            .iter()
+            .flat_map(|interface| &interface.workers)
+            .find_map(|worker| worker.latency)
+    }
 }
 
 /// Runs the demo with `binary` as xdpfrag; `progress` is told what happens, a line each.
@@ -126,17 +136,15 @@ pub fn run(binary: &Path, mut progress: impl FnMut(&str)) -> Result<Report> {
     let with = deliver(&lab, "with xdpfrag", &mut progress)?;
     let ids_xdpfrag = reuse_ids(&lab, "with xdpfrag", &mut progress)?;
     let ended = daemon.stop()?;
-    let snapshot =
+    let counted =
         ended.snapshot.with_context(|| format!("`xdpfrag run` left no snapshot: {}", ended.stderr))?;
-    let workers = snapshot.interfaces.iter().flat_map(|interface| &interface.workers);
     Ok(Report {
         sa_mtu: config.sa_mtu,
         without,
         with,
         ids_nftables,
         ids_xdpfrag,
-        // The lab's LAN has one queue, hence one worker.
-        latency: workers.filter_map(|worker| worker.latency).next(),
+        counted,
         elapsed_s: start.elapsed().as_secs_f64(),
     })
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use super::latency::Latency;
+use crate::packet::{Late, Reason};
 
 /// State and counters of one `xdpfrag run` at one moment. Counters count from its start.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -21,6 +22,29 @@ pub struct Snapshot {
     pub idents_reused: u64,
     /// One entry per LAN interface.
     pub interfaces: Vec<InterfaceSnapshot>,
+}
+
+impl Snapshot {
+    /// Frames that xdpfrag lost, or had to leave to the kernel for want of a worker: counter and number, zeros left out.
+    pub fn unserved(&self) -> BTreeMap<String, u64> {
+        let mut unserved = BTreeMap::new();
+        let mut add = |label: &str, frames: Option<&u64>| {
+            if let Some(&frames) = frames.filter(|frames| **frames > 0) {
+                *unserved.entry(label.to_owned()).or_default() += frames;
+            }
+        };
+        for interface in &self.interfaces {
+            add(Reason::NoWorker.label(), interface.xdp.get(Reason::NoWorker.label()));
+            add(Late::Lost.label(), interface.late.get(Late::Lost.label()));
+            for worker in &interface.workers {
+                for reason in [Reason::HandbackFull, Reason::HandbackError, Reason::Truncated] {
+                    add(reason.label(), worker.reasons.get(reason.label()));
+                }
+                add("socket_drops", Some(&worker.socket_drops));
+            }
+        }
+        unserved
+    }
 }
 
 /// One LAN interface.

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::process::Command;
 use std::thread::sleep;
+use std::thread::sleep;
 use std::time::Duration;
 
 use libbpf_rs::Program;
@@ -67,8 +68,10 @@ fn the_other_program_works_on_with_sockets_heartbeats_routes_limits_and_counters
     exchange(&mut gateway, &attached, all);
     assert_eq!(gateway.send(&fits).reason, Reason::All);
 
-    // A heart that beat 100 ms ago is alive, or not.
-    gateway.beat(now_ns() - 100_000_000);
+    // A heart that was found silent 100 ms ago is alive, or not.
+    gateway.beat(now_ns() - CONFIG.stall.as_nanos() as u64);
+    assert_eq!(gateway.send(&oversize).reason, Reason::Oversize);
+    sleep(Duration::from_millis(100));
     assert_eq!(gateway.send(&oversize).reason, Reason::Oversize);
     exchange(&mut gateway, &attached, LanConfig { stall: Duration::from_millis(20), ..all });
     gateway.passes_untouched(&oversize, Reason::NoWorker);

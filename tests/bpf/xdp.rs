@@ -1,5 +1,6 @@
 //! Every reason and edit of the XDP program.
 
+use std::thread;
 use std::time::Duration;
 
 use xdpfrag::packet::{Df, Edit, Reason, Rule, checksum};
@@ -179,8 +180,6 @@ fn oversize_frames_need_a_live_worker() {
     assert!((before..=now_ns()).contains(&meta.rx_ns));
     assert!(out == frame && seen.edits.is_empty());
 
-    gateway.beat(now_ns() - 2 * CONFIG.stall.as_nanos() as u64);
-    gateway.passes_untouched(&frame, Reason::NoWorker);
     gateway.beat(0);
     gateway.passes_untouched(&frame, Reason::NoWorker);
     gateway.beat(now_ns() + 1_000_000);
@@ -188,6 +187,26 @@ fn oversize_frames_need_a_live_worker() {
     gateway.program.unregister_socket(0).unwrap();
     gateway.passes_untouched(&frame, Reason::NoWorker);
     gateway.program.unregister_socket(0).unwrap();
+}
+
+#[test]
+fn a_worker_that_is_late_has_half_the_stall_time_from_the_first_frame_on_that_finds_it_so() {
+    if skipped("a_worker_that_is_late_has_half_the_stall_time_from_the_first_frame_on_that_finds_it_so") {
+        return;
+    }
+    let stall = Duration::from_secs(1);
+    let gateway = Gateway::with_worker(LanConfig { stall, sticky: Duration::ZERO, ..CONFIG });
+    let frame = Frame::udp(1423).bytes();
+    for held_up in [2, 3] {
+        // As after a pause of the whole machine: nobody ran, no frame came.
+        gateway.beat(now_ns() - held_up * stall.as_nanos() as u64);
+        assert_eq!(gateway.send(&frame).reason, Reason::Oversize);
+        thread::sleep(stall);
+        gateway.passes_untouched(&frame, Reason::NoWorker);
+        gateway.passes_untouched(&frame, Reason::NoWorker);
+    }
+    gateway.beat(now_ns());
+    assert_eq!(gateway.send(&frame).reason, Reason::Oversize, "it goes on");
 }
 
 #[test]
