@@ -6,6 +6,8 @@
 #ifndef XDPFRAG_FLOW_H
 #define XDPFRAG_FLOW_H
 
+#include "hash.h"
+
 /*
  * When a flow of this hash last went to the worker, CLOCK_MONOTONIC ns. Its
  * first oversize frame takes it there; it comes back once it has been silent
@@ -18,33 +20,6 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } flows SEC(".maps");
-
-/* Odd constants of splitmix64. */
-static __always_inline __u64 mix(__u64 hash, __u64 word)
-{
-	hash = (hash ^ hash >> 30) * 0xbf58476d1ce4e5b9;
-	return ((hash ^ hash >> 27) + word) * 0x94d049bb133111eb;
-}
-
-/* Of addresses, and for IPv4 of the protocol, which IPv6 fragments have behind their headers. */
-static __always_inline __u64 hash_of_pair(const struct xf_packet *packet)
-{
-	__u64 hash = cfg.flow_seed;
-
-	if (packet->v6) {
-		const struct ipv6hdr *ip = packet->ip6;
-		const __u32 *source = ip->saddr.s6_addr32, *dest = ip->daddr.s6_addr32;
-
-		hash = mix(hash, (__u64)source[0] << 32 | source[1]);
-		hash = mix(hash, (__u64)source[2] << 32 | source[3]);
-		hash = mix(hash, (__u64)dest[0] << 32 | dest[1]);
-		return mix(hash, (__u64)dest[2] << 32 | dest[3]);
-	}
-
-	const struct iphdr *ip = packet->ip;
-
-	return mix(hash ^ ((__u64)ip->saddr << 32 | ip->daddr), ip->protocol);
-}
 
 /* The stamp of the flow with these ports. A collision makes another flow ride along: harmless. */
 static __always_inline __u64 *flow_stamp(__u64 pair, __be16 source, __be16 dest)

@@ -22,18 +22,20 @@ struct {
  */
 static __always_inline bool in_time(struct xf_heartbeat *heartbeat, __u64 now)
 {
-	__u64 last = *(volatile __u64 *)&heartbeat->ns, half = cfg.stall_ns / 2;
+	__u64 last = *(volatile __u64 *)&heartbeat->ns;
+	__s64 half = cfg.stall_ns / 2;
 
 	if (!last)
 		return false;
-	/* The worker may run on another core and have read the clock after this one. */
-	if (last >= now || now - last <= half)
+	/* Signed: the worker, or the queue a moment ago, may run on another core and have read the clock later. */
+	if ((__s64)(now - last) <= half)
 		return true;
 	if (heartbeat->missed != last) {
-		heartbeat->missed = last;
 		heartbeat->missed_at = now;
+		barrier();
+		heartbeat->missed = last;
 	}
-	return now - heartbeat->missed_at <= half;
+	return (__s64)(now - heartbeat->missed_at) <= half;
 }
 
 static __always_inline bool worker_alive(__u32 queue, __u64 now)

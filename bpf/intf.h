@@ -22,7 +22,7 @@ enum xf_reason {
 	XF_STICKY,	  /* its flow sent an oversize frame a moment ago: keeps its order */
 	XF_ALL,		  /* --redirect all */
 	XF_UNFINISHED,	  /* SYN to clamp whose TCP checksum was left to hardware (CHECKSUM_PARTIAL) */
-	XF_LATE,	  /* --redirect late: oversize TCP, passed for GRO to merge */
+	XF_LATE,	  /* --redirect late: oversize, passed for the program behind GRO to make fit */
 	/* passed to the kernel untouched */
 	XF_NOT_IP,	  /* ARP, LLDP, more than two VLAN tags ... */
 	XF_GROUP,	  /* destination MAC or address is multicast or broadcast */
@@ -54,13 +54,14 @@ enum xf_edit {
 
 /* What the program behind GRO (--redirect late) did with a packet. */
 enum xf_late {
-	XF_LATE_LOWERED,  /* merged: gso_size lowered */
-	XF_LATE_CUT,	  /* not merged: cut in two */
-	XF_LATE_CHECKSUM, /* wrong checksum: left alone */
-	XF_LATE_REFUSED,  /* could not be changed: left alone */
-	XF_LATE_FOLLOWED, /* behind a segment that was cut: through the backlog as well */
-	XF_LATE_RETURNED, /* came back from the backlog */
-	XF_LATE_LOST,	  /* dropped half changed: no memory, or the backlog was full */
+	XF_LATE_LOWERED,    /* TCP, merged: gso_size lowered */
+	XF_LATE_CUT,	    /* TCP, not merged: cut into two segments */
+	XF_LATE_DATAGRAM,   /* IPv4 but TCP: cut into two fragments */
+	XF_LATE_CHECKSUM,   /* TCP with a wrong checksum: left alone */
+	XF_LATE_REFUSED,    /* could not be changed: left alone */
+	XF_LATE_FOLLOWED,   /* behind a piece of the same hosts: through the backlog as well */
+	XF_LATE_RETURNED,   /* came back from the backlog */
+	XF_LATE_LOST,	    /* dropped half changed for lack of memory, or dropped by a full backlog */
 	XF_LATE_MAX,
 };
 
@@ -168,18 +169,32 @@ struct xf_config {
 	__u32 pad;
 };
 
+#define XF_LEAVE_TCP	   1 /* by segments */
+#define XF_LEAVE_DATAGRAMS 2 /* by fragments: IPv4 but TCP */
+
 /* What user space may change while the XDP program runs (.data). */
 struct xf_live {
 	__u32 lan_mtu;	 /* of the LAN interface */
 	__u32 generic;	 /* attached in generic mode */
-	__u32 late;	 /* the program behind GRO is attached: leave it oversize TCP */
+	__u32 late;	 /* XF_LEAVE_*: what the program behind GRO makes fit */
 	/* Bytes, Ethernet header included: */
 	__u32 max_frame; /* longest frame a worker can receive */
 	__u32 max_whole; /* longest frame it can hand back as it is */
 };
 
+/*
+ * Value of the `under_way` map: packets between two hosts that are on their way
+ * through a CPU's backlog, behind GRO.
+ */
+struct xf_under_way {
+	__u64 last_ns; /* CLOCK_MONOTONIC: when the last one set out */
+	__s32 packets;
+	__u32 pad;
+};
+
 #define XF_FLOW_SLOTS 65536 /* power of two */
 #define XF_PAIR_SLOTS 16384 /* power of two */
+#define XF_IDENTS     2048  /* counters of identifications, power of two */
 #define XF_DEAF_HOSTS 4096  /* entries of `deaf` and of `warned` */
 #define XF_ROUTES     65536 /* entries of each map of routes and of sources, at most */
 

@@ -10,8 +10,6 @@
 #ifndef XDPFRAG_ORDER_H
 #define XDPFRAG_ORDER_H
 
-#include <linux/udp.h>
-
 #include "flow.h"
 
 /* When packets between two hosts last went to the worker, CLOCK_MONOTONIC ns. */

@@ -17,6 +17,7 @@
 #include <linux/ip.h>
 #include <linux/ipv6.h>
 #include <linux/tcp.h>
+#include <linux/udp.h>
 
 #include "intf.h"
 #include "options.h"
@@ -273,6 +274,23 @@ static __always_inline bool xf_bare_tcp(XF_CTX *ctx, const struct xf_tcp *tcp)
 	       options == bpf_htonl(0x0101080a);
 }
 
+/* Payload of the first fragment, in units of 8 bytes (RFC 791). */
+static __always_inline __u32 xf_first_share(__u32 mtu)
+{
+	return (mtu - sizeof(struct iphdr)) & ~7;
+}
+
+/*
+ * True for an oversize packet without options that becomes two fragments; no
+ * whole TCP segment, which GRO may merge with others.
+ */
+static __always_inline bool xf_in_two_fragments(const struct xf_packet *packet, __u32 mtu)
+{
+	return !packet->v6 && packet->ihl == sizeof(struct iphdr) &&
+	       (packet->fragment || packet->ip->protocol != IPPROTO_TCP) &&
+	       packet->total <= xf_first_share(mtu) + mtu;
+}
+
 static __always_inline __u16 xf_csum_fold(__u32 sum)
 {
 	sum = (sum & 0xffff) + (sum >> 16);
@@ -287,6 +305,38 @@ static __always_inline __u16 xf_csum_fold(__u32 sum)
 static __always_inline __sum16 xf_csum_update(__sum16 check, __u32 delta)
 {
 	return ~xf_csum_fold((__u16)~check + delta);
+}
+
+/* Sum over both addresses and the protocol: of the pseudo-header, all but the length. */
+static __always_inline __u32 xf_sum_of_addresses(const struct xf_packet *packet, __u8 protocol)
+{
+	/* Both addresses, which stand in a row. */
+	const __u16 *word = packet->v6 ? packet->ip6->saddr.s6_addr16 : (void *)&packet->ip->saddr;
+	__u32 sum = bpf_htons(protocol);
+
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		sum += word[i];
+	if (packet->v6) {
+#pragma unroll
+		for (int i = 4; i < 16; i++)
+			sum += word[i];
+	}
+	return sum;
+}
+
+/*
+ * True if a checksum field holds the bare pseudo-header sum: the sender is a
+ * local virtual link that left the rest to hardware (CHECKSUM_PARTIAL).
+ */
+static __always_inline bool xf_unfinished(const struct xf_packet *packet, __u8 protocol, __u32 len, __sum16 check)
+{
+	return check == xf_csum_fold(xf_sum_of_addresses(packet, protocol) + bpf_htons(len));
+}
+
+static __always_inline bool xf_unfinished_udp(const struct xf_packet *packet, const struct udphdr *udp)
+{
+	return udp->check && xf_unfinished(packet, IPPROTO_UDP, packet->total - packet->ihl, udp->check);
 }
 
 #endif

@@ -27,6 +27,8 @@ const volatile struct xf_config cfg;
 
 #include "deaf.h"
 #include "order.h"
+#include "pace.h"
+#include "under_way.h"
 
 volatile struct xf_live live = { .lan_mtu = ETH_DATA_LEN };
 
@@ -83,32 +85,6 @@ static __always_inline enum xf_reason redirect(struct xdp_md *ctx, __u64 now, co
 	return XF_NO_WORKER;
 }
 
-/*
- * True if the TCP checksum field holds the bare pseudo-header sum: the sender
- * is a local virtual link that left the rest to hardware (CHECKSUM_PARTIAL).
- */
-static __always_inline bool unfinished(const struct xf_packet *packet, const struct xf_tcp *tcp)
-{
-	__u32 sum = bpf_htons(IPPROTO_TCP) + bpf_htons(tcp->len);
-	const __u16 *word;
-
-	if (packet->fragment)
-		return false;
-	/* Both addresses, which stand in a row. */
-	if (packet->v6) {
-		word = packet->ip6->saddr.s6_addr16;
-#pragma unroll
-		for (int i = 0; i < 16; i++)
-			sum += word[i];
-	} else {
-		word = (void *)&packet->ip->saddr;
-#pragma unroll
-		for (int i = 0; i < 4; i++)
-			sum += word[i];
-	}
-	return tcp->check == xf_csum_fold(sum);
-}
-
 static __always_inline void clear_df(struct iphdr *ip)
 {
 	__be16 old = ip->frag_off;
@@ -128,7 +104,7 @@ static __always_inline enum xf_reason edit(struct xdp_md *ctx, const struct xf_p
 
 	if (mss && options.len && !bpf_xdp_load_bytes(ctx, at, options.byte, xf_options_len(&options)))
 		delta = xf_clamp_mss(&options, mss);
-	if (delta && unfinished(packet, tcp)) {
+	if (delta && !packet->fragment && xf_unfinished(packet, IPPROTO_TCP, tcp->len, tcp->check)) {
 		__u64 now = bpf_ktime_get_ns();
 
 		if (!worker_alive(ctx->rx_queue_index, now))
@@ -209,11 +185,46 @@ static __always_inline bool left_to_gro(struct xdp_md *ctx, const struct xf_pack
 {
 	__u32 headers = packet->ihl + tcp->header_len;
 
-	return !live.generic && !packet->fragment && tcp->l4 == packet->l3 + packet->ihl &&
+	return !packet->fragment && tcp->l4 == packet->l3 + packet->ihl &&
 	       (packet->v6 || packet->ihl == sizeof(struct iphdr)) &&
-	       packet->l3 <= ETH_HLEN + sizeof(struct xf_vlan) &&
 	       !(tcp->flags & (XF_TCP_SYN | XF_TCP_RST | XF_TCP_URG)) &&
 	       headers < mtu && packet->total - headers <= 2 * ((mtu - headers) & ~1) && xf_bare_tcp(ctx, tcp);
+}
+
+/* True for an oversize packet that the program behind GRO can fragment. */
+static __always_inline bool left_to_fragment(void *end, const struct xf_packet *packet, __u32 mtu)
+{
+	const struct udphdr *udp = (void *)(packet->ip + 1);
+
+	if (!xf_in_two_fragments(packet, mtu))
+		return false;
+	if (packet->fragment || packet->ip->protocol != IPPROTO_UDP)
+		return true;
+	return (void *)(udp + 1) <= end && !xf_unfinished_udp(packet, udp);
+}
+
+/*
+ * True for an oversize packet that never leaves the kernel. Where there are
+ * many to fragment a worker has less to do for each, in batches: theirs they
+ * are once nothing of their hosts is under way, which a worker could overtake.
+ */
+static __always_inline bool left_behind(struct xdp_md *ctx, void *end, const struct xf_packet *packet,
+					const struct xf_tcp *tcp, __u32 mtu)
+{
+	__u64 now;
+	__u32 slot;
+
+	if (live.generic || packet->l3 > ETH_HLEN + sizeof(struct xf_vlan))
+		return false;
+	if (live.late & XF_LEAVE_TCP && tcp->l4)
+		return left_to_gro(ctx, packet, tcp, mtu);
+	if (!(live.late & XF_LEAVE_DATAGRAMS) || !left_to_fragment(end, packet, mtu))
+		return false;
+	now = bpf_ktime_get_ns();
+	if (!busy(now) || !worker_alive(ctx->rx_queue_index, now))
+		return true;
+	slot = slot_of_pair(hash_of_pair(packet));
+	return is_under_way(bpf_map_lookup_elem(&under_way, &slot), now);
 }
 
 /* Decides on one packet, and does it. */
@@ -247,7 +258,7 @@ static __always_inline enum xf_reason handle(struct xdp_md *ctx, void *end, __u3
 	else if (reason == XF_FITS && goes_after(&order))
 		reason = XF_STICKY;
 	else if (reason == XF_OVERSIZE && live.late && !goes_after(&order) &&
-		 left_to_gro(ctx, packet, &tcp, route->mtu))
+		 left_behind(ctx, end, packet, &tcp, route->mtu))
 		return XF_LATE;
 
 	if (reason == XF_OVERSIZE || (reason != XF_FITS && frame_len <= live.max_whole)) {

@@ -117,15 +117,16 @@ pub enum Force {
 /// `--redirect`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Redirect {
-    /// `late` with --tcp resegment where the kernel can do it and GRO is on, else `oversize`.
+    /// `late` where the kernel can do it (for TCP where GRO is on), else `oversize`.
     #[default]
     Auto,
     /// Oversize frames and their flows.
     Oversize,
     /// Every frame in scope.
     All,
-    /// Oversize frames but TCP, which GRO merges and the kernel cuts to the SA MTU on its way out (with
-    /// --tcp resegment; native XDP, Linux 6.6).
+    /// Oversize frames that the kernel does not make fit by itself (native XDP, Linux 6.6): with --tcp resegment GRO
+    /// merges TCP and the kernel cuts it to the SA MTU on its way out; datagrams are cut in two behind GRO
+    /// while there are few (200 in a millisecond per core), and not with --notify.
     Late,
 }
 

@@ -7,7 +7,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::plan::{Auto, Mode, Plan, Redirect, Treatment};
 use super::raw::{RunArgs, TreatmentArgs};
 use super::values::{Destination, Mss, Mtu};
-use crate::packet::{Rule, Tcp, mss};
+use crate::packet::{Rule, mss};
 
 /// Hosts take no smaller path MTU (RFC 8200 section 5), and neither does the kernel in front of an
 /// ESP tunnel (`xfrm6_tunnel_check_size()`).
@@ -34,11 +34,6 @@ pub enum ConfigError {
          such as --mtu 1422 (`xdpfrag mtu` shows it)"
     )]
     AutoOffline,
-    /// Fragments are not the kernel's to make.
-    #[error(
-        "--redirect late has the kernel cut TCP into segments; it goes with --tcp resegment only: add that"
-    )]
-    LateFragment,
     /// XDP behind GRO.
     #[error(
         "--redirect late does not go with --mode generic: generic XDP runs behind GRO and would have it undone; \
@@ -56,9 +51,7 @@ impl ConfigError {
                 flag == "dst"
                     && value.parse().is_ok_and(|destination: Destination| destination.prefix == *prefix)
             }
-            ConfigError::RedirectAllGeneric | ConfigError::LateFragment | ConfigError::LateGeneric => {
-                flag == "redirect"
-            }
+            ConfigError::RedirectAllGeneric | ConfigError::LateGeneric => flag == "redirect",
             ConfigError::AutoOffline => flag == "mtu",
         }
     }
@@ -77,9 +70,6 @@ pub fn plan(args: &RunArgs) -> Result<Plan, ConfigError> {
     let auto = auto(&args.treatment);
     let written = destinations(&args.treatment);
     let treatment = written_treatment(&args.treatment)?;
-    if args.redirect == Redirect::Late && treatment.tcp != Tcp::Resegment {
-        return Err(ConfigError::LateFragment);
-    }
     if args.redirect == Redirect::Late && args.mode == Mode::Generic {
         return Err(ConfigError::LateGeneric);
     }
@@ -279,14 +269,10 @@ mod tests {
     }
 
     #[test]
-    fn late_needs_segments_and_native_xdp() {
+    fn late_needs_native_xdp() {
         let flags = "--iface a --mtu 1422 --redirect late";
-        assert_eq!(planned(flags), Err(ConfigError::LateFragment));
-        assert_eq!(
-            planned(&format!("{flags} --tcp resegment --mode generic")),
-            Err(ConfigError::LateGeneric)
-        );
-        assert!(planned(&format!("{flags} --tcp resegment")).is_ok());
+        assert_eq!(planned(&format!("{flags} --mode generic")), Err(ConfigError::LateGeneric));
+        assert!(planned(flags).is_ok());
     }
 
     #[test]

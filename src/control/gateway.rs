@@ -24,7 +24,9 @@ use crate::net::{addresses, ethtool, links};
 use crate::packet::{Tcp, Transform, ether};
 use crate::worker::tap::Tap;
 use crate::worker::{Notifier, Posted, Settings, Worker, WorkerEnd};
-use crate::xdp::{Attached, ClampLink, ClampProgram, LanConfig, LanProgram, LateLink, LateProgram, XdpMode};
+use crate::xdp::{
+    Attached, ClampLink, ClampProgram, IdentMap, LanConfig, LanProgram, LateLink, LateProgram, XdpMode,
+};
 
 pub use error::GatewayError;
 
@@ -36,6 +38,8 @@ const LONGEST_MTU: u16 = (handback::inject::MAX_FRAME - ether::MAX_HEADER_LEN) a
 pub struct Shared {
     /// What happens to packets, with one stock of identifications.
     pub transform: Transform,
+    /// Where these are counted.
+    pub ident_map: Arc<IdentMap>,
     /// `--notify`.
     pub notifier: Option<Arc<Notifier>>,
     /// Where frames are captured.
@@ -82,7 +86,7 @@ impl Gateway {
         let link = find(interface)?;
         let treatment = Arc::new(plan.treatment.clone());
         let base = LanConfig {
-            flow_seed: random(),
+            flow_seed: shared.transform.idents.seed(),
             queues: link.rx_queues,
             lan_mtu: link.mtu,
             ..LanConfig::default()
@@ -134,7 +138,13 @@ impl Gateway {
         if let Some(limit) = self.limit(plan) {
             say(&limit);
         }
-        self.start_late(plan, say)?;
+        self.start_late(plan, shared, say)?;
+        let live = self.program.live();
+        shared.tap.on_change(move |captured| {
+            if let Err(error) = live.keep_from_late(captured) {
+                tracing::warn!("a capture cannot have what the kernel makes fit by itself: {error}");
+            }
+        });
         self.start_workers(plan, shared, own_queues, say)?;
         self.attach_clamp(plan)?;
         if let Some(link) = &self.clamp_link {

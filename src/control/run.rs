@@ -32,6 +32,7 @@ use crate::observe::snapshot::Snapshot;
 use crate::packet::{Idents, Tcp, Transform, ident};
 use crate::worker::tap::Tap;
 use crate::worker::{Notifier, WorkerEnd, privileges};
+use crate::xdp::IdentMap;
 use takeover::Predecessors;
 
 pub use reload::Source;
@@ -126,6 +127,7 @@ struct Running {
     rules: Receiver<()>,
     /// Fires when a reassembly time is over.
     interval: Receiver<Instant>,
+    shared: Shared,
     idents: Arc<Idents>,
     /// What `--notify` needs, used or not.
     notifier: io::Result<Arc<Notifier>>,
@@ -156,7 +158,12 @@ impl Running {
         let notifier = Notifier::open().map(Arc::new);
         let notifies =
             asked(plan, &notifier).map_err(|source| RunError::System { step: "--notify", source })?;
-        let idents = Arc::new(Idents::partitioned(plan.id_partition));
+        let map = IdentMap::new().map(Arc::new).map_err(|error| RunError::System {
+            step: "making the map of identifications",
+            source: io::Error::other(error),
+        })?;
+        let counters = Arc::clone(&map);
+        let idents = Arc::new(Idents::shared(plan.id_partition, counters));
         let transform =
             Transform { df: plan.treatment.df, tcp: plan.treatment.tcp, idents: Arc::clone(&idents) };
         let interval = tick(Duration::from_secs(ident::REASSEMBLY_SECS));
@@ -166,7 +173,7 @@ impl Running {
         if let Some(path) = &plan.capture {
             captures.to_file(path)?;
         }
-        let shared = Shared { transform, notifier: notifies, tap, ended: end };
+        let shared = Shared { transform, ident_map: map, notifier: notifies, tap, ended: end };
         let prepare = |interface: &String| {
             let mut gateway = Gateway::load(interface, plan, &shared)?;
             if predecessors.serve(interface) {
@@ -213,6 +220,7 @@ impl Running {
             exemptions,
             rules,
             interval,
+            shared,
             idents,
             notifier,
             started,

@@ -6,10 +6,10 @@
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// Power of two; the least that the kernel takes (`IP_IDENTS_SZ`, net/ipv4/route.c). 8 KiB in all.
+/// Power of two; the least that the kernel takes (`IP_IDENTS_SZ`, net/ipv4/route.c). 16 KiB in all.
 const COUNTERS: usize = 2048;
 
 /// How long a receiver may wait for the rest of a datagram (Linux `net.ipv4.ipfrag_time`), seconds.
@@ -36,8 +36,13 @@ impl Partition {
 
     /// log2 of the number of parts, which is rounded up to a power of two: parts are then told by
     /// the low bits, and stay apart when a counter goes round.
-    const fn bits(self) -> u32 {
+    pub const fn bits(self) -> u32 {
         self.of.next_power_of_two().trailing_zeros()
+    }
+
+    /// What the low bits are.
+    pub const fn low(self) -> u16 {
+        self.part - 1
     }
 
     /// How many identifications there are in it, 0 included.
@@ -46,41 +51,69 @@ impl Partition {
     }
 }
 
-/// Counters of identifications, shared by all workers, as the kernel's `ip_idents`.
+/// Memory for [`Idents::COUNTERS`] counters.
+pub type Counters = Arc<dyn AsRef<[AtomicU64]> + Send + Sync>;
+
+/// Counters of identifications, shared by all workers and by the program behind GRO (`bpf/late_fragment.h`), as the
+/// kernel's `ip_idents`.
 ///
 /// (source, destination, protocol) is hashed with a random key to one of 2048 counters, each
 /// with a random start. IDs of one such flow therefore differ until its counter has gone
 /// round: 65,535 fragmented datagrams of all the flows on it, or [`Partition::size`].
 pub struct Idents {
-    keys: [u64; 2],
-    counters: Box<[AtomicU32; COUNTERS]>,
+    seed: u64,
+    counters: Counters,
     partition: Partition,
     /// The counters when the last interval ended.
-    marks: Mutex<Box<[u32; COUNTERS]>>,
+    marks: Mutex<Vec<u64>>,
     reused: AtomicU64,
 }
 
 impl Idents {
+    /// How many counters there are.
+    pub const COUNTERS: usize = COUNTERS;
+
     /// Keyed at random, with the identifications of `partition` only.
     pub fn partitioned(partition: Partition) -> Self {
-        Self::new(partition, RandomState::new().build_hasher().finish())
+        Self::new(partition, heap(), random())
+    }
+
+    /// The same, in memory that others count in, too: they hash by [`seed`](Self::seed).
+    ///
+    /// # Panics
+    /// If there are fewer than [`COUNTERS`](Self::COUNTERS) words.
+    pub fn shared(partition: Partition, counters: Counters) -> Self {
+        Self::new(partition, counters, random())
     }
 
     /// The same identifications for the same calls: for replay and tests.
     pub fn with_seed(seed: u64) -> Self {
-        Self::new(Partition::WHOLE, seed)
+        Self::new(Partition::WHOLE, heap(), seed)
     }
 
-    fn new(partition: Partition, mut seed: u64) -> Self {
-        let keys = [split_mix(&mut seed), split_mix(&mut seed)];
-        let starts: [u32; COUNTERS] = std::array::from_fn(|_| split_mix(&mut seed) as u32);
-        Idents {
-            keys,
-            counters: Box::new(starts.map(AtomicU32::new)),
-            partition,
-            marks: Mutex::new(Box::new(starts)),
-            reused: AtomicU64::new(0),
-        }
+    fn new(partition: Partition, counters: Counters, seed: u64) -> Self {
+        let mut state = seed;
+        let start = |counter: &AtomicU64| {
+            let start = split_mix(&mut state);
+            counter.store(start, Ordering::Relaxed);
+            start
+        };
+        let marks = (*counters).as_ref()[..COUNTERS].iter().map(start).collect();
+        Idents { seed, counters, partition, marks: Mutex::new(marks), reused: AtomicU64::new(0) }
+    }
+
+    /// Keys the hash.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Which identifications are used.
+    pub fn partition(&self) -> Partition {
+        self.partition
+    }
+
+    fn counters(&self) -> &[AtomicU64] {
+        (*self.counters).as_ref()
     }
 
     /// The next identification for a datagram of this flow.
@@ -89,11 +122,11 @@ impl Idents {
     /// keep it, and somebody may fragment behind us.
     #[inline]
     pub fn next(&self, source: Ipv4Addr, destination: Ipv4Addr, protocol: u8) -> u16 {
-        let counter = &self.counters[self.slot(source, destination, protocol)];
+        let counter = &self.counters()[self.slot(source, destination, protocol)];
         loop {
             // Relaxed: the counter orders nothing but itself.
             let count = counter.fetch_add(1, Ordering::Relaxed) << self.partition.bits();
-            let id = count as u16 | (self.partition.part - 1);
+            let id = count as u16 | self.partition.low();
             if id != 0 {
                 return id;
             }
@@ -107,9 +140,9 @@ impl Idents {
     pub fn end_of_interval(&self) {
         let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
         let mut reused = 0;
-        for (mark, counter) in marks.iter_mut().zip(self.counters.iter()) {
+        for (mark, counter) in marks.iter_mut().zip(self.counters()) {
             let now = counter.load(Ordering::Relaxed);
-            reused += u64::from(now.wrapping_sub(*mark).saturating_sub(self.partition.size()));
+            reused += now.wrapping_sub(*mark).saturating_sub(self.partition.size().into());
             *mark = now;
         }
         self.reused.fetch_add(reused, Ordering::Relaxed);
@@ -121,15 +154,24 @@ impl Idents {
         self.reused.load(Ordering::Relaxed)
     }
 
-    /// Folded multiplication with secret keys, as in wyhash: the kernel's SipHash would cost
-    /// as much as the rest of the fragmentation, and no sender sees which flows share a slot.
+    /// `hash_of_pair()` of `bpf/hash.h`, keyed: the kernel's SipHash would cost as much as the rest of the fragmentation,
+    /// and no sender sees which flows share a slot.
     #[inline]
     fn slot(&self, source: Ipv4Addr, destination: Ipv4Addr, protocol: u8) -> usize {
-        let addresses = u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits());
-        let product =
-            u128::from(addresses ^ self.keys[0]) * u128::from(u64::from(protocol) << 48 ^ self.keys[1] | 1);
-        ((product >> 64) as u64 ^ product as u64) as usize % COUNTERS
+        let word = |address: Ipv4Addr| u64::from(u32::from_ne_bytes(address.octets()));
+        let hash = self.seed ^ (word(source) << 32 | word(destination));
+        let hash = (hash ^ hash >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let hash = (hash ^ hash >> 27).wrapping_add(protocol.into()).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (hash ^ hash >> 31) as usize % COUNTERS
     }
+}
+
+fn heap() -> Counters {
+    Arc::new(std::iter::repeat_with(AtomicU64::default).take(COUNTERS).collect::<Vec<_>>())
+}
+
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 impl Default for Idents {
@@ -232,7 +274,7 @@ mod tests {
     fn ids_go_on_where_a_counter_wraps() {
         let idents = Idents::with_seed(3);
         let slot = idents.slot(A, B, 17);
-        idents.counters[slot].store(u32::MAX - 2, Ordering::Relaxed);
+        idents.counters()[slot].store(u64::MAX - 2, Ordering::Relaxed);
         assert_eq!([(); 4].map(|()| idents.next(A, B, 17)), [0xfffd, 0xfffe, 0xffff, 1]);
     }
 }

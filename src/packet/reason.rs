@@ -43,7 +43,7 @@ labelled! {
         Sticky = "sticky", "its flow sent an oversize frame a moment ago: redirected, to keep its order";
         All = "all", "redirected because of --redirect all";
         Unfinished = "unfinished", "a SYN to clamp whose checksum was left to hardware: redirected";
-        Late = "late", "oversize TCP under --redirect late: passed for GRO to merge and the kernel to cut";
+        Late = "late", "oversize: passed, made to fit behind GRO without a way through user space (--redirect late)";
         NotIp = "not_ip", "neither IPv4 nor IPv6, or more than two VLAN tags: passed to the kernel";
         Group = "group", "multicast or broadcast destination: passed to the kernel";
         Malformed = "malformed", "a header cut short or inconsistent: passed to the kernel";
@@ -75,13 +75,14 @@ labelled! {
 labelled! {
     /// What the program behind GRO did with a packet (`--redirect late`).
     Late {
-        Lowered = "lowered", "--redirect late: merged by GRO, gso_size lowered to what fits";
-        Cut = "cut", "--redirect late: not merged, cut in two";
-        Checksum = "checksum", "--redirect late: wrong checksum, left to the kernel";
+        Lowered = "lowered", "--redirect late: TCP merged by GRO, gso_size lowered to what fits";
+        Cut = "cut", "--redirect late: TCP that was not merged, cut into two segments";
+        Datagram = "datagram", "--redirect late: cut into two fragments";
+        Checksum = "checksum", "--redirect late: TCP with a wrong checksum, left to the kernel";
         Refused = "refused", "--redirect late: could not be changed, left to the kernel";
-        Followed = "followed", "--redirect late: behind a segment that was cut, to keep their order";
+        Followed = "followed", "--redirect late: behind a piece of the same hosts, to keep their order";
         Returned = "returned", "--redirect late: back from the CPU's backlog";
-        Lost = "lost", "--redirect late: dropped half changed, no memory or backlog full";
+        Lost = "lost", "--redirect late: dropped for lack of memory, or by a full backlog (net.core.netdev_max_backlog)";
     }
 }
 

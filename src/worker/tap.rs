@@ -3,10 +3,11 @@
 //! A worker never waits here: buffers are made before the capture begins, and a frame for which there is none is
 //! counted and not captured. While nobody captures it costs one relaxed load per frame.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use crossbeam::queue::ArrayQueue;
@@ -53,6 +54,20 @@ pub struct Tap {
     free: ArrayQueue<Box<Record>>,
     full: ArrayQueue<Box<Record>>,
     missed: AtomicU64,
+    watchers: Mutex<Watchers>,
+}
+
+/// Who is told when a capture begins and ends.
+#[derive(Default)]
+struct Watchers {
+    on: bool,
+    watchers: Vec<Box<dyn Fn(bool) + Send>>,
+}
+
+impl fmt::Debug for Watchers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watchers").field("on", &self.on).finish_non_exhaustive()
+    }
 }
 
 impl Default for Tap {
@@ -63,6 +78,7 @@ impl Default for Tap {
             free: ArrayQueue::new(BUFFERS),
             full: ArrayQueue::new(BUFFERS),
             missed: AtomicU64::new(0),
+            watchers: Mutex::default(),
         }
     }
 }
@@ -89,11 +105,26 @@ impl Tap {
         };
         while self.free.push(empty()).is_ok() {}
         self.on.store(true, Relaxed);
+        self.tell(true);
+    }
+
+    /// Has `watcher` told from now on, and at once, whether somebody captures.
+    pub fn on_change(&self, watcher: impl Fn(bool) + Send + 'static) {
+        let mut watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
+        watcher(watchers.on);
+        watchers.watchers.push(Box::new(watcher));
+    }
+
+    fn tell(&self, on: bool) {
+        let mut watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
+        watchers.on = on;
+        watchers.watchers.iter().for_each(|watcher| watcher(on));
     }
 
     /// Ends, and frees the buffers; answers how many frames were wanted since the last [`Tap::missed`] and not taken.
     pub fn close(&self) -> u64 {
         self.on.store(false, Relaxed);
+        self.tell(false);
         let mut left = self.missed();
         while self.full.pop().is_some() {
             left += 1;

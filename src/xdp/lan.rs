@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use std::{io, result};
 
@@ -14,7 +14,8 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use super::error::Error;
 use super::exchange::{self, Variant};
 use super::heartbeat::Heartbeats;
-use super::layout::{self, Counters, DeafHost, FrameLimits, Live, Route};
+use super::layout::{self, Counters, DeafHost, FrameLimits, Leave, Live, Route};
+use super::live::LiveSettings;
 use super::log;
 use super::skeleton::xdpfrag::types;
 use super::sys::{self, Run};
@@ -118,9 +119,8 @@ pub struct LanProgram {
     pub(super) counters: MapHandle,
     pub(super) heartbeats_map: MapHandle,
     heartbeats: Arc<Heartbeats>,
-    pub(super) live_map: MapHandle,
-    /// What `live_map` holds.
-    live: Mutex<Live>,
+    pub(super) under_way: MapHandle,
+    pub(super) live: Arc<LiveSettings>,
 }
 
 impl LanProgram {
@@ -138,7 +138,13 @@ impl LanProgram {
             maps.heartbeats.set_max_entries(queues)
         })?;
         let heartbeats_map = MapHandle::try_from(&*skeleton.maps.heartbeats)?;
-        let program = LanProgram {
+        let live = Live {
+            lan_mtu: config.lan_mtu,
+            generic: false,
+            late: Leave::NOTHING,
+            limits: FrameLimits::default(),
+        };
+        Ok(LanProgram {
             variant: Variant {
                 program: skeleton.progs.xdpfrag.as_fd().try_clone_to_owned()?,
                 config: *config,
@@ -155,16 +161,9 @@ impl LanProgram {
             counters: MapHandle::try_from(&*skeleton.maps.counters)?,
             heartbeats: Heartbeats::map(heartbeats_map.as_fd(), queues)?,
             heartbeats_map,
-            live_map: MapHandle::try_from(&*skeleton.maps.data)?,
-            live: Mutex::new(Live {
-                lan_mtu: config.lan_mtu,
-                generic: false,
-                late: false,
-                limits: FrameLimits::default(),
-            }),
-        };
-        program.change_live(|_| ())?;
-        Ok(program)
+            under_way: MapHandle::try_from(&*skeleton.maps.under_way)?,
+            live: Arc::new(LiveSettings::new(MapHandle::try_from(&*skeleton.maps.data)?, live)?),
+        })
     }
 
     /// Says what happens to packets to `prefix`; replaces what was said before.
@@ -276,29 +275,29 @@ impl LanProgram {
 
     /// Tells the program of a new MTU of its interface, bytes.
     pub fn set_lan_mtu(&self, mtu: u32) -> Result<()> {
-        self.change_live(|live| live.lan_mtu = mtu)
+        self.live
+            .change(|live| live.lan_mtu = mtu)
             .map_err(Error::map("live", "set the MTU of the LAN interface"))
     }
 
     /// Tells the program what its workers can take. Until then it redirects nothing.
     pub fn set_limits(&self, limits: FrameLimits) -> Result<()> {
-        self.change_live(|live| live.limits = limits).map_err(Error::map("live", "set the longest frame"))
+        self.live.change(|live| live.limits = limits).map_err(Error::map("live", "set the longest frame"))
     }
 
-    /// Has the program leave oversize TCP to GRO: for when [`LateProgram`](super::LateProgram) is attached.
-    pub fn set_late(&self, late: bool) -> Result<()> {
-        self.change_live(|live| live.late = late).map_err(Error::map("live", "set --redirect late"))
+    /// Has the program leave this to [`LateProgram`](super::LateProgram), which is attached or about to be no more.
+    pub fn set_late(&self, late: Leave) -> Result<()> {
+        self.live.set_late(late).map_err(Error::map("live", "set --redirect late"))
+    }
+
+    /// What may change while the program runs.
+    pub fn live(&self) -> Arc<LiveSettings> {
+        Arc::clone(&self.live)
     }
 
     /// Tells the program in which mode it is about to be attached.
     pub(super) fn set_generic(&self, generic: bool) -> Result<()> {
-        self.change_live(|live| live.generic = generic).map_err(Error::map("live", "set the mode"))
-    }
-
-    fn change_live(&self, change: impl FnOnce(&mut Live)) -> libbpf_rs::Result<()> {
-        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut live);
-        self.live_map.update(&0u32.to_ne_bytes(), &live.to_bytes(), MapFlags::ANY)
+        self.live.change(|live| live.generic = generic).map_err(Error::map("live", "set the mode"))
     }
 
     /// Runs the program on `frame` ([`sys::prog_run`]).

@@ -1,22 +1,23 @@
-//! The tc program behind GRO at the LAN interface's ingress (`--redirect late`).
+//! The tc program behind GRO at the LAN interface's ingress (`--redirect late`, `bpf/late.bpf.c`).
 //!
 //! Held by a tcx link (Linux 6.6): it goes with the process. Kernels without tcx are refused, because a
 //! clsact filter would stay after SIGKILL and go on cutting.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
 use std::{io, result};
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use super::error::Error;
+use super::idents::IdentMap;
 use super::lan::LanProgram;
+use super::layout::Leave;
 use super::log;
 use super::skeleton::late::{LateSkelBuilder, types};
 use super::sys::{self, Link, Run, TcxHook};
-use crate::packet::Late;
+use crate::packet::{Late, Partition};
 
 type Result<T> = result::Result<T, Error>;
 
@@ -28,14 +29,18 @@ const NAME: &str = "xdpfrag_late";
 pub struct LateConfig {
     /// LAN interface.
     pub ifindex: u32,
-    /// A flow takes the way through the backlog until this long after its last segment that was cut.
-    pub sticky: Duration,
-    /// Keys the flow hash: random, so that a sender cannot aim at a slot.
-    pub flow_seed: u64,
+    /// What it makes fit.
+    pub leave: Leave,
+    /// Keys the hash of hosts ([`Idents::seed`](crate::packet::Idents::seed)): random, so that a sender cannot aim at a slot.
+    pub seed: u64,
+    /// Which identifications fragments get.
+    pub partition: Partition,
     /// Tells the program's own packets: random, so that nothing else looks like them.
     pub token: u64,
     /// `--force deaf`.
     pub deaf_only: bool,
+    /// `--df keep`.
+    pub df_keep: bool,
 }
 
 /// The loaded program.
@@ -53,19 +58,28 @@ pub struct LateLink {
 }
 
 impl LateProgram {
-    /// Loads the program with the maps of `lan`.
-    pub fn load(config: LateConfig, lan: &LanProgram) -> Result<LateProgram> {
+    /// Loads the program with the maps of `lan` and the counters of identifications, and goes on counting where `before`
+    /// ends.
+    pub fn load(
+        config: LateConfig,
+        lan: &LanProgram,
+        idents: &IdentMap,
+        before: Option<&LateProgram>,
+    ) -> Result<LateProgram> {
         log::captured(|| {
             let mut storage = MaybeUninit::uninit();
             let mut open = LateSkelBuilder::default().open(&mut storage)?;
             let missing = || io::Error::other("the BPF object has no .rodata");
             open.maps.rodata_data.as_deref_mut().ok_or_else(missing)?.cfg = types::late_config {
-                // Signed on the other side.
-                sticky_ns: config.sticky.as_nanos().min(i64::MAX as u128) as u64,
-                flow_seed: config.flow_seed,
+                flow_seed: config.seed,
                 token: config.token,
                 ifindex: config.ifindex,
+                leave: config.leave.bits(),
                 deaf_only: config.deaf_only.into(),
+                df_keep: config.df_keep.into(),
+                ident_bits: config.partition.bits(),
+                ident_part: config.partition.low().into(),
+                ..types::late_config::default()
             };
             let [routes, routes6, sources, sources6] = lan.route_maps();
             open.maps.routes.reuse_fd(routes)?;
@@ -73,6 +87,11 @@ impl LateProgram {
             open.maps.sources.reuse_fd(sources)?;
             open.maps.sources6.reuse_fd(sources6)?;
             open.maps.deaf.reuse_fd(lan.deaf_map())?;
+            open.maps.under_way.reuse_fd(lan.under_way.as_fd())?;
+            open.maps.idents.reuse_fd(idents.as_fd())?;
+            if let Some(before) = before {
+                open.maps.late_counters.reuse_fd(before.counters.as_fd())?;
+            }
             let skeleton = open.load()?;
             Ok(LateProgram {
                 program: skeleton.progs.xdpfrag_late.as_fd().try_clone_to_owned()?,

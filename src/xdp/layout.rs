@@ -267,6 +267,24 @@ pub struct FrameLimits {
     pub whole: u32,
 }
 
+/// What the program behind GRO makes fit (`XF_LEAVE_*`), and the XDP program leaves to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Leave {
+    /// Oversize TCP, by segments.
+    pub tcp: bool,
+    /// Other oversize IPv4 packets, by fragments.
+    pub datagrams: bool,
+}
+
+impl Leave {
+    /// Nothing.
+    pub const NOTHING: Leave = Leave { tcp: false, datagrams: false };
+
+    pub(super) fn bits(self) -> u32 {
+        u32::from(self.tcp) | u32::from(self.datagrams) << 1
+    }
+}
+
 /// `struct xf_live`: what may change while the XDP program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Live {
@@ -274,8 +292,8 @@ pub struct Live {
     pub lan_mtu: u32,
     /// True if the program is attached in generic mode.
     pub generic: bool,
-    /// True if oversize TCP is left to GRO and the program behind it.
-    pub late: bool,
+    /// What is left to the program behind GRO.
+    pub late: Leave,
     /// What a worker can take.
     pub limits: FrameLimits,
 }
@@ -289,7 +307,7 @@ impl Live {
         let mut bytes = [0; Live::SIZE];
         bytes[..4].copy_from_slice(&self.lan_mtu.to_ne_bytes());
         bytes[4..8].copy_from_slice(&u32::from(self.generic).to_ne_bytes());
-        bytes[8..12].copy_from_slice(&u32::from(self.late).to_ne_bytes());
+        bytes[8..12].copy_from_slice(&self.late.bits().to_ne_bytes());
         bytes[12..16].copy_from_slice(&self.limits.receive.to_ne_bytes());
         bytes[16..].copy_from_slice(&self.limits.whole.to_ne_bytes());
         bytes

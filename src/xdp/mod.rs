@@ -1,18 +1,19 @@
 //! The BPF programs: loading, attaching by link, and their maps.
 //!
 //! [`LanProgram`] classifies frames at the LAN interface's ingress (`bpf/xdpfrag.bpf.c`),
-//! [`LateProgram`] resegments
-//! behind GRO (`bpf/late.bpf.c`), [`ClampProgram`] lowers the MSS at its egress (`bpf/clamp.bpf.c`). What is attached here is
-//! owned by file descriptors: the kernel detaches it when the process ends, however it ends
-//! (the one exception, kernels without tcx, is [`clamp`]'s to describe).
+//! [`LateProgram`] makes packets fit behind GRO (`bpf/late.bpf.c`), [`ClampProgram`] lowers the MSS at its egress
+//! (`bpf/clamp.bpf.c`). What is attached here is owned by file descriptors: the kernel detaches it when the process ends,
+//! however it ends (the one exception, kernels without tcx, is [`clamp`]'s to describe).
 
 pub mod clamp;
 pub mod error;
 pub mod exchange;
 pub mod heartbeat;
+pub mod idents;
 pub mod lan;
 pub mod late;
 pub mod layout;
+pub mod live;
 pub mod sys;
 
 mod attach;
@@ -24,9 +25,11 @@ pub use clamp::{ClampLink, ClampProgram, Method};
 pub use error::Error;
 pub use exchange::Variant;
 pub use heartbeat::{Heartbeat, Heartbeats};
+pub use idents::IdentMap;
 pub use lan::{LanConfig, LanProgram, Patience};
 pub use late::{LateConfig, LateLink, LateProgram};
-pub use layout::{Counters, DeafHost, FrameLimits, Meta, Route};
+pub use layout::{Counters, DeafHost, FrameLimits, Leave, Meta, Route};
+pub use live::LiveSettings;
 pub use sys::XdpMode;
 
 // The mirrors in `layout` against what clang made of the header.

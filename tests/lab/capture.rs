@@ -11,7 +11,7 @@ use pcap_file::pcapng::{Block, PcapNgReader};
 use xdpfrag::lab::traffic::udp::Flow;
 use xdpfrag::lab::{FAR, LabConfig};
 
-use crate::support::{PORT, binary, deliver, forward, lab, mixed, skip, stop};
+use crate::support::{PORT, binary, deliver, forward, lab, mixed, received, skip, stop};
 
 /// Comments and frames of a capture.
 pub(crate) fn read(path: &std::path::Path) -> Vec<(String, Vec<u8>)> {
@@ -73,7 +73,8 @@ fn tcpdump_agrees(path: &std::path::Path, frames: usize) {
 fn a_running_instance_is_captured_by_host_and_port_up_to_a_count() {
     let Some(lab) = lab(LabConfig::default()) else { return };
     let dir = tempfile::tempdir().unwrap();
-    let daemon = forward(&lab, &[]);
+    // While nobody captures, no worker sees so few.
+    let daemon = forward(&lab, &["--redirect", "auto"]);
     let capture = |name: &str, arguments: &[&str]| {
         let path = dir.path().join(name);
         let mut all = vec!["capture", path.to_str().unwrap()];
@@ -104,7 +105,10 @@ fn a_running_instance_is_captured_by_host_and_port_up_to_a_count() {
 
     let nothing = capture("none.pcapng", &["--port", "9", "--seconds", "1"]);
     assert!(read(&nothing).is_empty());
-    stop(daemon);
+    let interface = stop(daemon);
+    assert!(received(&interface) > 0, "{interface:?}");
+    let tcx = !interface.late.is_empty();
+    assert_eq!(interface.late.get("datagram").is_some_and(|cut| *cut > 0), tcx, "{interface:?}");
 }
 
 #[test]

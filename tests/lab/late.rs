@@ -1,13 +1,17 @@
-//! `--redirect late`: TCP is merged by GRO and cut behind it; the worker sees none of it.
+//! `--redirect late`: what is oversize is made to fit behind GRO; the worker sees none of it.
 
 use std::net::IpAddr;
 
 use xdpfrag::lab::bench::{Cores, Router};
 use xdpfrag::lab::traffic::tcp::Direction;
+use xdpfrag::lab::traffic::udp::Flow;
+use xdpfrag::lab::wire::Rules;
 use xdpfrag::lab::{FAR, FAR6, LAN, Lab, LabConfig, Namespace};
 use xdpfrag::observe::snapshot::InterfaceSnapshot;
 
-use crate::support::{carry_to, deliver, forward, lab, mixed, received, snmp, stop};
+use crate::support::{
+    PORT, carry_to, deliver, forward, lab, lab_alone, mixed, once_of_three, received, snmp, stop,
+};
 
 const LATE: [&str; 4] = ["--tcp", "resegment", "--redirect", "late"];
 
@@ -63,11 +67,11 @@ fn segments_are_merged_and_leave_at_the_size_of_the_sa() {
 }
 
 #[test]
-fn auto_takes_it_where_gro_is_on_and_tcp_is_resegmented() {
+fn auto_takes_it_for_tcp_where_gro_is_on_and_tcp_is_resegmented() {
     let Some(lab) = lab(LabConfig::default()) else { return };
     let late = |gro: &str, tcp: &str| {
         lab.gateway.output("ethtool", &["-K", LAN, "gro", gro]).unwrap();
-        let daemon = forward(&lab, &["--tcp", tcp]);
+        let daemon = forward(&lab, &["--redirect", "auto", "--tcp", tcp]);
         assert!(carry_to(&lab, FAR.into(), Direction::Upload).complete(), "GRO {gro}, {tcp}");
         let interface = stop(daemon);
         assert_ne!(interface.xdp["late"] > 0, received(&interface) > 0, "one or the other: {interface:?}");
@@ -97,7 +101,7 @@ fn without_gro_every_segment_is_cut_in_two() {
     assert!(ended.stderr.contains("ethtool -K eth1 gro on"), "{}", ended.stderr);
     let interface = &ended.snapshot.expect("a snapshot").interfaces[0];
     assert!(interface.late["cut"] > 2000, "{interface:?}");
-    // Both halves, and what had to follow them.
+    // Both halves, and what had to go after them.
     assert_eq!(interface.late["returned"], 2 * interface.late["cut"] + interface.late["followed"]);
     assert_eq!(interface.late["lowered"] + interface.late["lost"], 0, "{interface:?}");
 }
@@ -114,12 +118,60 @@ fn ipv6_and_tagged_segments_too() {
 }
 
 #[test]
-fn datagrams_still_go_to_a_worker() {
+fn datagrams_are_fragmented_in_the_kernel_in_order_and_with_fresh_ids() {
     let Some(lab) = lab(LabConfig::default()) else { return };
-    let daemon = forward(&lab, &LATE);
-    deliver(&lab, mixed(2000));
+    let daemon = forward(&lab, &["--redirect", "auto"]);
+    let _router = on_one_core(&lab);
+    // What fits goes after what was cut.
+    let flow = Flow::new((FAR, PORT), mixed(4000));
+    once_of_three(|| {
+        let tally = flow.run(&lab.appliance, &lab.far).unwrap();
+        if tally.complete() && tally.reordered == 0 { Ok(()) } else { Err(tally) }
+    });
+    let far = lab.far_wire.seen().unwrap();
+    assert!(far.largest() <= 1422 && far.fragments > 500, "{far:?}");
+    // With one ID for all, each lost fragment would spoil what comes after it.
+    lab.far_wire.set(Rules { lose_fragment: 101, ..Rules::default() }).unwrap();
+    let unconnected = Flow { connected: false, ..Flow::new((FAR, PORT), vec![1472; 2000]) };
+    let tally = unconnected.run(&lab.appliance, &lab.far).unwrap();
+    assert!(tally.corrupt == 0 && tally.intact > 1900, "{tally:?}");
     let interface = stop(daemon);
-    assert!(interface.workers[0].reasons["fragmented"] > 500, "{interface:?}");
+    assert!(interface.late["datagram"] > 2500, "{interface:?}");
+    assert_eq!(interface.late["lost"] + interface.late["refused"], 0, "{interface:?}");
+    assert_eq!(interface.late["returned"], 2 * interface.late["datagram"] + interface.late["followed"]);
+    assert_eq!(received(&interface), 0, "no worker is in the way: {interface:?}");
+}
+
+#[test]
+fn many_datagrams_are_the_workers_and_nothing_is_overtaken_when_they_take_over() {
+    let Some(lab) = lab_alone(LabConfig::default()) else { return };
+    let daemon = forward(&lab, &["--redirect", "auto"]);
+    let _router = on_one_core(&lab);
+    // Faster and faster, so that the flow moves to the workers on its way.
+    once_of_three(|| {
+        for rate in [50_000, 150_000, 400_000] {
+            let flow = Flow { rate, ..Flow::new((FAR, PORT), vec![1472; 20_000]) };
+            let tally = flow.run(&lab.appliance, &lab.far).unwrap();
+            if tally.reordered + tally.corrupt > 0 {
+                return Err(tally);
+            }
+        }
+        Ok(())
+    });
+    let interface = stop(daemon);
+    assert!(interface.late["datagram"] > 1000, "{interface:?}");
+    assert!(received(&interface) > 1000, "{interface:?}");
+}
+
+#[test]
+fn senders_that_leave_checksums_to_hardware_are_the_workers() {
+    let Some(lab) = lab(LabConfig::default()) else { return };
+    lab.appliance.output("ethtool", &["-K", "lan0", "tx", "on"]).unwrap();
+    let daemon = forward(&lab, &["--redirect", "auto"]);
+    deliver(&lab, mixed(500));
+    assert_eq!(snmp(&lab.far, "Udp", "InCsumErrors"), 0);
+    let interface = stop(daemon);
+    assert_eq!(interface.late["datagram"], 0, "{interface:?}");
 }
 
 #[test]

@@ -90,9 +90,11 @@ pub(crate) fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_xdpfrag"))
 }
 
-/// `xdpfrag run --iface eth1 --mtu 1422 ARGS` in the lab's gateway, forwarding.
+/// `xdpfrag run --iface eth1 --mtu 1422 ARGS` in the lab's gateway, forwarding. Unless they say otherwise workers serve
+/// all that is oversize, and no program behind GRO.
 pub(crate) fn forward(lab: &Lab, args: &[&str]) -> Daemon {
-    let all = [&["--mtu", "1422", "--json"], args].concat();
+    let by_workers: &[&str] = if args.contains(&"--redirect") { &[] } else { &["--redirect", "oversize"] };
+    let all = [&["--mtu", "1422", "--json"], by_workers, args].concat();
     Daemon::start(&lab.gateway, binary(), &all).unwrap_or_else(|error| panic!("{error:#}"))
 }
 

@@ -1,27 +1,42 @@
 //! `--redirect late`, and `auto`.
 
-use super::{Gateway, GatewayError, random};
+use super::{Gateway, GatewayError, Shared, random};
 use crate::config::{Force, Plan, Redirect};
 use crate::net::Ethtool;
-use crate::packet::Tcp;
-use crate::xdp::{LateConfig, LateProgram, Method, XdpMode};
+use crate::packet::{Df, Tcp};
+use crate::worker::privileges;
+use crate::xdp::{LateConfig, LateProgram, Leave, Method, XdpMode};
 
 impl Gateway {
-    /// True if oversize TCP is left to GRO and cut behind it.
-    pub fn cuts_late(&self) -> bool {
-        self.late.is_some()
+    /// Leaves nothing to the kernel any more: the workers do it all.
+    ///
+    /// # Errors
+    /// If the kernel refuses the map update.
+    pub fn stop_late(&self) -> Result<(), GatewayError> {
+        Ok(self.program.set_late(Leave::NOTHING)?)
     }
 
-    /// Leaves oversize TCP to GRO and the kernel, if the plan says so and they can; else the workers do it.
-    pub(super) fn start_late(&mut self, plan: &Plan, say: &dyn Fn(&str)) -> Result<(), GatewayError> {
+    /// Leaves to the kernel what the plan says and it can make fit behind GRO; else the workers do it. Under traffic,
+    /// too: the workers do it all in between.
+    ///
+    /// # Errors
+    /// If the kernel refuses a map update; what else fails is said, and done by the workers.
+    pub fn start_late(
+        &mut self,
+        plan: &Plan,
+        shared: &Shared,
+        say: &dyn Fn(&str),
+    ) -> Result<(), GatewayError> {
+        self.stop_late()?;
+        self.late_link = None;
         let asked = match plan.redirect {
             Redirect::Late => true,
-            Redirect::Auto if plan.treatment.tcp == Tcp::Resegment => false,
-            _ => return Ok(()),
+            Redirect::Auto => false,
+            Redirect::Oversize | Redirect::All => return Ok(()),
         };
         let instead = |why: &str| {
             let line = format!("{}: --redirect oversize instead of late: {why}", self.name());
-            if asked { say(&line) } else { tracing::debug!("{line}") }
+            if asked { say(&format!("warning: {line}")) } else { tracing::debug!("{line}") }
         };
         if self.mode == XdpMode::Generic {
             instead("generic XDP runs behind GRO");
@@ -29,29 +44,41 @@ impl Gateway {
         }
         let features = Ethtool::open().and_then(|mut ethtool| ethtool.features(self.name()));
         let merges = features.map_or(asked, |features| features.has("rx-gro"));
-        if !merges && !asked {
-            instead("GRO is off");
+        let segments = plan.treatment.tcp == Tcp::Resegment;
+        // Only workers tell senders; unless asked for, TCP is left alone where nothing would be merged.
+        let leave = Leave { tcp: segments && (asked || (merges && !plan.notify)), datagrams: !plan.notify };
+        if leave == Leave::NOTHING {
+            instead("--notify is the workers' to do");
             return Ok(());
         }
-        // Asked with a program that every kernel loads: the verifier of those without tcx refuses the other one.
-        if let Err(error) = self.clamp.attach_with(self.link.index, Method::Tcx) {
-            instead(&format!("it needs tcx, which Linux has since 6.6: {error}"));
+        if let Err(why) = self.has_tcx() {
+            instead(&format!("it needs tcx, which Linux has since 6.6: {why}"));
             return Ok(());
         }
+        let idents = &shared.transform.idents;
         let config = LateConfig {
             ifindex: self.link.index,
-            sticky: plan.sticky,
-            flow_seed: random(),
+            leave,
+            seed: idents.seed(),
+            partition: idents.partition(),
             token: random(),
             deaf_only: plan.force == Force::Deaf,
+            df_keep: plan.treatment.df == Df::Keep,
         };
-        let program = LateProgram::load(config, &self.program);
-        match program.and_then(|program| Ok((program.attach()?, program))) {
+        let load = || LateProgram::load(config, &self.program, &shared.ident_map, self.late.as_ref());
+        let program = match privileges::loading(load) {
+            Ok(program) => program.and_then(|program| Ok((program.attach()?, program))),
+            Err(why) => {
+                instead(&why);
+                return Ok(());
+            }
+        };
+        match program {
             Ok((link, program)) => {
                 (self.late_link, self.late) = (Some(link), Some(program));
-                self.program.set_late(true)?;
-                say(&format!("{}: oversize TCP is left to GRO, and cut behind it", self.name()));
-                if !merges {
+                self.program.set_late(leave)?;
+                say(&format!("{}: {}", self.name(), describe(leave)));
+                if leave.tcp && !merges {
                     say(&format!(
                         "{0}: GRO is off: nothing is merged, and every segment cut by itself; mend it with: \
                          ethtool -K {0} gro on",
@@ -62,5 +89,24 @@ impl Gateway {
             Err(error) => instead(&error.to_string()),
         }
         Ok(())
+    }
+
+    /// Asked with a program that every kernel loads: the verifier of those without tcx refuses the other one.
+    fn has_tcx(&self) -> Result<(), String> {
+        match &self.clamp_link {
+            Some(link) if link.method() == Method::Tcx => Ok(()),
+            Some(link) => Err(format!("the MSS clamp had to be attached by {}", link.method().label())),
+            None => self.clamp.attach_with(self.link.index, Method::Tcx).map(drop).map_err(|e| e.to_string()),
+        }
+    }
+}
+
+fn describe(leave: Leave) -> &'static str {
+    match (leave.tcp, leave.datagrams) {
+        (true, true) => {
+            "oversize TCP is left to GRO and cut behind it, and so are datagrams while there are few"
+        }
+        (true, false) => "oversize TCP is left to GRO, and cut behind it",
+        _ => "oversize datagrams are cut in the kernel while there are few",
     }
 }

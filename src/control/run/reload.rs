@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use clap::ValueEnum;
 
 use super::{RunError, Running, asked, lock};
-use crate::config::{Plan, Redirect, Treatment};
+use crate::config::{Plan, Treatment};
 use crate::control::finding::{Finding, Level};
 use crate::control::follow::Follower;
 use crate::control::gateway::Gateway;
@@ -48,8 +48,7 @@ impl Running {
     /// metrics. Then one gateway after the other.
     fn adopt(&mut self, source: Source<'_>, say: &dyn Fn(&str)) -> Result<Vec<String>, String> {
         let plan = source()?;
-        let late = lock(&self.gateways).iter().any(Gateway::cuts_late);
-        let fixed = needs_restart(&self.plan, &plan, late);
+        let fixed = needs_restart(&self.plan, &plan);
         if !fixed.is_empty() {
             return Err(format!("{} cannot change while it runs; restart it for that", fixed.join(", ")));
         }
@@ -72,6 +71,15 @@ impl Running {
         self.move_metrics(plan.metrics)?;
 
         let mut gateways = lock(&self.gateways);
+        // The workers can go by any plan, and from one to the other; the program behind GRO is there for one.
+        let behind_gro = differs_late(&self.plan, &plan);
+        let start_late = |gateways: &mut [Gateway], plan: &Plan| {
+            let start = |gateway: &mut Gateway| gateway.start_late(plan, &self.shared, say);
+            gateways.iter_mut().filter(|_| behind_gro).try_for_each(start).map_err(|error| error.to_string())
+        };
+        for gateway in gateways.iter().filter(|_| behind_gro) {
+            gateway.stop_late().map_err(|error| error.to_string())?;
+        }
         let mut replaced = Vec::new();
         for (position, variant) in variants.into_iter().enumerate() {
             match gateways[position].reload(&plan, notifier.clone(), variant) {
@@ -83,12 +91,14 @@ impl Running {
                             .reload(&self.plan, notifier_before.clone(), before)
                             .map_err(|again| again.to_string())?;
                     }
+                    start_late(&mut gateways, &self.plan)?;
                     drop(gateways);
                     self.move_metrics(self.plan.metrics)?;
                     return Err(error.to_string());
                 }
             }
         }
+        start_late(&mut gateways, &plan)?;
         if plan.treatment.tcp != self.plan.treatment.tcp {
             gateways.iter().filter_map(|gateway| gateway.limit(&plan)).for_each(|limit| say(&limit));
         }
@@ -119,17 +129,11 @@ impl Running {
 }
 
 /// The flags whose settings differ and which a reload cannot change: sockets, threads and identifications are made
-/// with them, and the program behind GRO, if there is one (`late`): it is not exchanged.
-fn needs_restart(before: &Plan, after: &Plan, late: bool) -> Vec<&'static str> {
-    let to_late = after.redirect == Redirect::Late && before.redirect != Redirect::Late;
+/// with them.
+fn needs_restart(before: &Plan, after: &Plan) -> Vec<&'static str> {
     let differs = [
         ("iface", before.interfaces != after.interfaces),
         ("id-partition", before.id_partition != after.id_partition),
-        ("redirect (to late)", to_late && !late),
-        ("redirect (behind GRO)", late && before.redirect != after.redirect),
-        ("tcp (behind GRO)", late && before.treatment.tcp != after.treatment.tcp),
-        ("force (behind GRO)", late && before.force != after.force),
-        ("sticky (behind GRO)", late && before.sticky != after.sticky),
         ("handback", before.handback != after.handback),
         ("queues", before.queues != after.queues),
         ("cores", before.cores != after.cores),
@@ -139,6 +143,12 @@ fn needs_restart(before: &Plan, after: &Plan, late: bool) -> Vec<&'static str> {
         ("capture", before.capture != after.capture),
     ];
     differs.into_iter().filter_map(|(flag, differs)| differs.then_some(flag)).collect()
+}
+
+/// True if the program behind GRO is not there for both plans.
+fn differs_late(before: &Plan, after: &Plan) -> bool {
+    let by = |plan: &Plan| (plan.redirect, plan.treatment.tcp, plan.treatment.df, plan.force, plan.notify);
+    by(before) != by(after)
 }
 
 /// What is set to something else, a line each.
@@ -207,7 +217,7 @@ mod tests {
         let before = plan("--mtu 1422");
         for flags in ["--mtu 1400", "--mtu 1422 --mss off", "--mtu 1422 --dst 10.0.0.0/8=1300", "--mtu auto"]
         {
-            assert_eq!(needs_restart(&before, &plan(flags), false), [""; 0], "{flags}");
+            assert_eq!(needs_restart(&before, &plan(flags)), [""; 0], "{flags}");
             assert_eq!(switched(&before, &plan(flags)), [""; 0], "{flags}");
         }
         for (flag, value, line) in [
@@ -222,7 +232,7 @@ mod tests {
             ("metrics", "127.0.0.1:9435", "metrics: 127.0.0.1:9435 now, was off"),
         ] {
             let after = plan(&format!("--mtu 1422 --{flag} {value}"));
-            assert_eq!(needs_restart(&before, &after, false), [""; 0], "{flag}");
+            assert_eq!(needs_restart(&before, &after), [""; 0], "{flag}");
             assert_eq!(switched(&before, &after), [line]);
         }
         for (flag, value) in [
@@ -236,7 +246,7 @@ mod tests {
             ("zero-copy", "off"),
             ("capture", "a.pcapng"),
         ] {
-            assert_eq!(needs_restart(&before, &plan(&format!("--mtu 1422 --{flag} {value}")), false), [flag]);
+            assert_eq!(needs_restart(&before, &plan(&format!("--mtu 1422 --{flag} {value}"))), [flag]);
             let table = include_str!("../../../docs/operations.md").split("The others need a restart").nth(1);
             let row = |line: &&str| line.starts_with("| `") && line.contains(&format!("`{flag}`"));
             assert!(
@@ -247,23 +257,17 @@ mod tests {
     }
 
     #[test]
-    fn what_the_program_behind_gro_goes_by_needs_a_restart_where_there_is_one() {
-        let before = plan("--mtu 1422 --tcp resegment");
-        for (flags, refused) in [
-            ("--tcp resegment --redirect oversize", "redirect (behind GRO)"),
-            ("--tcp fragment", "tcp (behind GRO)"),
-            ("--tcp resegment --force deaf", "force (behind GRO)"),
-            ("--tcp resegment --sticky 50", "sticky (behind GRO)"),
+    fn the_program_behind_gro_is_there_for_a_plan() {
+        let before = plan("--mtu 1422");
+        for (flags, differs) in [
+            ("--redirect oversize", true),
+            ("--tcp resegment", true),
+            ("--force deaf", true),
+            ("--notify", true),
+            ("--df keep", true),
+            ("--sticky 50 --stall 50 --notrack off --dst 10.0.0.0/8=1300", false),
         ] {
-            let after = plan(&format!("--mtu 1422 {flags}"));
-            assert_eq!(needs_restart(&before, &after, true), [refused]);
-            assert_eq!(needs_restart(&before, &after, false), [""; 0], "{flags}");
-        }
-        let late = plan("--mtu 1422 --tcp resegment --redirect late");
-        assert_eq!(needs_restart(&before, &late, false), ["redirect (to late)"]);
-        for flag in ["--df keep", "--notify", "--stall 50", "--notrack off"] {
-            let after = plan(&format!("--mtu 1422 --tcp resegment {flag}"));
-            assert_eq!(needs_restart(&before, &after, true), [""; 0], "{flag}");
+            assert_eq!(differs_late(&before, &plan(&format!("--mtu 1422 {flags}"))), differs, "{flags}");
         }
     }
 

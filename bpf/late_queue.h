@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The way through the CPU's backlog. Included by late.bpf.c behind `cfg`,
+ * `struct late_counters` and under_way.h.
+ *
+ * Two packets cannot both go on from the program: both pieces of one take this
+ * way (BPF_F_INGRESS), and so does, to keep its order, what their hosts send
+ * before they are back. What comes back carries a token in skb->cb and passes.
+ */
+#ifndef XDPFRAG_LATE_QUEUE_H
+#define XDPFRAG_LATE_QUEUE_H
+
+/* More than the backlogs of all CPUs hold (net.core.netdev_max_backlog each, 1000 by default). */
+#define UNDER_WAY_MAX 1000000
+
+#define CHUNK	 512 /* longest input of bpf_csum_diff() on older kernels */
+#define TAIL_MAX 4096
+
+/* What the stack is too small for. */
+struct scratch {
+	__u8 tail[TAIL_MAX + CHUNK]; /* data of the second half, zeros behind it */
+	__u8 chunk[CHUNK];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct scratch);
+} scratch SEC(".maps");
+
+static __always_inline struct scratch *scratch_of_cpu(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&scratch, &zero);
+}
+
+/* When a packet was queued last, CLOCK_MONOTONIC ns: without one nothing can follow, and nothing come back. */
+volatile __u64 last_queued;
+
+/* Takes note of a packet that is about to be queued. */
+static __always_inline void mark(struct __sk_buff *skb, __u32 slot)
+{
+	struct xf_under_way *pieces = bpf_map_lookup_elem(&under_way, &slot);
+
+	skb->cb[0] = cfg.token;
+	skb->cb[1] = cfg.token >> 32;
+	skb->cb[2] = slot;
+	last_queued = bpf_ktime_get_ns();
+	if (!pieces)
+		return;
+	pieces->last_ns = last_queued;
+	__sync_fetch_and_add(&pieces->packets, 1);
+}
+
+static __always_inline int queue(struct __sk_buff *skb, __u32 slot)
+{
+	mark(skb, slot);
+	return bpf_redirect(cfg.ifindex, BPF_F_INGRESS);
+}
+
+/* Queues a copy; false if there is no memory, or no room in the backlog. */
+static __always_inline bool queue_copy(struct __sk_buff *skb, __u32 slot)
+{
+	struct xf_under_way *pieces;
+
+	mark(skb, slot);
+	if (!bpf_clone_redirect(skb, cfg.ifindex, BPF_F_INGRESS))
+		return true;
+	pieces = bpf_map_lookup_elem(&under_way, &slot);
+	if (pieces)
+		__sync_fetch_and_add(&pieces->packets, -1);
+	return false;
+}
+
+/* True for a packet that comes back. */
+static __always_inline bool came_back(struct __sk_buff *skb, struct late_counters *count)
+{
+	__u32 slot = skb->cb[2];
+	struct xf_under_way *pieces;
+
+	if (!last_queued || skb->cb[0] != (__u32)cfg.token || skb->cb[1] != cfg.token >> 32)
+		return false;
+	skb->cb[0] = skb->cb[1] = skb->cb[2] = 0;
+	count->packets[XF_LATE_RETURNED]++;
+	pieces = bpf_map_lookup_elem(&under_way, &slot);
+	if (pieces && pieces->packets > 0)
+		__sync_fetch_and_add(&pieces->packets, -1);
+	return true;
+}
+
+/* True for a packet that has to go after pieces of the same hosts. */
+static __always_inline bool goes_after(__u32 slot, struct late_counters *count)
+{
+	struct xf_under_way *pieces = bpf_map_lookup_elem(&under_way, &slot);
+
+	if (!pieces || pieces->packets <= 0)
+		return false;
+	/* A kernel that wiped the token would send a packet round for ever. */
+	if (is_under_way(pieces, bpf_ktime_get_ns()))
+		return pieces->packets <= UNDER_WAY_MAX;
+	/* The backlog had no room for them. */
+	count->packets[XF_LATE_LOST] += pieces->packets;
+	pieces->packets = 0;
+	return false;
+}
+
+#endif
