@@ -4,6 +4,7 @@ mod error;
 mod exchange;
 mod late;
 mod report;
+mod slots;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,9 @@ pub use error::GatewayError;
 
 /// Longest packet that a hand-back carries, bytes: so long are the fragments where an SA MTU is longer.
 const LONGEST_MTU: u16 = (handback::inject::MAX_FRAME - ether::MAX_HEADER_LEN) as u16;
+
+/// Why an interface is not served any more.
+const GONE: &str = "the interface is gone";
 
 /// What the gateways of a run share.
 #[derive(Debug, Clone)]
@@ -70,6 +74,8 @@ pub struct Gateway {
     settings: Posted,
     /// `--mtu auto`: the tunnels behind the scope.
     found: Found,
+    /// Given up: its interface or all of its workers are gone. What it counted stays.
+    lost: bool,
 }
 
 impl Gateway {
@@ -111,16 +117,24 @@ impl Gateway {
             applied: Applied::default(),
             settings: Posted::new(settings),
             found: Found::default(),
+            lost: false,
         };
         gateway.apply(Scope::from(&plan.treatment))?;
         Ok(gateway)
     }
 
-    /// Serves the interface. `say` gets lines for the user.
+    /// Serves the interface; the workers of other interfaces have the first `taken` cores already. Answers how many
+    /// workers this one has. `say` gets lines for the user.
     ///
     /// # Errors
     /// [`GatewayError`]; dropping the gateway undoes everything.
-    pub fn start(&mut self, plan: &Plan, shared: &Shared, say: &dyn Fn(&str)) -> Result<(), GatewayError> {
+    pub fn start(
+        &mut self,
+        plan: &Plan,
+        shared: &Shared,
+        taken: usize,
+        say: &dyn Fn(&str),
+    ) -> Result<usize, GatewayError> {
         let interface = self.name().to_owned();
         self.follow_addresses()?;
         let own_queues = ethtool::rx_queues(&self.link);
@@ -128,19 +142,21 @@ impl Gateway {
         // number of queues now (virtio-net), so that they are counted afterwards.
         let attached = self.program.attach(self.link.index, plan.mode)?;
         if let Some(why) = &attached.fallback {
-            say(&format!("{interface}: generic XDP, because the driver cannot do it natively ({why})"));
+            say(&format!(
+                "{interface}: warning: generic XDP, because the driver cannot do it natively ({why})"
+            ));
         }
         (self.mode, self.xdp) = (attached.mode, Some(attached));
         if let Some(limit) = self.limit(plan) {
             say(&limit);
         }
         self.start_late(plan, say)?;
-        self.start_workers(plan, shared, own_queues, say)?;
+        self.start_workers(plan, shared, own_queues, taken, say)?;
         self.attach_clamp(plan)?;
         if let Some(link) = &self.clamp_link {
             say(&format!("{interface}: MSS clamped on the way to the LAN ({})", link.method().label()));
         }
-        Ok(())
+        Ok(self.workers.len())
     }
 
     /// Lowers the MSS on the way to the LAN, if `plan` has anything to lower.
@@ -184,7 +200,7 @@ impl Gateway {
     /// Passes packets to the addresses that this machine has now.
     ///
     /// # Errors
-    /// If they cannot be read, or the map is full.
+    /// If they cannot be read, or a map is full; the call can be made again.
     pub fn follow_addresses(&mut self) -> Result<(), GatewayError> {
         let now = addresses::local().map_err(|source| self.unread(source))?;
         Ok(self.applied.follow_addresses(&self.program, now)?)
@@ -221,33 +237,46 @@ impl Gateway {
         GatewayError::Netlink { interface: self.name().to_owned(), source }
     }
 
-    /// Takes note of a changed MTU of the interface; `false` if the interface is gone.
+    /// Takes note of a changed MTU of the interface; answers why the interface cannot be served any more, if it cannot.
     ///
     /// # Errors
-    /// If it cannot be read.
-    pub fn follow_link(&mut self, say: &dyn Fn(&str)) -> Result<bool, GatewayError> {
-        let link = match find(self.name()) {
-            Err(GatewayError::Gone(_)) => return Ok(false),
-            link => link?,
-        };
-        if link.index != self.link.index {
-            return Ok(false);
-        }
+    /// If it cannot be read, or the program cannot be told; the call can be made again.
+    pub fn follow_link(&mut self, say: &dyn Fn(&str)) -> Result<Option<String>, GatewayError> {
+        let Some(link) = self.current()? else { return Ok(Some(GONE.to_owned())) };
         if link.mtu != self.link.mtu {
             say(&format!("{}: MTU is {} now, was {}", link.name, link.mtu, self.link.mtu));
             self.program.set_lan_mtu(link.mtu)?;
         }
         self.link = link;
-        Ok(true)
+        self.follow_programs(say)
+    }
+
+    /// The interface as it is now; `None` if it is gone, another one of its name included.
+    fn current(&self) -> Result<Option<Link>, GatewayError> {
+        match find(self.name()) {
+            Err(GatewayError::Gone(_)) => Ok(None),
+            link => Ok(Some(link?).filter(|link| link.index == self.link.index)),
+        }
     }
 
     /// Passes the frames of a worker that has ended to the kernel. Answers how many workers are left.
-    ///
-    /// # Errors
-    /// If the map cannot be written.
-    pub fn worker_ended(&self, queue: u32) -> Result<usize, GatewayError> {
-        self.program.unregister_socket(queue)?;
-        Ok(self.workers.iter().filter(|worker| worker.queue() != queue && worker.alive()).count())
+    pub fn worker_ended(&self, queue: u32, say: &dyn Fn(&str)) -> usize {
+        if let Err(error) = self.program.unregister_socket(queue) {
+            // The XDP program finds its heart silent all the same.
+            say(&format!("{}: warning: {error}", self.name()));
+        }
+        self.workers.iter().filter(|worker| worker.queue() != queue && worker.alive()).count()
+    }
+
+    /// True until the interface is given up.
+    pub fn serves(&self) -> bool {
+        !self.lost
+    }
+
+    /// Gives the interface up, and keeps what was counted.
+    pub fn give_up(&mut self) {
+        self.lost = true;
+        self.release();
     }
 
     /// Detaches, and tells the workers to hand back what their rings still hold and to end: their sockets are closed

@@ -20,8 +20,11 @@ impl Gateway {
             _ => return Ok(()),
         };
         let instead = |why: &str| {
-            let line = format!("{}: --redirect oversize instead of late: {why}", self.name());
-            if asked { say(&line) } else { tracing::debug!("{line}") }
+            let what = format!("--redirect oversize instead of late: {why}");
+            match asked {
+                true => say(&format!("{}: warning: {what}", self.name())),
+                false => tracing::debug!("{}: {what}", self.name()),
+            }
         };
         if self.mode == XdpMode::Generic {
             instead("generic XDP runs behind GRO");

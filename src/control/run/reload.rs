@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use clap::ValueEnum;
 
-use super::{RunError, Running, asked, lock};
+use super::{Running, asked, lock};
 use crate::config::{Plan, Redirect, Treatment};
 use crate::control::finding::{Finding, Level};
 use crate::control::follow::Follower;
@@ -20,12 +20,12 @@ pub type Source<'a> = &'a dyn Fn() -> Result<Plan, String>;
 
 impl Running {
     /// Takes over what changed at `source`; if that cannot be, says why and goes on as before.
-    pub(super) fn reload(&mut self, source: Source<'_>, say: &dyn Fn(&str)) -> Result<Outcome, RunError> {
+    pub(super) fn reload(&mut self, source: Source<'_>, say: &dyn Fn(&str)) -> Outcome {
         service::reloading();
         let adopted = self.adopt(source, say);
         // Refused, too: a gateway that had the new plan for a moment may have lost them.
         if self.plan.auto.is_some() {
-            self.follow_tunnels(say)?;
+            self.follow_tunnels(say);
         }
         let outcome = match adopted {
             Ok(changes) => {
@@ -39,9 +39,8 @@ impl Running {
                 Outcome { ok: false, message: format!("refused, all stays as it was: {reason}") }
             }
         };
-        let served: Vec<_> = lock(&self.gateways).iter().map(Gateway::describe).collect();
-        service::ready(&format!("forwarding on {}", served.join(", ")));
-        Ok(outcome)
+        service::ready(&self.describe());
+        outcome
     }
 
     /// Whatever can fail without a change comes first: the file, the machine, other XDP programs, the place of the
@@ -90,7 +89,8 @@ impl Running {
             }
         }
         if plan.treatment.tcp != self.plan.treatment.tcp {
-            gateways.iter().filter_map(|gateway| gateway.limit(&plan)).for_each(|limit| say(&limit));
+            let served = gateways.iter().filter(|gateway| gateway.serves());
+            served.filter_map(|gateway| gateway.limit(&plan)).for_each(|limit| say(&limit));
         }
         drop(gateways);
         if let Some(follower) = follower {
