@@ -206,15 +206,23 @@ impl Gateway {
         Ok(self.applied.follow_addresses(&self.program, now)?)
     }
 
-    /// Changes what is in scope, under traffic.
+    /// Changes what is in scope, under traffic. Workers serve both scopes before the XDP program changes from one to the
+    /// other: a driver without metadata leaves it to them to know what the program sent a frame for.
     ///
     /// # Errors
-    /// If a map is full.
+    /// If a map is full; the call can be made again, and workers serve both until then.
     pub fn apply(&mut self, scope: Scope) -> Result<(), GatewayError> {
-        self.applied.apply(&self.program, &scope)?;
         let now = self.settings.now();
-        if *now.scope != scope {
-            self.settings.change(Settings { scope: Arc::new(scope), ..now });
+        let changes = *now.scope != scope || now.before.is_some();
+        let after = Settings { scope: Arc::new(scope), before: None, ..now };
+        if changes {
+            // Not waited for: each worker looks before it takes the next frames.
+            let before = Some(Arc::new(self.applied.scope().clone()));
+            self.settings.change(Settings { before, ..after.clone() });
+        }
+        self.applied.apply(&self.program, &after.scope)?;
+        if changes {
+            self.settings.change(after);
         }
         Ok(())
     }
@@ -244,8 +252,8 @@ impl Gateway {
     pub fn follow_link(&mut self, say: &dyn Fn(&str)) -> Result<Option<String>, GatewayError> {
         let Some(link) = self.current()? else { return Ok(Some(GONE.to_owned())) };
         if link.mtu != self.link.mtu {
-            say(&format!("{}: MTU is {} now, was {}", link.name, link.mtu, self.link.mtu));
             self.program.set_lan_mtu(link.mtu)?;
+            say(&format!("{}: MTU is {} now, was {}", link.name, link.mtu, self.link.mtu));
         }
         self.link = link;
         self.follow_programs(say)

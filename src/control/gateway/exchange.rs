@@ -91,7 +91,7 @@ impl Gateway {
         let treatment = Arc::new(plan.treatment.clone());
         let (scope, before) = (self.scope_now(), self.settings.now());
         let transform = Transform { df: treatment.df, tcp: treatment.tcp, ..before.transform.clone() };
-        let after = Settings { transform, notifier, stall: plan.stall, scope: Arc::clone(&before.scope) };
+        let after = Settings { transform, notifier, stall: plan.stall, ..before.clone() };
         let replaced = self.exchange(&after, variant)?;
         // The tunnels of `--mtu auto` come with the next look at them; until then those of before stay.
         let next = match (&plan.auto, &self.auto) {
