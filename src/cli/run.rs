@@ -33,3 +33,26 @@ impl From<RunError> for Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::control::gateway::GatewayError;
+
+    #[test]
+    fn what_may_be_otherwise_in_a_moment_is_no_verdict_on_the_machine() {
+        let interface = || "eth1".to_owned();
+        let spawn = GatewayError::Spawn {
+            interface: interface(),
+            queue: 0,
+            source: io::ErrorKind::OutOfMemory.into(),
+        };
+        for passing in [spawn, GatewayError::Gone(interface())] {
+            assert!(matches!(Failure::from(RunError::Setup(passing)), Failure::Running(_)));
+        }
+        let lasting = GatewayError::NoQueue { interface: interface(), available: 1 };
+        assert!(matches!(Failure::from(RunError::Setup(lasting)), Failure::Unfit(_)));
+    }
+}

@@ -134,3 +134,11 @@ fn only_deaf_hosts_are_served_where_that_is_asked_for() {
     assert_eq!(interface.deaf.len(), 1, "{interface:?}");
     assert!(interface.late["lowered"] + interface.late["cut"] > 50, "{interface:?}");
 }
+
+#[test]
+fn asked_for_and_not_to_be_had_is_a_warning() {
+    let Some(lab) = lab(LabConfig::default()) else { return };
+    let said = forward(&lab, &["--mode", "generic", "--redirect", "late"]).stop().unwrap().stderr;
+    let line = "warning: eth1: --redirect oversize instead of late: generic XDP runs behind GRO";
+    assert!(said.contains(line), "{said}");
+}
