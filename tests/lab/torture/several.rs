@@ -10,7 +10,7 @@ use xdpfrag::lab::{FAR, Lab, LabConfig, Namespace};
 use xdpfrag::observe::snapshot::Snapshot;
 
 use super::{RATE, costs_at_most, disturb};
-use crate::support::{PORT, binary, deliver, forward, lab, mixed};
+use crate::support::{PORT, binary, deliver, forward, lab, mixed, stop};
 
 const WATCH: Duration = Duration::from_secs(2);
 const OFFICE_MAC: &str = "02:00:00:00:03:02";
@@ -62,6 +62,21 @@ fn one_of_two_interfaces_is_deleted_and_the_other_goes_on() {
     for line in [said, "reloaded: stall: 200 ms now, was 100 ms", "xdpfrag: eth1: the interface is gone"] {
         assert_eq!(ended.stderr.matches(line).count(), 1, "{line}: {}", ended.stderr);
     }
+}
+
+/// Else a new version could not be put in its place: it cannot serve what is not there.
+#[test]
+fn what_was_given_up_need_not_be_taken_over() {
+    let Some(lab) = lab(LabConfig::default()) else { return };
+    let _office = office(&lab);
+    let first = forward(&lab, &["--iface", "eth2"]);
+    lab.gateway.ip("link del eth2").unwrap();
+    thread::sleep(WATCH);
+    let second = forward(&lab, &["--replace"]);
+    let ended = first.wait().unwrap();
+    assert!(ended.status.success() && ended.stderr.contains("replaced by another"), "{}", ended.stderr);
+    deliver(&lab, mixed(200));
+    stop(second);
 }
 
 #[test]
