@@ -3,12 +3,14 @@
 use std::fmt;
 use std::io::stderr;
 
+use tracing::dispatcher::has_been_set;
 use tracing::subscriber::set_global_default;
-use tracing::{Event, Level, Subscriber, info, warn};
+use tracing::{Event, Level, Subscriber, error, info, warn};
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, fmt};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::Failure;
 use crate::config::{LogFormat, LogLevel};
 
 /// What begins a message of level WARN.
@@ -35,6 +37,15 @@ pub(super) fn start(format: LogFormat, level: LogLevel) {
     };
     // It fails only if messages go somewhere already.
     let _ = installed;
+}
+
+/// Why the program ends: by way of the log once there is one, a message for each line.
+pub(super) fn fail(failure: &Failure) {
+    if has_been_set() {
+        failure.to_string().lines().for_each(|line| error!("{line}"));
+    } else {
+        eprintln!("xdpfrag: {failure}");
+    }
 }
 
 /// A message of control.

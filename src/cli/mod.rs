@@ -82,7 +82,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !matches!(failure, Failure::OutputClosed) {
-                eprintln!("xdpfrag: {failure}");
+                log::fail(&failure);
             }
             failure.exit_code()
         }

@@ -71,6 +71,11 @@ impl Follower {
         lines.into_iter().filter(|line| self.said.insert(line.clone())).collect()
     }
 
+    /// Lets lines that begin with `start` be said again: what they told is over.
+    pub(super) fn forget(&mut self, start: &str) {
+        self.said.retain(|line| !line.starts_with(start));
+    }
+
     fn schedule(&mut self, when: Instant) {
         self.next = when;
         self.due = at(when);

@@ -4,6 +4,7 @@ mod error;
 mod exchange;
 mod late;
 mod report;
+mod slots;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,9 @@ pub use error::GatewayError;
 
 /// Longest packet that a hand-back carries, bytes: so long are the fragments where an SA MTU is longer.
 const LONGEST_MTU: u16 = (handback::inject::MAX_FRAME - ether::MAX_HEADER_LEN) as u16;
+
+/// Why an interface is not served any more.
+const GONE: &str = "the interface is gone";
 
 /// What the gateways of a run share.
 #[derive(Debug, Clone)]
@@ -74,6 +78,8 @@ pub struct Gateway {
     settings: Posted,
     /// `--mtu auto`: the tunnels behind the scope.
     found: Found,
+    /// Given up: its interface or all of its workers are gone. What it counted stays.
+    lost: bool,
 }
 
 impl Gateway {
@@ -115,16 +121,24 @@ impl Gateway {
             applied: Applied::default(),
             settings: Posted::new(settings),
             found: Found::default(),
+            lost: false,
         };
         gateway.apply(Scope::from(&plan.treatment))?;
         Ok(gateway)
     }
 
-    /// Serves the interface. `say` gets lines for the user.
+    /// Serves the interface; the workers of other interfaces have the first `taken` cores already. Answers how many
+    /// workers this one has. `say` gets lines for the user.
     ///
     /// # Errors
     /// [`GatewayError`]; dropping the gateway undoes everything.
-    pub fn start(&mut self, plan: &Plan, shared: &Shared, say: &dyn Fn(&str)) -> Result<(), GatewayError> {
+    pub fn start(
+        &mut self,
+        plan: &Plan,
+        shared: &Shared,
+        taken: usize,
+        say: &dyn Fn(&str),
+    ) -> Result<usize, GatewayError> {
         let interface = self.name().to_owned();
         self.follow_addresses()?;
         let own_queues = ethtool::rx_queues(&self.link);
@@ -132,7 +146,9 @@ impl Gateway {
         // number of queues now (virtio-net), so that they are counted afterwards.
         let attached = self.program.attach(self.link.index, plan.mode)?;
         if let Some(why) = &attached.fallback {
-            say(&format!("{interface}: generic XDP, because the driver cannot do it natively ({why})"));
+            say(&format!(
+                "{interface}: warning: generic XDP, because the driver cannot do it natively ({why})"
+            ));
         }
         (self.mode, self.xdp) = (attached.mode, Some(attached));
         if let Some(limit) = self.limit(plan) {
@@ -145,12 +161,12 @@ impl Gateway {
                 tracing::warn!("a capture cannot have what the kernel makes fit by itself: {error}");
             }
         });
-        self.start_workers(plan, shared, own_queues, say)?;
+        self.start_workers(plan, shared, own_queues, taken, say)?;
         self.attach_clamp(plan)?;
         if let Some(link) = &self.clamp_link {
             say(&format!("{interface}: MSS clamped on the way to the LAN ({})", link.method().label()));
         }
-        Ok(())
+        Ok(self.workers.len())
     }
 
     /// Lowers the MSS on the way to the LAN, if `plan` has anything to lower.
@@ -194,21 +210,29 @@ impl Gateway {
     /// Passes packets to the addresses that this machine has now.
     ///
     /// # Errors
-    /// If they cannot be read, or the map is full.
+    /// If they cannot be read, or a map is full; the call can be made again.
     pub fn follow_addresses(&mut self) -> Result<(), GatewayError> {
         let now = addresses::local().map_err(|source| self.unread(source))?;
         Ok(self.applied.follow_addresses(&self.program, now)?)
     }
 
-    /// Changes what is in scope, under traffic.
+    /// Changes what is in scope, under traffic. Workers serve both scopes before the XDP program changes from one to the
+    /// other: a driver without metadata leaves it to them to know what the program sent a frame for.
     ///
     /// # Errors
-    /// If a map is full.
+    /// If a map is full; the call can be made again, and workers serve both until then.
     pub fn apply(&mut self, scope: Scope) -> Result<(), GatewayError> {
-        self.applied.apply(&self.program, &scope)?;
         let now = self.settings.now();
-        if *now.scope != scope {
-            self.settings.change(Settings { scope: Arc::new(scope), ..now });
+        let changes = *now.scope != scope || now.before.is_some();
+        let after = Settings { scope: Arc::new(scope), before: None, ..now };
+        if changes {
+            // Not waited for: each worker looks before it takes the next frames.
+            let before = Some(Arc::new(self.applied.scope().clone()));
+            self.settings.change(Settings { before, ..after.clone() });
+        }
+        self.applied.apply(&self.program, &after.scope)?;
+        if changes {
+            self.settings.change(after);
         }
         Ok(())
     }
@@ -231,33 +255,46 @@ impl Gateway {
         GatewayError::Netlink { interface: self.name().to_owned(), source }
     }
 
-    /// Takes note of a changed MTU of the interface; `false` if the interface is gone.
+    /// Takes note of a changed MTU of the interface; answers why the interface cannot be served any more, if it cannot.
     ///
     /// # Errors
-    /// If it cannot be read.
-    pub fn follow_link(&mut self, say: &dyn Fn(&str)) -> Result<bool, GatewayError> {
-        let link = match find(self.name()) {
-            Err(GatewayError::Gone(_)) => return Ok(false),
-            link => link?,
-        };
-        if link.index != self.link.index {
-            return Ok(false);
-        }
+    /// If it cannot be read, or the program cannot be told; the call can be made again.
+    pub fn follow_link(&mut self, say: &dyn Fn(&str)) -> Result<Option<String>, GatewayError> {
+        let Some(link) = self.current()? else { return Ok(Some(GONE.to_owned())) };
         if link.mtu != self.link.mtu {
-            say(&format!("{}: MTU is {} now, was {}", link.name, link.mtu, self.link.mtu));
             self.program.set_lan_mtu(link.mtu)?;
+            say(&format!("{}: MTU is {} now, was {}", link.name, link.mtu, self.link.mtu));
         }
         self.link = link;
-        Ok(true)
+        self.follow_programs(say)
+    }
+
+    /// The interface as it is now; `None` if it is gone, another one of its name included.
+    fn current(&self) -> Result<Option<Link>, GatewayError> {
+        match find(self.name()) {
+            Err(GatewayError::Gone(_)) => Ok(None),
+            link => Ok(Some(link?).filter(|link| link.index == self.link.index)),
+        }
     }
 
     /// Passes the frames of a worker that has ended to the kernel. Answers how many workers are left.
-    ///
-    /// # Errors
-    /// If the map cannot be written.
-    pub fn worker_ended(&self, queue: u32) -> Result<usize, GatewayError> {
-        self.program.unregister_socket(queue)?;
-        Ok(self.workers.iter().filter(|worker| worker.queue() != queue && worker.alive()).count())
+    pub fn worker_ended(&self, queue: u32, say: &dyn Fn(&str)) -> usize {
+        if let Err(error) = self.program.unregister_socket(queue) {
+            // The XDP program finds its heart silent all the same.
+            say(&format!("{}: warning: {error}", self.name()));
+        }
+        self.workers.iter().filter(|worker| worker.queue() != queue && worker.alive()).count()
+    }
+
+    /// True until the interface is given up.
+    pub fn serves(&self) -> bool {
+        !self.lost
+    }
+
+    /// Gives the interface up, and keeps what was counted.
+    pub fn give_up(&mut self) {
+        self.lost = true;
+        self.release();
     }
 
     /// Detaches, and tells the workers to hand back what their rings still hold and to end: their sockets are closed

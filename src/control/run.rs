@@ -24,7 +24,7 @@ use super::follow::Follower;
 use super::gateway::{Gateway, GatewayError, Shared};
 use super::publish::Published;
 use super::{preflight, service};
-use crate::config::Plan;
+use crate::config::{Choice, Plan};
 use crate::net::addresses::Changes;
 use crate::observe::request::Outcome;
 use crate::observe::server::ServerError;
@@ -78,7 +78,7 @@ pub enum RunError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// An interface has no worker left, or is gone itself.
+    /// No interface is left to serve: the last has no worker left, or is gone itself.
     #[error("{0}")]
     Lost(String),
 }
@@ -183,8 +183,9 @@ impl Running {
         };
         let mut gateways = plan.interfaces.iter().map(prepare).collect::<Result<Vec<_>, GatewayError>>()?;
         predecessors.let_go(say)?;
+        let mut workers = 0;
         for gateway in &mut gateways {
-            gateway.start(plan, &shared, say)?;
+            workers += gateway.start(plan, &shared, workers, say)?;
         }
         let gateways: Gateways = Arc::new(Mutex::new(gateways));
         let fragmented = plan.treatment.tcp == Tcp::Fragment;
@@ -227,11 +228,10 @@ impl Running {
             successor: None,
         };
         if plan.auto.is_some() {
-            running.follow_tunnels(say)?;
+            running.follow_tunnels(say);
         }
         running.follow_rules(say);
-        let served: Vec<_> = lock(&running.gateways).iter().map(Gateway::describe).collect();
-        let forwarding = format!("forwarding on {}", served.join(", "));
+        let forwarding = running.describe();
         say(&forwarding);
         service::ready(&forwarding);
         Ok(running)
@@ -240,17 +240,18 @@ impl Running {
     /// Handles what happens until a signal asks for the end.
     fn serve(&mut self, source: Source<'_>, say: &dyn Fn(&str)) -> Result<(), RunError> {
         let watchdog = service::due();
+        let programs = tick(follow::RETRY);
         let reloads = self.published.as_ref().map_or_else(never, |published| published.reloads.clone());
         let successors = self.published.as_ref().map_or_else(never, |published| published.successors.clone());
         loop {
             select! {
                 recv(self.signals) -> signal => match signal {
-                    Ok(SIGHUP) => drop(self.reload(source, say)?),
+                    Ok(SIGHUP) => drop(self.reload(source, say)),
                     _ => return Ok(()),
                 },
                 recv(reloads) -> client => if let Ok(client) = client {
                     // A client that is gone knows where the log is.
-                    let _ = client.send(self.reload(source, say)?);
+                    let _ = client.send(self.reload(source, say));
                 },
                 recv(successors) -> client => if let Ok(client) = client {
                     say("replaced by another instance, which takes over");
@@ -264,7 +265,8 @@ impl Running {
                     Ok(()) => self.follower.changed(),
                     Err(_) => return Err(RunError::Lost("the kernel ended the watch on tunnels".into())),
                 },
-                recv(self.follower.due) -> _ => self.follow_tunnels(say)?,
+                recv(self.follower.due) -> _ => self.follow_tunnels(say),
+                recv(programs) -> _ => self.follow_programs(say)?,
                 recv(self.again) -> _ => self.follow(Changes::default(), say)?,
                 recv(self.rules) -> news => match news {
                     Ok(()) => self.follow_rules(say),
@@ -292,26 +294,56 @@ impl Running {
         }
     }
 
-    fn worker_ended(&self, end: &WorkerEnd, say: &dyn Fn(&str)) -> Result<(), RunError> {
+    fn worker_ended(&mut self, end: &WorkerEnd, say: &dyn Fn(&str)) -> Result<(), RunError> {
         let WorkerEnd { interface, queue, result } = end;
         let cause = match result {
             Ok(()) => "was stopped".into(),
             Err(error) => error.to_string(),
         };
-        let gateways = lock(&self.gateways);
-        let Some(gateway) = gateways.iter().find(|gateway| gateway.name() == interface) else {
-            return Ok(());
+        let left = match lock(&self.gateways).iter().find(|gateway| gateway.name() == interface) {
+            Some(gateway) if gateway.serves() => gateway.worker_ended(*queue, say),
+            // Told to end.
+            _ => return Ok(()),
         };
-        match gateway.worker_ended(*queue)? {
-            0 => Err(RunError::Lost(format!("{interface}: no worker is left: queue {queue}: {cause}"))),
-            left => {
-                say(&format!(
-                    "{interface}: the worker of queue {queue} ended ({cause}); its frames pass to the kernel \
-                     untouched, {left} workers are left"
-                ));
-                Ok(())
-            }
+        if left == 0 {
+            return self.give_up(interface, &format!("no worker is left: queue {queue}: {cause}"), say);
         }
+        say(&format!(
+            "{interface}: warning: the worker of queue {queue} ended ({cause}); its frames pass to the kernel untouched, \
+             {left} workers are left"
+        ));
+        Ok(())
+    }
+
+    /// Leaves the interface to the kernel, and goes on with the others.
+    ///
+    /// # Errors
+    /// If there is none.
+    fn give_up(&mut self, interface: &str, why: &str, say: &dyn Fn(&str)) -> Result<(), RunError> {
+        let mut gateways = lock(&self.gateways);
+        let pairs = gateways.iter_mut().zip(&mut self.exemptions);
+        for (gateway, exemption) in pairs.filter(|(gateway, _)| gateway.name() == interface) {
+            gateway.give_up();
+            // In place of the one that may have a table, which goes with it.
+            *exemption = Exemption::new(interface, Choice::Off, false);
+        }
+        if !gateways.iter().any(Gateway::serves) {
+            return Err(RunError::Lost(format!("{interface}: {why}")));
+        }
+        drop(gateways);
+        say(&format!(
+            "{interface}: warning: {why}: it is not served any more, the other interfaces are; a restart serves it again"
+        ));
+        service::status(&self.describe());
+        Ok(())
+    }
+
+    /// What is served, in one line.
+    fn describe(&self) -> String {
+        let gateways = lock(&self.gateways);
+        let served: Vec<_> =
+            gateways.iter().filter(|gateway| gateway.serves()).map(Gateway::describe).collect();
+        format!("forwarding on {}", served.join(", "))
     }
 
     fn stop(mut self) -> Snapshot {

@@ -20,7 +20,8 @@ type Sources = BTreeMap<IpNet, Option<Rule>>;
 ///
 /// Changes are differences, and no packet that is in scope before and after is out of it in between: what stays is
 /// overwritten in place, new sources are complete before a route refers to them, longer prefixes are set before and
-/// removed after the shorter ones around them.
+/// removed after the shorter ones around them. What is noted here is what the maps hold after each single change, so that
+/// a call that failed half-way can be made again, with the same scope or another.
 #[derive(Debug, Default)]
 pub struct Applied {
     scope: Scope,
@@ -36,9 +37,9 @@ impl Applied {
     /// Makes `program` treat packets as `scope` says.
     ///
     /// # Errors
-    /// If a map is full or the kernel is out of memory; what was changed by then stays.
+    /// If a map is full or the kernel is out of memory; what was changed by then stays, and the call can be made again.
     pub fn apply(&mut self, program: &LanProgram, scope: &Scope) -> Result<(), Error> {
-        self.sweep(program)?;
+        self.sweep(program);
         let mut prefixes: Vec<IpNet> = scope.0.keys().copied().collect();
         prefixes.sort_by_key(|prefix| Reverse(prefix.prefix_len()));
         for prefix in prefixes {
@@ -65,18 +66,21 @@ impl Applied {
     /// # Errors
     /// As [`apply`](Applied::apply).
     pub fn follow_addresses(&mut self, program: &LanProgram, now: BTreeSet<IpAddr>) -> Result<(), Error> {
-        for address in now.difference(&self.local) {
-            program.set_local(*address)?;
+        let new: Vec<IpAddr> = now.difference(&self.local).copied().collect();
+        for address in new {
+            program.set_local(address)?;
+            self.local.insert(address);
         }
-        for address in self.local.difference(&now) {
+        let gone: Vec<IpAddr> = self.local.difference(&now).copied().collect();
+        for address in gone {
             // The address may be a prefix of the scope as well: back to that.
-            let prefix = IpNet::from(*address);
+            let prefix = IpNet::from(address);
             match self.scope.0.get(&prefix) {
-                Some(sources) => program.set_route(prefix, self.route(prefix, sources))?,
+                Some(sources) => program.set_route(prefix, route(sources, self.selectors.get(&prefix)))?,
                 None => program.remove_route(prefix)?,
             }
+            self.local.remove(&address);
         }
-        self.local = now;
         Ok(())
     }
 
@@ -85,52 +89,74 @@ impl Applied {
         &self.scope
     }
 
-    /// Removes the sources that nobody looks at any more.
-    fn sweep(&mut self, program: &LanProgram) -> Result<(), Error> {
+    /// Removes the sources that nobody looks at any more. Those that cannot be removed now are tried again with the next
+    /// change: they cost no packet anything.
+    fn sweep(&mut self, program: &LanProgram) {
         let now = Instant::now();
-        let (old, young): (Vec<_>, Vec<_>) = std::mem::take(&mut self.retired)
-            .into_iter()
-            .partition(|(since, ..)| now.duration_since(*since) >= GRACE);
-        self.retired = young;
-        for (_, selector, sources) in old {
-            for source in sources {
-                program.remove_source(selector, source)?;
+        self.retired.retain_mut(|(since, selector, sources)| {
+            if now.duration_since(*since) >= GRACE {
+                let stays = |removed: Result<(), Error>| removed.is_err_and(|error| !error.is_missing());
+                sources.retain(|source| stays(program.remove_source(*selector, *source)));
             }
-        }
-        Ok(())
+            !sources.is_empty()
+        });
     }
 
     fn set(&mut self, program: &LanProgram, prefix: IpNet, sources: &Sources) -> Result<(), Error> {
-        let before = self.scope.0.get(&prefix);
         let selector = self.selectors.get(&prefix).copied();
-        if let (Some(before), Some(selector)) = (before, selector)
-            && before.keys().eq(sources.keys())
-            && everyone(sources).is_none()
-        {
-            for (source, rule) in sources.iter().filter(|(source, rule)| before.get(*source) != Some(*rule)) {
-                program.set_source(selector, *source, fixed(*rule))?;
-            }
-        } else {
-            self.retire(prefix);
-            if everyone(sources).is_none() {
-                self.last_selector += 1;
+        match (self.scope.0.get_mut(&prefix), selector) {
+            (Some(before), Some(selector))
+                if before.keys().eq(sources.keys()) && everyone(sources).is_none() =>
+            {
                 for (source, rule) in sources {
-                    program.set_source(self.last_selector, *source, fixed(*rule))?;
+                    if before.get(source) != Some(rule) {
+                        program.set_source(selector, *source, fixed(*rule))?;
+                        before.insert(*source, *rule);
+                    }
                 }
-                self.selectors.insert(prefix, self.last_selector);
+                Ok(())
             }
-            if !self.is_local(prefix) {
-                program.set_route(prefix, self.route(prefix, sources))?;
+            _ => self.exchange(program, prefix, sources),
+        }
+    }
+
+    /// Has `prefix` refer to `sources`; those of before are removed once nobody can be on the way to them.
+    fn exchange(&mut self, program: &LanProgram, prefix: IpNet, sources: &Sources) -> Result<(), Error> {
+        let selector = everyone(sources).is_none().then(|| {
+            // Never one that failed: what it left is on its way out.
+            self.last_selector += 1;
+            self.last_selector
+        });
+        if let Err(error) = self.fill(program, prefix, selector, sources) {
+            // No route names them. Some may not be there.
+            if let Some(selector) = selector {
+                self.retired.push((Instant::now(), selector, sources.keys().copied().collect()));
             }
+            return Err(error);
+        }
+        self.retire(prefix);
+        if let Some(selector) = selector {
+            self.selectors.insert(prefix, selector);
         }
         self.scope.0.insert(prefix, sources.clone());
         Ok(())
     }
 
-    fn route(&self, prefix: IpNet, sources: &Sources) -> Route {
-        match (everyone(sources), self.selectors.get(&prefix)) {
-            (None, Some(selector)) => Route::BySource(*selector),
-            (rule, _) => fixed(rule.flatten()),
+    fn fill(
+        &self,
+        program: &LanProgram,
+        prefix: IpNet,
+        selector: Option<u32>,
+        sources: &Sources,
+    ) -> Result<(), Error> {
+        for (selector, (source, rule)) in
+            selector.into_iter().flat_map(|s| sources.iter().map(move |e| (s, e)))
+        {
+            program.set_source(selector, *source, fixed(*rule))?;
+        }
+        match self.is_local(prefix) {
+            true => Ok(()),
+            false => program.set_route(prefix, route(sources, selector.as_ref())),
         }
     }
 
@@ -153,6 +179,14 @@ fn everyone(sources: &Sources) -> Option<Option<Rule>> {
         None => Some(None),
         Some((source, rule)) if sources.len() == 1 && source.prefix_len() == 0 => Some(*rule),
         Some(_) => None,
+    }
+}
+
+/// The route of a prefix whose sources are under `selector`, if it needs one.
+fn route(sources: &Sources, selector: Option<&u32>) -> Route {
+    match (everyone(sources), selector) {
+        (None, Some(selector)) => Route::BySource(*selector),
+        (rule, _) => fixed(rule.flatten()),
     }
 }
 

@@ -12,6 +12,11 @@ pub(super) fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
+/// What is served is not what it was.
+pub(super) fn status(status: &str) {
+    tell(&[NotifyState::Status(status)]);
+}
+
 /// A reload begins; [`ready`] ends it.
 pub(super) fn reloading() {
     // Without a clock the manager would wait for a time stamp: then it is not told.

@@ -199,7 +199,7 @@ fn rule(Received { bytes, meta }: Received<'_>, settings: &Settings) -> Result<R
         Some(meta) => Ok(meta.rule),
         // A driver without metadata.
         None => packet::parse(bytes).and_then(|(_, packet)| {
-            settings.scope.rule(packet.source(), packet.destination()).ok_or(Reason::OutOfScope)
+            settings.rule(packet.source(), packet.destination()).ok_or(Reason::OutOfScope)
         }),
     }
 }

@@ -1,5 +1,6 @@
 //! What workers go by: exchanged as a whole, between two turns.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use arc_swap::ArcSwap;
 
 use super::notify::Notifier;
 use crate::config::Scope;
-use crate::packet::Transform;
+use crate::packet::{Rule, Transform};
 
 /// `--stall` unless told otherwise.
 const STALL: Duration = Duration::from_millis(100);
@@ -17,6 +18,9 @@ const STALL: Duration = Duration::from_millis(100);
 pub struct Settings {
     /// Whose rule a frame without metadata has.
     pub scope: Arc<Scope>,
+    /// While the XDP program goes from one scope to another: the one before, for what `scope` has no rule for. Either may
+    /// have been why a frame came.
+    pub before: Option<Arc<Scope>>,
     /// `--df` and `--tcp`, with the run's one stock of identifications.
     pub transform: Transform,
     /// `--notify`.
@@ -28,7 +32,14 @@ pub struct Settings {
 impl Settings {
     /// Nobody is notified, and a heartbeat is stale after the default time.
     pub fn new(transform: Transform, scope: Scope) -> Settings {
-        Settings { scope: Arc::new(scope), transform, notifier: None, stall: STALL }
+        Settings { scope: Arc::new(scope), before: None, transform, notifier: None, stall: STALL }
+    }
+
+    /// The rule of a frame without metadata.
+    #[inline]
+    pub fn rule(&self, source: IpAddr, destination: IpAddr) -> Option<Rule> {
+        let before = || self.before.as_ref()?.rule(source, destination);
+        self.scope.rule(source, destination).or_else(before)
     }
 }
 

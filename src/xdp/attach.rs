@@ -10,7 +10,7 @@ use nix::net::if_::if_indextoname;
 
 use super::error::Error;
 use super::lan::LanProgram;
-use super::sys::{Link, XdpMode};
+use super::sys::{Link, XdpMode, program_id};
 use crate::config::Mode;
 
 /// An attached XDP program: dropping it, or the end of the process, detaches.
@@ -106,6 +106,15 @@ impl LanProgram {
                 other => other,
             },
         }
+    }
+
+    /// True if the program is on the interface by `attached`. Whoever may administer BPF can detach a link of others, or
+    /// have it run another program.
+    ///
+    /// # Errors
+    /// If the kernel does not say.
+    pub fn is_attached(&self, attached: &Attached) -> io::Result<bool> {
+        Ok(attached.link.program()? == Some(program_id(self.as_fd())?))
     }
 
     fn attach_as(

@@ -89,7 +89,7 @@ impl ClampProgram {
         };
         let held = match method {
             Method::Tcx => Held::Link {
-                _link: Link::tcx(self.program.as_fd(), ifindex, TcxHook::Egress)
+                link: Link::tcx(self.program.as_fd(), ifindex, TcxHook::Egress)
                     .map_err(|e| failed(e.into()))?,
             },
             Method::Clsact => {
@@ -102,7 +102,7 @@ impl ClampProgram {
                 Held::Filter { _filter: filter }
             }
         };
-        Ok(ClampLink { _held: held, method })
+        Ok(ClampLink { held, method })
     }
 
     /// The counters, summed over the CPUs: only [`Edit::Mss`](crate::packet::Edit::Mss) is in use.
@@ -126,7 +126,7 @@ impl AsFd for ClampProgram {
 /// The attached program: dropping it detaches, and removes the qdisc if `attach` made it.
 #[derive(Debug)]
 pub struct ClampLink {
-    _held: Held,
+    held: Held,
     method: Method,
 }
 
@@ -135,11 +135,22 @@ impl ClampLink {
     pub fn method(&self) -> Method {
         self.method
     }
+
+    /// False if somebody detached it. Of a filter that is not known.
+    ///
+    /// # Errors
+    /// If the kernel does not say.
+    pub fn is_attached(&self) -> io::Result<bool> {
+        match &self.held {
+            Held::Link { link } => Ok(link.program()?.is_some()),
+            Held::Filter { .. } => Ok(true),
+        }
+    }
 }
 
 #[derive(Debug)]
 enum Held {
-    Link { _link: Link },
+    Link { link: Link },
     Filter { _filter: Filter },
 }
 

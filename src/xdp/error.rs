@@ -36,6 +36,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// True if what was to be removed from a map is not there.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Error::Map { source, .. } if source.kind() == ErrorKind::NotFound)
+    }
+
     pub(super) fn map(
         map: &'static str,
         action: impl Into<String>,

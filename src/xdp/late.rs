@@ -54,7 +54,17 @@ pub struct LateProgram {
 /// The attached program: dropping it, or the end of the process, detaches.
 #[derive(Debug)]
 pub struct LateLink {
-    _link: Link,
+    link: Link,
+}
+
+impl LateLink {
+    /// False if somebody detached it.
+    ///
+    /// # Errors
+    /// If the kernel does not say.
+    pub fn is_attached(&self) -> io::Result<bool> {
+        Ok(self.link.program()?.is_some())
+    }
 }
 
 impl LateProgram {
@@ -110,7 +120,7 @@ impl LateProgram {
         let ifindex = self.ifindex;
         let link = Link::tcx(self.program.as_fd(), ifindex, TcxHook::Ingress);
         Ok(LateLink {
-            _link: link.map_err(|source| Error::Tc {
+            link: link.map_err(|source| Error::Tc {
                 action: format!("attach {NAME} to the ingress of interface {ifindex} (tcx)"),
                 source: source.into(),
             })?,

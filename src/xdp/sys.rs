@@ -76,6 +76,19 @@ impl Link {
         Ok(Link { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
     }
 
+    /// Id of the program that runs by this link; `None` if it is on no interface any more: that is gone, or somebody
+    /// detached it (BPF_LINK_DETACH).
+    pub fn program(&self) -> io::Result<Option<u32>> {
+        let mut info = libbpf_sys::bpf_link_info::default();
+        let mut len = size_of::<libbpf_sys::bpf_link_info>() as u32;
+        // SAFETY: `info` is a whole bpf_link_info of the stated length; the kernel writes no more than that.
+        check(unsafe { libbpf_sys::bpf_link_get_info_by_fd(self.fd.as_raw_fd(), &mut info, &mut len) })?;
+        // SAFETY: every link made here is of type XDP or TCX, whose part of the union begins with the ifindex; any
+        // four bytes are a u32.
+        let ifindex = unsafe { info.__bindgen_anon_1.xdp.ifindex };
+        Ok((ifindex != 0).then_some(info.prog_id))
+    }
+
     /// Puts the program `new` in the place of `old`, in one step (XDP: Linux 5.9). EPERM if it is not `old` that is
     /// attached.
     pub fn replace(&self, old: BorrowedFd<'_>, new: BorrowedFd<'_>) -> io::Result<()> {
@@ -88,6 +101,15 @@ impl Link {
         // SAFETY: `opts` is a whole bpf_link_update_opts of the stated size and lives through the call.
         check(unsafe { libbpf_sys::bpf_link_update(self.fd.as_raw_fd(), new.as_raw_fd(), &opts) })
     }
+}
+
+/// Id of a loaded program.
+pub fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut info = libbpf_sys::bpf_prog_info::default();
+    let mut len = size_of::<libbpf_sys::bpf_prog_info>() as u32;
+    // SAFETY: `info` is a whole bpf_prog_info of the stated length, all zero: it asks for no array to be filled.
+    check(unsafe { libbpf_sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &mut info, &mut len) })?;
+    Ok(info.id)
 }
 
 /// What a program did with a frame under BPF_PROG_RUN.

@@ -194,6 +194,74 @@ fn any_scope_follows_any_other() {
     assert_eq!(gateway.program.sources().unwrap(), 0);
 }
 
+/// What a change that failed half-way, for want of room or memory, leaves is whole, and the next attempt makes it good.
+#[test]
+fn a_change_that_fails_half_way_takes_nobody_out_of_scope_and_can_be_made_again() {
+    if skipped("a_change_that_fails_half_way_takes_nobody_out_of_scope_and_can_be_made_again") {
+        return;
+    }
+    let gateway = bare();
+    let clamp = ClampProgram::load(gateway.program.route_maps()).unwrap();
+    let host: IpAddr = "198.18.1.5".parse().unwrap();
+    let (remote, other): (IpAddr, IpAddr) = ("198.18.2.2".parse().unwrap(), "198.18.3.2".parse().unwrap());
+    let before = scope(&[("198.18.2.0/24", "198.18.1.0/24", Some(RULE))]);
+    // Two entries in the place of one, and nothing in the place of another prefix.
+    let after = scope(&[
+        ("198.18.2.0/24", "198.18.1.0/25", Some(OTHER)),
+        ("198.18.2.0/24", "198.18.1.128/25", Some(OTHER)),
+        ("198.18.3.0/24", "198.18.1.0/25", Some(RULE)),
+    ]);
+    let mut applied = Applied::default();
+    applied.apply(&gateway.program, &before).unwrap();
+    // Room for one more.
+    let foreign = |number: u32| IpNet::from(IpAddr::from(number.to_be_bytes()));
+    let taken = (0..)
+        .take_while(|number| gateway.program.set_source(u32::MAX, foreign(*number), Route::Pass).is_ok())
+        .count() as u32;
+    gateway.program.remove_source(u32::MAX, foreign(0)).unwrap();
+
+    for _ in 0..3 {
+        applied.apply(&gateway.program, &after).unwrap_err();
+        for remote in [remote, other] {
+            agree(&gateway, &clamp, applied.scope(), host, remote);
+        }
+        assert!(applied.scope().rule(host, remote).is_some(), "{:?}", applied.scope());
+        // Long enough for what is retired to be removed by the next attempt.
+        thread::sleep(Duration::from_millis(150));
+    }
+    for number in 1..taken {
+        gateway.program.remove_source(u32::MAX, foreign(number)).unwrap();
+    }
+    applied.apply(&gateway.program, &after).unwrap();
+    for remote in [remote, other] {
+        agree(&gateway, &clamp, &after, host, remote);
+    }
+    thread::sleep(Duration::from_millis(150));
+    applied.apply(&gateway.program, &after).unwrap();
+    assert_eq!(gateway.program.sources().unwrap(), 3);
+}
+
+#[test]
+fn addresses_that_could_not_be_followed_are_followed_by_the_next_attempt() {
+    if skipped("addresses_that_could_not_be_followed_are_followed_by_the_next_attempt") {
+        return;
+    }
+    let gateway = bare();
+    let foreign = |number: u32| IpNet::from(IpAddr::from(number.to_be_bytes()));
+    let own: BTreeSet<IpAddr> = ["198.18.1.1", "198.18.2.1"].map(|text| text.parse().unwrap()).into();
+    let mut applied = Applied::default();
+    let taken = (0..).take_while(|number| gateway.program.set_route(foreign(*number), Route::Pass).is_ok());
+    let taken = taken.count() as u32;
+    // Room for one of the two.
+    gateway.program.remove_route(foreign(0)).unwrap();
+    applied.follow_addresses(&gateway.program, own.clone()).unwrap_err();
+    gateway.program.remove_route(foreign(1)).unwrap();
+    applied.follow_addresses(&gateway.program, own).unwrap();
+    // None is left over, and none missed.
+    applied.follow_addresses(&gateway.program, BTreeSet::new()).unwrap();
+    assert_eq!(gateway.program.routes().unwrap().len() as u32, taken - 2);
+}
+
 #[test]
 fn no_packet_goes_unserved_while_the_scope_changes() {
     if skipped("no_packet_goes_unserved_while_the_scope_changes") {

@@ -186,3 +186,17 @@ fn only_deaf_hosts_are_served_where_that_is_asked_for() {
     assert_eq!(interface.deaf.len(), 1, "{interface:?}");
     assert!(interface.late["lowered"] + interface.late["cut"] > 50, "{interface:?}");
 }
+
+#[test]
+fn what_was_asked_for_and_cannot_be_had_is_a_warning() {
+    let Some(lab) = lab(LabConfig { queues: 2, ..LabConfig::default() }) else { return };
+    // A veth whose peer sends on more queues than it receives on takes no native XDP.
+    lab.gateway.output("ethtool", &["-L", LAN, "rx", "1"]).unwrap();
+    let said = forward(&lab, &["--tcp", "resegment", "--redirect", "late"]).stop().unwrap().stderr;
+    for line in [
+        "warning: eth1: generic XDP, because the driver cannot do it natively",
+        "warning: eth1: --redirect oversize instead of late: generic XDP runs behind GRO",
+    ] {
+        assert!(said.contains(line), "{said}");
+    }
+}

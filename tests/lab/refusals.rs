@@ -29,6 +29,23 @@ fn an_unknown_interface_is_named() {
     assert!(message.contains("eth77"), "{message}");
 }
 
+/// Collectors and the journal are told why it ends as of any other message.
+#[test]
+fn the_reason_goes_by_way_of_the_log() {
+    let Some(lab) = lab(LabConfig::default()) else { return };
+    let binary = binary().to_str().unwrap();
+    let run = ["run", "--iface", "eth77", "--mtu", "1422", "--log-level", "error"];
+    let (code, message) = refused(&lab, binary, &[&run[..], &["--log", "json"]].concat());
+    assert_eq!(code, Some(3), "{message}");
+    for line in message.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {message}"));
+        assert_eq!(line["level"], "ERROR", "{message}");
+    }
+    assert!(message.contains("eth77"), "{message}");
+    let (_, message) = refused(&lab, "env", &[&["JOURNAL_STREAM=8:1", binary], &run[..]].concat());
+    assert!(!message.is_empty() && message.lines().all(|line| line.starts_with("<3>")), "{message}");
+}
+
 #[test]
 fn an_interface_that_is_down_comes_with_the_command_that_raises_it() {
     let Some(lab) = lab(LabConfig::default()) else { return };

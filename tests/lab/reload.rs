@@ -35,6 +35,27 @@ pub(crate) fn reload(lab: &Lab) -> (Option<i32>, String) {
     (status.code(), said)
 }
 
+/// What `--mtu auto` has found is not said of prefixes that were given by hand since.
+#[test]
+fn after_auto_a_prefix_by_hand_has_no_tunnel() {
+    let Some(lab) = lab(LabConfig::default()) else { return };
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let write = |mtu: &str| fs::write(&file, format!("mtu = {mtu}\ndst = ['198.18.0.0/15=1422']\n")).unwrap();
+    write("'auto'");
+    let config = file.path().to_str().unwrap();
+    let _daemon = Daemon::start(&lab.gateway, binary(), &["--config", config]).unwrap();
+    let via = || {
+        let text = lab.gateway.output(binary().to_str().unwrap(), &["stats", "--json"]).unwrap();
+        let snapshot: Snapshot = serde_json::from_str(&text).unwrap();
+        snapshot.interfaces[0].routes[0].via.clone()
+    };
+    assert_eq!(via().as_deref(), Some("--dst"));
+    write("1422");
+    let (code, said) = reload(&lab);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(via(), None);
+}
+
 #[test]
 fn the_mtu_changes_under_traffic_without_a_loss_and_a_bad_file_changes_nothing() {
     let Some(lab) = lab(LabConfig::default()) else { return };

@@ -73,7 +73,11 @@ fn a_turn_goes_by_the_settings_at_its_beginning() {
     assert!(!posted.taken());
     assert_eq!(reason_of(&mut turn), [0, 1, 0]);
     assert!(posted.taken());
-    posted.change(Settings { scope: Arc::default(), ..posted.now() });
+    // On the way out of scope: the XDP program may have sent it by either.
+    let before = Some(Arc::clone(&posted.now().scope));
+    posted.change(Settings { scope: Arc::default(), before, ..posted.now() });
+    assert_eq!(reason_of(&mut turn), [0, 1, 0]);
+    posted.change(Settings { before: None, ..posted.now() });
     assert_eq!(reason_of(&mut turn), [0, 0, 1]);
 }
 

@@ -76,3 +76,17 @@ pub enum GatewayError {
         source: io::Error,
     },
 }
+
+impl GatewayError {
+    /// True for what may be otherwise in a moment with nothing mended: no descriptor or memory left, a map without room,
+    /// an interface that comes and goes.
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            GatewayError::Netlink { .. }
+                | GatewayError::Gone(_)
+                | GatewayError::Spawn { .. }
+                | GatewayError::Xdp(XdpError::Map { .. })
+        )
+    }
+}

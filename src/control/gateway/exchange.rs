@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::{Gateway, GatewayError};
+use super::{Found, Gateway, GatewayError};
 use crate::config::{Force, Plan, Redirect, Scope};
 use crate::packet::{Df, Tcp, Transform};
 use crate::worker::clock::monotonic_ns;
@@ -85,10 +85,13 @@ impl Gateway {
         notifier: Option<Arc<Notifier>>,
         variant: Option<Variant>,
     ) -> Result<Option<Variant>, GatewayError> {
+        if self.lost {
+            return Ok(None);
+        }
         let treatment = Arc::new(plan.treatment.clone());
         let (scope, before) = (self.scope_now(), self.settings.now());
         let transform = Transform { df: treatment.df, tcp: treatment.tcp, ..before.transform.clone() };
-        let after = Settings { transform, notifier, stall: plan.stall, scope: Arc::clone(&before.scope) };
+        let after = Settings { transform, notifier, stall: plan.stall, ..before.clone() };
         let replaced = self.exchange(&after, variant)?;
         // The tunnels of `--mtu auto` come with the next look at them; until then those of before stay.
         let next = match (&plan.auto, &self.auto) {
@@ -103,6 +106,9 @@ impl Gateway {
         }
         self.treatment = treatment;
         self.auto = plan.auto.clone();
+        if self.auto.is_none() {
+            self.found = Found::default();
+        }
         Ok(replaced)
     }
 

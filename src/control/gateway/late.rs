@@ -35,8 +35,11 @@ impl Gateway {
             Redirect::Oversize | Redirect::All => return Ok(()),
         };
         let instead = |why: &str| {
-            let line = format!("{}: --redirect oversize instead of late: {why}", self.name());
-            if asked { say(&format!("warning: {line}")) } else { tracing::debug!("{line}") }
+            let what = format!("--redirect oversize instead of late: {why}");
+            match asked {
+                true => say(&format!("{}: warning: {what}", self.name())),
+                false => tracing::debug!("{}: {what}", self.name()),
+            }
         };
         if self.mode == XdpMode::Generic {
             instead("generic XDP runs behind GRO");

@@ -14,12 +14,13 @@ use crate::worker::{Turn, Worker, WorkerConfig};
 use crate::xdp::FrameLimits;
 
 impl Gateway {
-    /// `own_queues` is the number of queues without XDP.
+    /// `own_queues` is the number of queues without XDP; the workers of other interfaces have the first `taken` cores.
     pub(super) fn start_workers(
         &mut self,
         plan: &Plan,
         shared: &Shared,
         own_queues: u32,
+        taken: usize,
         say: &dyn Fn(&str),
     ) -> Result<(), GatewayError> {
         let interface = self.name().to_owned();
@@ -30,6 +31,7 @@ impl Gateway {
         let cores = plan.cores.clone().unwrap_or_else(default_cores);
         let zero_copy = zero_copy(plan.zero_copy, &self.link);
         let position_in_plan = plan.interfaces.iter().position(|name| *name == interface).unwrap_or(0);
+        let mut limits = FrameLimits { receive: u32::MAX, whole: u32::MAX };
         for (position, &queue) in queues.iter().enumerate() {
             let Chosen { handback, why } = match self.handbacks.remove(&queue) {
                 Some(chosen) => chosen,
@@ -45,10 +47,12 @@ impl Gateway {
                 zero_copy: if queue < own_queues { zero_copy } else { Choice::Off },
                 max_frame: self.link.mtu as usize + ether::MAX_HEADER_LEN,
             })?;
-            self.program.set_limits(FrameLimits {
-                receive: port.max_frame() as u32,
-                whole: handback.max_frame() as u32,
-            })?;
+            // One pair of limits for the interface: what every worker can take.
+            limits = FrameLimits {
+                receive: limits.receive.min(port.max_frame() as u32),
+                whole: limits.whole.min(handback.max_frame() as u32),
+            };
+            self.program.set_limits(limits)?;
             // The worker owns the socket; the map needs it once more.
             let socket = port.as_fd().try_clone_to_owned();
             let spawn = |source| GatewayError::Spawn { interface: interface.clone(), queue, source };
@@ -61,7 +65,7 @@ impl Gateway {
                 WorkerConfig {
                     interface: interface.clone(),
                     queue,
-                    core: (!cores.is_empty()).then(|| cores[position % cores.len()]),
+                    core: (!cores.is_empty()).then(|| cores[(taken + position) % cores.len()]),
                     poll: plan.poll,
                 },
                 turn,

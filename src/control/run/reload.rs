@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use clap::ValueEnum;
 
-use super::{RunError, Running, asked, lock};
+use super::{Running, asked, lock};
 use crate::config::{Plan, Treatment};
 use crate::control::finding::{Finding, Level};
 use crate::control::follow::Follower;
@@ -20,12 +20,12 @@ pub type Source<'a> = &'a dyn Fn() -> Result<Plan, String>;
 
 impl Running {
     /// Takes over what changed at `source`; if that cannot be, says why and goes on as before.
-    pub(super) fn reload(&mut self, source: Source<'_>, say: &dyn Fn(&str)) -> Result<Outcome, RunError> {
+    pub(super) fn reload(&mut self, source: Source<'_>, say: &dyn Fn(&str)) -> Outcome {
         service::reloading();
         let adopted = self.adopt(source, say);
         // Refused, too: a gateway that had the new plan for a moment may have lost them.
         if self.plan.auto.is_some() {
-            self.follow_tunnels(say)?;
+            self.follow_tunnels(say);
         }
         let outcome = match adopted {
             Ok(changes) => {
@@ -39,9 +39,8 @@ impl Running {
                 Outcome { ok: false, message: format!("refused, all stays as it was: {reason}") }
             }
         };
-        let served: Vec<_> = lock(&self.gateways).iter().map(Gateway::describe).collect();
-        service::ready(&format!("forwarding on {}", served.join(", ")));
-        Ok(outcome)
+        service::ready(&self.describe());
+        outcome
     }
 
     /// Whatever can fail without a change comes first: the file, the machine, other XDP programs, the place of the
@@ -75,7 +74,8 @@ impl Running {
         let behind_gro = differs_late(&self.plan, &plan);
         let start_late = |gateways: &mut [Gateway], plan: &Plan| {
             let start = |gateway: &mut Gateway| gateway.start_late(plan, &self.shared, say);
-            gateways.iter_mut().filter(|_| behind_gro).try_for_each(start).map_err(|error| error.to_string())
+            let served = gateways.iter_mut().filter(|gateway| behind_gro && gateway.serves());
+            served.map(start).collect::<Result<(), _>>().map_err(|error| error.to_string())
         };
         for gateway in gateways.iter().filter(|_| behind_gro) {
             gateway.stop_late().map_err(|error| error.to_string())?;
@@ -100,7 +100,8 @@ impl Running {
         }
         start_late(&mut gateways, &plan)?;
         if plan.treatment.tcp != self.plan.treatment.tcp {
-            gateways.iter().filter_map(|gateway| gateway.limit(&plan)).for_each(|limit| say(&limit));
+            let served = gateways.iter().filter(|gateway| gateway.serves());
+            served.filter_map(|gateway| gateway.limit(&plan)).for_each(|limit| say(&limit));
         }
         drop(gateways);
         if let Some(follower) = follower {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::RunError;
 use crate::config::Plan;
 use crate::observe::client;
+use crate::observe::snapshot::InterfaceSnapshot;
 
 /// The running instances that are to be replaced.
 #[derive(Debug, Default)]
@@ -28,7 +29,9 @@ impl Predecessors {
             .map_err(|source| RunError::System { step: "--replace: looking for instances", source })?;
         for interface in plan.interfaces.iter().filter(|interface| running.contains(interface)) {
             let snapshot = client::fetch(interface).map_err(|error| RunError::Replace(error.to_string()))?;
-            for served in snapshot.interfaces {
+            // What it has given up (its interface is gone, for one) is nobody's.
+            let serves = |served: &InterfaceSnapshot| served.workers.iter().any(|worker| worker.alive);
+            for served in snapshot.interfaces.into_iter().filter(serves) {
                 if !plan.interfaces.contains(&served.name) {
                     return Err(RunError::Replace(format!(
                         "the instance on {interface} (process {}) serves {1}, too; add --iface {1}, or end it",

@@ -3,6 +3,7 @@
 //! `make torture` runs these alone and for longer, and prints the table of docs/reliability.md.
 
 mod control;
+mod detach;
 mod disk;
 mod handover;
 mod hostile;
@@ -13,6 +14,7 @@ mod panic;
 mod process;
 mod raw;
 mod resources;
+mod several;
 mod soak;
 mod starts;
 
