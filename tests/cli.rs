@@ -1,7 +1,8 @@
 //! The command line from outside: exit codes, messages, what is printed where.
 
-use std::os::unix::process::ExitStatusExt;
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use xdpfrag::observe::server::Server;
 use xdpfrag::observe::snapshot::{InterfaceSnapshot, Snapshot};
@@ -227,17 +228,50 @@ fn stats_watches_until_it_is_ended() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(1500));
-    assert!(child.try_wait().unwrap().is_none(), "it should still watch");
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut line = || serde_json::from_str::<Snapshot>(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(line(), sample(&name));
+    assert_eq!(line(), sample(&name));
     drop(server);
-    let output = child.wait_with_output().unwrap();
-    assert_eq!((output.status.code(), output.status.signal()), (Some(1), None));
-    assert!(text(&output.stderr).contains(&name), "{}", text(&output.stderr));
-    let lines = text(&output.stdout);
-    assert!(lines.lines().count() >= 1, "{lines}");
-    for line in lines.lines() {
-        assert_eq!(serde_json::from_str::<Snapshot>(line).unwrap(), sample(&name));
-    }
+    // As a restart does: nobody answers for a while, then another process does.
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    assert!(child.try_wait().unwrap().is_none(), "it should still watch");
+    let next = Snapshot { pid: 43, ..sample(&name) };
+    let shown = next.clone();
+    let _server = Server::start(std::slice::from_ref(&name), move || shown.clone()).unwrap();
+    while line() != next {}
+    child.kill().unwrap();
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    child.wait().unwrap();
+    assert_eq!(said.matches("no xdpfrag serves").count(), 1, "once, not each second: {said}");
+    assert!(said.contains("again every 1 s"), "{said}");
+}
+
+#[test]
+fn stats_says_that_an_instance_was_started_again() {
+    let name = format!("r{}", std::process::id());
+    let uptime = AtomicU64::new(0);
+    // The third answer is that of another process.
+    let shown = sample(&name);
+    let answer = move || {
+        let asked = uptime.fetch_add(1, Ordering::Relaxed);
+        Snapshot { pid: 42 + asked as u32 / 2, uptime_s: 1.0 + asked as f64, ..shown.clone() }
+    };
+    let _server = Server::start(std::slice::from_ref(&name), answer).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_xdpfrag"))
+        .args(["stats", "--watch", "1", "--iface", &name])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let heads = lines.filter(|line| line.starts_with("xdpfrag ") || line.contains("started again"));
+    let heads: Vec<_> = heads.take(3).collect();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(heads[0].contains("process 42") && heads[0].ends_with("counters per second"), "{heads:?}");
+    assert!(heads[1].contains("started again"), "{heads:?}");
+    assert!(heads[2].contains("process 43") && heads[2].ends_with("counters in total"), "{heads:?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{Failure, instance, output, watch};
 use crate::config::values;
-use crate::observe::client;
+use crate::observe::client::{self, ClientError};
 use crate::observe::snapshot::Snapshot;
 use crate::observe::table::{self, Style};
 
@@ -39,22 +39,50 @@ pub(super) fn stats(args: &StatsArgs) -> Result<(), Failure> {
     let Some(seconds) = args.watch else {
         return match args.json {
             true => output::print_json(&first),
-            false => output::print(&table::render(&first, Style { since: None, zeros: args.all })),
+            false => output::print(&table::render(&first, Style { zeros: args.all, ..Style::default() })),
         };
     };
     let mut before = first;
+    let mut gone = false;
+    if args.json {
+        print_line(&before)?;
+    }
     loop {
-        if args.json {
-            let line = serde_json::to_string(&before).context("cannot write the snapshot as JSON")?;
-            output::print(&(line + "\n"))?;
-        }
         std::thread::sleep(Duration::from_secs(seconds));
-        let now = fetch()?;
-        if !args.json {
-            let text = table::render(&now, Style { since: same_instance(&before, &now), zeros: args.all });
-            watch::show(&text)?;
+        let now = match client::fetch(&interface) {
+            Ok(now) => now,
+            Err(error) if passing(&error) => {
+                if !gone {
+                    watch::say(&format!("{error}\nLooking for it again every {seconds} s"))?;
+                }
+                gone = true;
+                continue;
+            }
+            Err(error) => return Err(Failure::Running(error.into())),
+        };
+        gone = false;
+        let since = same_instance(&before, &now);
+        if args.json {
+            print_line(&now)?;
+        } else {
+            let restarted = if since.is_none() { "It was started again.\n" } else { "" };
+            let text = table::render(&now, Style { since, zeros: args.all, live: true });
+            watch::show(&format!("{restarted}{text}"))?;
         }
         before = now;
+    }
+}
+
+fn print_line(snapshot: &Snapshot) -> Result<(), Failure> {
+    let line = serde_json::to_string(snapshot).context("cannot write the snapshot as JSON")?;
+    output::print(&(line + "\n"))
+}
+
+/// True if the next attempt may succeed: an instance that restarts is gone, or hangs up, for a moment.
+fn passing(error: &ClientError) -> bool {
+    match error {
+        ClientError::NotRunning(_) | ClientError::Refused(_) | ClientError::Io { .. } => true,
+        ClientError::Foreign { .. } | ClientError::Format { .. } => false,
     }
 }
 

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::metrics;
 use super::snapshot::Snapshot;
+use super::{accept, metrics};
 
 /// How long a client may take to ask and to read the answer.
 const DEADLINE: Duration = Duration::from_secs(1);
@@ -80,7 +80,7 @@ fn serve(listener: &TcpListener, stopped: &UnixStream, snapshot: &dyn Fn() -> Sn
         if ready[1].any().unwrap_or(true) {
             return;
         }
-        if let Ok((client, _)) = listener.accept() {
+        if let Some((client, _)) = accept::or_pause(listener.accept()) {
             // Whatever goes wrong is the client's trouble: it sees an answer cut short.
             let _ = answer(client, snapshot);
         }

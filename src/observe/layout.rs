@@ -33,6 +33,27 @@ pub fn text(table: &Table) -> String {
     table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
+/// `text` with line ends between its words where a line would be wider than a table; the first line and the others
+/// begin with so many blanks.
+pub fn wrapped(text: &str, (first, others): (usize, usize)) -> String {
+    let (mut out, mut column) = (" ".repeat(first), first);
+    for (place, word) in text.split_whitespace().enumerate() {
+        let width = word.chars().count();
+        if place > 0 && column + 1 + width > usize::from(WIDTH) {
+            out.push('\n');
+            out.push_str(&" ".repeat(others));
+            column = others;
+        } else if place > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += width;
+    }
+    out.push('\n');
+    out
+}
+
 /// `1234567` as `1,234,567`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -64,6 +85,14 @@ mod tests {
     #[test]
     fn numbers_are_grouped() {
         assert_eq!([0, 999, 1000, 1234567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn long_lines_are_wrapped_between_words() {
+        assert_eq!(wrapped("to here", (2, 6)), "  to here\n");
+        let [one, two] = ["1".repeat(40), "2".repeat(38)];
+        assert_eq!(wrapped(&format!("{one} {two}"), (1, 2)), format!(" {one} {two}\n"));
+        assert_eq!(wrapped(&format!("{one} {two} 3"), (2, 4)), format!("  {one}\n    {two} 3\n"));
     }
 
     #[test]

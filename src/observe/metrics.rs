@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::latency::Latency;
-use super::snapshot::{InterfaceSnapshot, Snapshot, WorkerSnapshot};
+use super::snapshot::{InterfaceSnapshot, RouteSnapshot, Snapshot, WorkerSnapshot};
 
 /// `Content-Type` of [`render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -69,15 +69,15 @@ fn xdp(out: &mut Families<'_, '_>, interfaces: &[InterfaceSnapshot]) -> fmt::Res
     )?;
     out.gauges(
         "route_mtu",
-        "SA MTU of a destination prefix in scope",
+        "SA MTU of what is in scope",
         Some(Unit::Bytes),
-        interfaces.iter().flat_map(|interface| {
-            let series = |route: &super::snapshot::RouteSnapshot| {
-                (with(of(interface), "prefix", &route.prefix), f64::from(route.mtu))
-            };
-            interface.routes.iter().map(series)
-        }),
+        routes(interfaces).map(|(labels, route)| (labels, f64::from(route.mtu))),
     )?;
+    let mss = routes(interfaces).filter_map(|(labels, route)| {
+        // A prefix is of one of the two.
+        Some((labels, f64::from(route.mss4.or(route.mss6)?)))
+    });
+    out.gauges("route_mss", "MSS limit of TCP to what is in scope", Some(Unit::Bytes), mss)?;
     out.gauges(
         "deaf_hosts",
         "Hosts served because they went on after 'too big' (--force deaf)",
@@ -95,6 +95,12 @@ fn xdp(out: &mut Families<'_, '_>, interfaces: &[InterfaceSnapshot]) -> fmt::Res
         "Changes that the XDP program made in place",
         None,
         interfaces.iter().flat_map(|interface| by(of(interface), "edit", &interface.xdp_edits)),
+    )?;
+    out.counters(
+        "late",
+        "Packets behind GRO (--redirect late), by what became of them",
+        Some(Unit::Other("packets".into())),
+        interfaces.iter().flat_map(|interface| by(of(interface), "outcome", &interface.late)),
     )?;
     out.counters(
         "egress_mss_clamped",
@@ -225,6 +231,21 @@ fn of(interface: &InterfaceSnapshot) -> Labels {
 
 fn queue(interface: &InterfaceSnapshot, worker: &WorkerSnapshot) -> Labels {
     with(of(interface), "queue", &worker.queue.to_string())
+}
+
+/// Each route with its labels: what it holds for is destination and source, empty for any source.
+fn routes(interfaces: &[InterfaceSnapshot]) -> impl Iterator<Item = (Labels, &RouteSnapshot)> {
+    interfaces.iter().flat_map(|interface| {
+        interface.routes.iter().map(|route| {
+            let text = |field: &Option<String>| quoted(field.as_deref().unwrap_or_default());
+            let what = [
+                ("prefix", quoted(&route.prefix)),
+                ("source", text(&route.source)),
+                ("via", text(&route.via)),
+            ];
+            (of(interface).into_iter().chain(what).collect(), route)
+        })
+    })
 }
 
 fn with(mut labels: Labels, name: &'static str, value: &str) -> Labels {

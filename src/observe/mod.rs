@@ -1,11 +1,13 @@
 //! Reads snapshots; never touches the data path.
 
+mod accept;
 pub mod client;
 pub mod exporter;
 pub mod latency;
 pub mod layout;
 pub mod metrics;
 pub mod request;
+mod scope;
 pub mod server;
 pub mod snapshot;
 pub mod table;

@@ -14,17 +14,14 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::geteuid;
 
-use super::SOCKET_PREFIX;
 use super::request::{CaptureRequest, Outcome, Request};
 use super::snapshot::Snapshot;
+use super::{SOCKET_PREFIX, accept};
 
 /// How long a client may take to ask, and to read its answer, before it is cut off.
 const TIMEOUT: Duration = Duration::from_millis(500);
 /// Longest request, bytes.
 const MAX_REQUEST: u64 = 4096;
-
-/// How long to leave clients waiting when the kernel does not let one in.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why the statistics socket could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -134,12 +131,9 @@ fn serve(listeners: &[UnixListener], stopped: &UnixStream, answers: &impl Answer
             if !polled.any().unwrap_or(false) {
                 continue;
             }
-            match listener.accept() {
+            if let Some((client, _)) = accept::or_pause(listener.accept()) {
                 // Whatever goes wrong is the client's trouble: it sees an answer cut short.
-                Ok((client, _)) => drop(answer(client, answers)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // Out of descriptors, say: the client stays in the queue, which polls as ready again at once.
-                Err(_) => std::thread::sleep(ACCEPT_PAUSE),
+                drop(answer(client, answers));
             }
         }
     }

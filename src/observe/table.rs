@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::layout::{align_right, duration, grouped, table, text};
+use super::latency::{Interval, Latency};
+use super::layout::{align_right, duration, grouped, table, text, wrapped};
+use super::scope;
 use super::snapshot::{InterfaceSnapshot, Snapshot, WorkerSnapshot};
 use crate::packet::{Edit, Late, Reason};
 
 /// Deaf hosts in the table.
 const DEAF_SHOWN: usize = 10;
+/// Routes and exceptions in a view that must not grow out of the screen.
+const SCOPE_SHOWN: usize = 10;
 
 /// What to show.
 #[derive(Debug, Clone, Copy, Default)]
@@ -17,15 +21,25 @@ pub struct Style<'a> {
     pub since: Option<&'a Snapshot>,
     /// Show counters that are zero as well.
     pub zeros: bool,
+    /// For a screen that is drawn again and again: what changes comes first, and long lists are cut.
+    pub live: bool,
 }
 
 /// `snapshot` as text of 80 columns, a newline at the end.
 pub fn render(snapshot: &Snapshot, style: Style<'_>) -> String {
-    let unit = if style.since.is_some() { "; counters per second" } else { "" };
-    let mut out = format!(
-        "xdpfrag {}, process {}, forwarding for {:.1} s{unit}\n",
+    let unit = match style.since {
+        Some(_) => "; counters per second",
+        None if style.live => "; counters in total",
+        None => "",
+    };
+    let head = format!(
+        "xdpfrag {}, process {}, forwarding for {:.1} s{unit}",
         snapshot.version, snapshot.pid, snapshot.uptime_s
     );
+    let mut out = wrapped(&head, (0, 2));
+    if style.live {
+        unserved(&mut out, snapshot, style);
+    }
     if snapshot.idents_reused > 0 {
         let reused = grouped(snapshot.idents_reused);
         let _ = writeln!(out, "IPv4 identifications used again within 30 s: {reused}");
@@ -35,33 +49,82 @@ pub fn render(snapshot: &Snapshot, style: Style<'_>) -> String {
             let seconds = snapshot.uptime_s - since.uptime_s;
             since.interfaces.get(position).filter(|_| seconds > 0.0).map(|before| (before, seconds))
         });
-        head(&mut out, interface);
+        let InterfaceSnapshot { name, mode, handback, .. } = interface;
+        let _ = writeln!(out, "\n{name}: {mode} XDP, hand-back {handback}");
+        if !style.live {
+            scope::write(&mut out, interface, None);
+        }
         counters(&mut out, interface, since, style.zeros);
         workers(&mut out, interface, since);
         deaf(&mut out, interface);
-        latency(&mut out, &interface.workers);
+        match since {
+            None => latency(&mut out, &interface.workers),
+            Some((before, _)) => recent_latency(&mut out, interface, before),
+        }
+        if style.live && !(interface.routes.is_empty() && interface.exceptions.is_empty() && !interface.auto)
+        {
+            out.push_str("\nSCOPE\n");
+            scope::write(&mut out, interface, Some(SCOPE_SHOWN));
+        }
+    }
+    if !style.live {
+        unserved(&mut out, snapshot, style);
     }
     out
 }
 
-fn head(out: &mut String, interface: &InterfaceSnapshot) {
-    let _ = writeln!(out, "\n{}: {} XDP, hand-back {}", interface.name, interface.mode, interface.handback);
-    for route in &interface.routes {
-        let from = route.source.as_ref().map(|source| format!(" from {source}")).unwrap_or_default();
-        let mss = route.mss4.or(route.mss6).map(|mss| format!(", MSS {mss}")).unwrap_or_default();
-        let why = route.via.as_ref().map(|via| format!(" ({via})")).unwrap_or_default();
-        let _ = writeln!(out, "  to {}{from}: SA MTU {}{mss}{why}", route.prefix, route.mtu);
-        if !route.spis.is_empty() {
-            let _ = writeln!(out, "    SPI {}", route.spis.join(" "));
-        }
-    }
-    for exception in &interface.exceptions {
-        let _ = writeln!(out, "  but to {exception}: untouched");
-    }
-    if interface.auto && interface.routes.is_empty() {
-        let _ = writeln!(out, "  no tunnel: everything passes untouched");
+/// One line that sums up what was lost or left to the kernel, if anything was: all of it, or since an earlier snapshot.
+fn unserved(out: &mut String, snapshot: &Snapshot, Style { since, live, .. }: Style<'_>) {
+    let before = since.map(Snapshot::unserved).unwrap_or_default();
+    let grown = snapshot.unserved().into_iter().filter_map(|(label, frames)| {
+        let grown = frames.saturating_sub(count(&before, &label));
+        (grown > 0).then(|| format!("{label}={}", grouped(grown)))
+    });
+    let grown: Vec<String> = grown.collect();
+    if !grown.is_empty() {
+        let within = since
+            .map(|since| format!(" within {:.1} s", snapshot.uptime_s - since.uptime_s))
+            .unwrap_or_default();
+        let gap = if live { "" } else { "\n" };
+        let _ = write!(out, "{gap}{}", wrapped(&format!("{UNSERVED}{within}: {}", grown.join(" ")), (0, 2)));
     }
 }
+
+/// How that line begins.
+const UNSERVED: &str = "lost or not served";
+
+/// True of a line of [`render`] that tells of frames or messages lost, or of frames that no worker served.
+pub fn is_loss(line: &str) -> bool {
+    if line.starts_with(UNSERVED) {
+        return true;
+    }
+    let words: Vec<&str> = line.split_whitespace().collect();
+    match words.as_slice() {
+        // That line goes on.
+        [first, ..] if first.contains('=') => true,
+        [queue, _, state, _, _, not_queued, _, _] if WORKER_STATES.contains(state) => {
+            queue.parse::<u32>().is_ok() && (*not_queued != "0" || *state == ENDED)
+        }
+        // With --all counters that are zero are shown, too.
+        [counter, xdp, workers, ..] => LOSSES.contains(counter) && (*xdp != "0" || *workers != "0"),
+        _ => false,
+    }
+}
+
+/// Counters of frames or messages lost, and of frames that no worker served.
+const LOSSES: [&str; 6] = [
+    Reason::NoWorker.label(),
+    Reason::HandbackFull.label(),
+    Reason::HandbackError.label(),
+    Reason::Truncated.label(),
+    Late::Lost.label(),
+    NOTIFY_ERRORS,
+];
+const NOTIFY_ERRORS: &str = "notify_errors";
+
+/// What a worker of the table is.
+const ENDED: &str = "ended";
+const WORKER_STATES: [&str; 3] = [ENDED, "copy", "zero-copy"];
 
 /// An earlier state of the same interface, and how many seconds ago it was.
 type Since<'a> = Option<(&'a InterfaceSnapshot, f64)>;
@@ -71,7 +134,12 @@ fn cell(now: u64, since: Since<'_>, counter: impl Fn(&InterfaceSnapshot) -> u64)
     match since {
         None => grouped(now),
         Some((before, seconds)) => {
-            grouped((now.saturating_sub(counter(before)) as f64 / seconds).round() as u64)
+            let grown = now.saturating_sub(counter(before));
+            match (grown as f64 / seconds).round() as u64 {
+                // A loss now and then must not look like none.
+                0 if grown > 0 => "<1".into(),
+                rate => grouped(rate),
+            }
         }
     }
 }
@@ -102,7 +170,7 @@ fn counters(out: &mut String, interface: &InterfaceSnapshot, since: Since<'_>, z
         add(label, late.meaning(), &behind_gro, &|_| 0);
     }
     let errors = |interface: &InterfaceSnapshot| sum(interface, |worker| worker.notify_errors);
-    add("notify_errors", "--notify: messages that the kernel refused", &|_| 0, &errors);
+    add(NOTIFY_ERRORS, "--notify: messages that the kernel refused", &|_| 0, &errors);
     add("egress_mss", "MSS lowered on the way to the LAN", &|interface| interface.egress_mss, &|_| 0);
     align_right(&mut table, [1, 2]);
     if table.is_empty() {
@@ -138,9 +206,9 @@ fn workers(out: &mut String, interface: &InterfaceSnapshot, since: Since<'_>) {
             worker.queue.to_string(),
             worker.core.map_or("any".into(), |core| core.to_string()),
             match (worker.alive, worker.zero_copy) {
-                (false, _) => "ended".into(),
-                (true, true) => "zero-copy".into(),
-                (true, false) => "copy".into(),
+                (false, _) => WORKER_STATES[0].into(),
+                (true, false) => WORKER_STATES[1].into(),
+                (true, true) => WORKER_STATES[2].into(),
             },
             of(|worker| worker.received),
             of(|worker| worker.handed_back),
@@ -187,104 +255,30 @@ fn latency(out: &mut String, workers: &[WorkerSnapshot]) {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::observe::snapshot::{DeafSnapshot, Latency, RouteSnapshot};
-
-    fn snapshot(factor: u64) -> Snapshot {
-        let counts = |label: &str, count: u64| BTreeMap::from([(label.to_owned(), count)]);
-        let latency = Latency { count: 10, p50_ns: 17_200, max_ns: 1_300_000, ..Latency::default() };
-        Snapshot {
-            version: "0.1.0".into(),
-            pid: 42,
-            uptime_s: 10.0 * factor as f64,
-            idents_reused: 7,
-            interfaces: vec![InterfaceSnapshot {
-                name: "eth1".into(),
-                mode: "native".into(),
-                handback: "inject".into(),
-                routes: vec![RouteSnapshot {
-                    prefix: "0.0.0.0/0".into(),
-                    mtu: 1422,
-                    mss4: Some(1382),
-                    mss6: None,
-                    ..RouteSnapshot::default()
-                }],
-                xdp: counts("oversize", 4_000_000_000 * factor),
-                egress_mss: 3,
-                workers: vec![WorkerSnapshot {
-                    alive: true,
-                    received: 4_000_000_000 * factor,
-                    handed_back: 8_000_000_000 * factor,
-                    reasons: counts("fragmented", 4_000_000_000 * factor),
-                    latency: Some(latency),
-                    ..WorkerSnapshot::default()
-                }],
-                ..InterfaceSnapshot::default()
-            }],
-        }
+/// The same since an earlier snapshot; a percentile is the bound of its bucket.
+fn recent_latency(out: &mut String, interface: &InterfaceSnapshot, before: &InterfaceSnapshot) {
+    let mut table = table(&["LATENCY", "SAMPLES", "MEAN", "P50", "P90", "P99", "P99.9"]);
+    for worker in &interface.workers {
+        let earlier = before.workers.iter().find(|earlier| earlier.queue == worker.queue);
+        let earlier = earlier.and_then(|worker| worker.latency.as_ref());
+        let since = |latency: &Latency| latency.since(earlier);
+        let Some(interval) = worker.latency.as_ref().map(since).filter(|interval| interval.count > 0) else {
+            continue;
+        };
+        let at_most = |per_mille| match interval.at_most(per_mille) {
+            Some(bound) => format!("<= {}", duration(bound)),
+            None => format!("> {}", duration(Interval::BEYOND_NS)),
+        };
+        let mut row =
+            vec![format!("queue {}", worker.queue), grouped(interval.count), duration(interval.mean_ns())];
+        row.extend([500, 900, 990, 999].map(at_most));
+        table.add_row(row);
     }
-
-    #[test]
-    fn fits_eighty_columns_and_leaves_zeros_out() {
-        let text = render(&snapshot(1), Style::default());
-        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-        for part in [
-            "4,000,000,000",
-            "fragmented",
-            "SA MTU 1422, MSS 1382",
-            "17.2 us",
-            "1.3 ms",
-            "egress_mss",
-            "30 s: 7",
-        ] {
-            assert!(text.contains(part), "{part} is missing:\n{text}");
-        }
-        assert!(!text.contains("sticky"), "{text}");
-        assert!(render(&snapshot(1), Style { zeros: true, since: None }).contains("sticky"));
-    }
-
-    #[test]
-    fn rates_are_the_difference_per_second() {
-        let (before, now) = (snapshot(1), snapshot(2));
-        let text = render(&now, Style { since: Some(&before), zeros: false });
-        assert!(text.contains(" 400,000,000 ") && text.contains(" 800,000,000 "), "{text}");
-        assert!(text.contains("per second") && text.contains("BATCH OF 64"), "{text}");
-        // What did not grow is no rate.
-        assert!(!text.contains("egress_mss"), "{text}");
-        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-        let idle =
-            render(&now, Style { since: Some(&Snapshot { uptime_s: 1.0, ..now.clone() }), zeros: false });
-        assert!(idle.contains("No frames.\n"), "{idle}");
-    }
-
-    #[test]
-    fn the_busiest_deaf_hosts_are_shown() {
-        let mut many = snapshot(1);
-        assert!(!render(&many, Style::default()).contains("DEAF HOST"));
-        many.interfaces[0].deaf = (0..13)
-            .map(|n| DeafSnapshot {
-                address: format!("2001:db8:1234:5678:9abc:def0:1234:56{n:02}"),
-                frames: 1_000_000 - n,
-                ..DeafSnapshot::default()
-            })
-            .collect();
-        let text = render(&many, Style::default());
-        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-        assert!(
-            text.contains("1,000,000") && text.contains("999,991") && !text.contains("999,990"),
-            "{text}"
-        );
-        assert!(text.contains("and 3 more, which stats --json lists"), "{text}");
-    }
-
-    #[test]
-    fn an_idle_instance_says_so() {
-        let mut idle = snapshot(1);
-        idle.interfaces[0].xdp.clear();
-        idle.interfaces[0].egress_mss = 0;
-        idle.interfaces[0].workers.clear();
-        assert!(render(&idle, Style::default()).contains("No frames yet"));
+    align_right(&mut table, 1..7);
+    if !table.is_empty() {
+        let _ = write!(out, "\n{}", text(&table));
     }
 }
+
+#[cfg(test)]
+mod tests;

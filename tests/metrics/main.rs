@@ -8,11 +8,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use openmetrics::{Family, parse};
+use serde_json::Value;
 use xdpfrag::observe::exporter::Exporter;
 use xdpfrag::observe::latency::{Bucket, Latency};
 use xdpfrag::observe::metrics::{self, CONTENT_TYPE};
-use xdpfrag::observe::snapshot::{InterfaceSnapshot, RouteSnapshot, Snapshot, WorkerSnapshot};
-use xdpfrag::packet::{Edit, Reason};
+use xdpfrag::observe::snapshot::{DeafSnapshot, InterfaceSnapshot, RouteSnapshot, Snapshot, WorkerSnapshot};
+use xdpfrag::packet::{Edit, Late, Reason};
 
 fn counts(labels: impl Iterator<Item = &'static str>, from: u64) -> BTreeMap<String, u64> {
     labels.zip(from..).map(|(label, count)| (label.to_owned(), count)).collect()
@@ -43,12 +44,29 @@ fn interface(name: &str, from: u64) -> InterfaceSnapshot {
         name: name.into(),
         mode: "native".into(),
         handback: "inject".into(),
-        routes: vec![RouteSnapshot { prefix: "198.18.2.0/24".into(), mtu: 1422, ..RouteSnapshot::default() }],
+        // Two local networks behind policies of their own, and a route for any source.
+        routes: vec![
+            route("198.18.2.0/24", Some("198.18.1.0/24"), 1422),
+            route("198.18.2.0/24", Some("198.18.3.0/24"), 1390),
+            route("198.18.2.0/24", None, 1400),
+        ],
         xdp: counts(Reason::ALL.iter().map(|reason| reason.label()), from + 100),
         xdp_edits: counts(Edit::ALL.iter().map(|edit| edit.label()), from + 150),
+        late: counts(Late::ALL.iter().map(|late| late.label()), from + 200),
         egress_mss: 17,
         workers: vec![worker(0), worker(1)],
         ..InterfaceSnapshot::default()
+    }
+}
+
+fn route(prefix: &str, source: Option<&str>, mtu: u16) -> RouteSnapshot {
+    RouteSnapshot {
+        prefix: prefix.into(),
+        source: source.map(Into::into),
+        mtu,
+        mss4: Some(mtu - 40),
+        via: Some("policy".into()),
+        ..RouteSnapshot::default()
     }
 }
 
@@ -88,7 +106,15 @@ fn every_counter_of_the_snapshot_is_a_series_with_its_value() {
             assert_eq!(value(&families, "xdpfrag_xdp_edits_total", &[name, ("edit", edit)]), *count as f64);
         }
         assert_eq!(value(&families, "xdpfrag_egress_mss_clamped_total", &[name]), 17.0);
-        assert_eq!(value(&families, "xdpfrag_route_mtu_bytes", &[name, ("prefix", "198.18.2.0/24")]), 1422.0);
+        for (outcome, count) in &interface.late {
+            let found = value(&families, "xdpfrag_late_packets_total", &[name, ("outcome", outcome)]);
+            assert_eq!(found, *count as f64, "{outcome}");
+        }
+        for (source, mtu) in [("198.18.1.0/24", 1422.0), ("198.18.3.0/24", 1390.0), ("", 1400.0)] {
+            let labels = [name, ("prefix", "198.18.2.0/24"), ("source", source), ("via", "policy")];
+            assert_eq!(value(&families, "xdpfrag_route_mtu_bytes", &labels), mtu);
+            assert_eq!(value(&families, "xdpfrag_route_mss_bytes", &labels), mtu - 40.0);
+        }
         for worker in &interface.workers {
             let queue = worker.queue.to_string();
             let of = |metric: &str| value(&families, metric, &[name, ("queue", &queue)]);
@@ -117,6 +143,90 @@ fn every_counter_of_the_snapshot_is_a_series_with_its_value() {
     }
     assert_eq!(value(&families, "xdpfrag_uptime_seconds", &[]), 2.5);
     assert_eq!(value(&families, "xdpfrag_ipv4_identifications_reused_total", &[]), 6.0);
+}
+
+/// What `stats --json` has in numbers and the metrics do not, and why.
+const NOT_EXPOSED: [(&str, &str); 11] = [
+    ("pid", "Prometheus has the process of its own"),
+    (
+        "interfaces[].deaf[].since_s",
+        "a series per host of the LAN would have no bound; their number is exposed",
+    ),
+    ("interfaces[].deaf[].last_s", "likewise"),
+    ("interfaces[].deaf[].frames", "likewise"),
+    ("interfaces[].workers[].core", "no amount"),
+    ("interfaces[].workers[].latency.min_ns", "the histogram is exposed"),
+    ("interfaces[].workers[].latency.max_ns", "likewise"),
+    ("interfaces[].workers[].latency.p50_ns", "likewise"),
+    ("interfaces[].workers[].latency.p90_ns", "likewise"),
+    ("interfaces[].workers[].latency.p99_ns", "likewise"),
+    ("interfaces[].workers[].latency.p999_ns", "likewise"),
+];
+
+/// Gives every number of `value` a value of its own, ascending, and lists them with their paths; whatever is empty fails.
+fn number(value: &mut Value, path: &str, numbers: &mut Vec<(String, u64)>) {
+    match value {
+        Value::Object(fields) => {
+            assert!(!fields.is_empty(), "{path} is empty: fill it in the sample");
+            for (key, field) in fields {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                number(field, &path, numbers);
+            }
+        }
+        Value::Array(items) => {
+            assert!(!items.is_empty(), "{path} is empty: fill it in the sample");
+            items.iter_mut().for_each(|item| number(item, &format!("{path}[]"), numbers));
+        }
+        Value::Number(n) => {
+            let unique = 2001 + numbers.len() as u64;
+            numbers.push((path.to_owned(), unique));
+            *n = unique.into();
+        }
+        Value::Null => panic!("{path} is null: fill it in the sample"),
+        Value::Bool(_) | Value::String(_) => {}
+    }
+}
+
+/// So that a field that is added to the snapshot and forgotten here is found.
+#[test]
+fn every_number_of_stats_json_is_in_the_metrics() {
+    let mut snapshot = sample();
+    snapshot.interfaces.truncate(1);
+    let interface = &mut snapshot.interfaces[0];
+    interface.exceptions = vec!["198.18.2.1/32".into()];
+    interface.deaf = vec![DeafSnapshot { address: "198.18.1.10".into(), ..DeafSnapshot::default() }];
+    let [v4, v6] = ["198.18.2.0/24", "2001:db8::/32"].map(|prefix| route(prefix, Some("::/1"), 1400));
+    interface.routes = vec![v4, RouteSnapshot { mss4: None, mss6: Some(1380), ..v6 }];
+    interface.routes.iter_mut().for_each(|route| route.spis = vec!["0x1".into()]);
+    interface.workers.truncate(1);
+    interface.workers[0].core = Some(3);
+    let mut json = serde_json::to_value(&snapshot).unwrap();
+    // A prefix is of one of the two families.
+    for (route, absent) in
+        json["interfaces"][0]["routes"].as_array_mut().unwrap().iter_mut().zip(["mss6", "mss4"])
+    {
+        assert_eq!(route.as_object_mut().unwrap().remove(absent), Some(Value::Null));
+    }
+    let mut numbers = Vec::new();
+    number(&mut json, "", &mut numbers);
+    let text = metrics::render(serde_json::from_value(json).unwrap());
+    let samples: Vec<_> = parse(&text).into_values().flat_map(|family| family.samples).collect();
+    let exposed = |wanted: f64| {
+        samples.iter().any(|sample| {
+            let labels = sample.labels.values().filter_map(|label| label.parse().ok());
+            labels.chain([sample.value]).any(|found: f64| (found - wanted).abs() < wanted * 1e-9)
+        })
+    };
+    for (path, number) in &numbers {
+        // Prometheus counts time in seconds.
+        let unit = if path.ends_with("_ns") { 1e-9 } else { 1.0 };
+        let found = exposed(*number as f64 * unit);
+        let exempt = NOT_EXPOSED.iter().any(|(field, _)| field == path);
+        assert!(found != exempt, "{path} is {}in the metrics", if found { "" } else { "not " });
+    }
+    for (field, _) in NOT_EXPOSED {
+        assert!(numbers.iter().any(|(path, _)| path == field), "there is no {field}");
+    }
 }
 
 /// Sends `request` and returns head and body.
@@ -156,11 +266,20 @@ fn the_server_answers_scrapes_and_nothing_else() {
 }
 
 #[test]
+#[should_panic(expected = "twice")]
+fn the_reader_refuses_a_series_that_is_there_twice() {
+    let mut twice = sample();
+    let again = twice.interfaces[0].routes[0].clone();
+    twice.interfaces[0].routes.push(again);
+    parse(&metrics::render(twice));
+}
+
+#[test]
 fn every_metric_of_the_dashboard_exists() {
     let text =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/grafana/xdpfrag.json"))
             .unwrap();
-    let dashboard: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let dashboard: Value = serde_json::from_str(&text).unwrap();
     let exposed: BTreeSet<String> = parse(&metrics::render(sample()))
         .into_values()
         .flat_map(|family| family.samples)
@@ -180,9 +299,9 @@ fn every_metric_of_the_dashboard_exists() {
 }
 
 /// Every `expr` and `query` string below `value`, but the data source's.
-fn collect(value: &serde_json::Value, queries: &mut Vec<String>) {
+fn collect(value: &Value, queries: &mut Vec<String>) {
     match value {
-        serde_json::Value::Object(fields) => {
+        Value::Object(fields) => {
             for (key, field) in fields {
                 match field.as_str() {
                     Some(query) if (key == "expr" || key == "query") && query != "prometheus" => {
@@ -192,7 +311,7 @@ fn collect(value: &serde_json::Value, queries: &mut Vec<String>) {
                 }
             }
         }
-        serde_json::Value::Array(items) => items.iter().for_each(|item| collect(item, queries)),
+        Value::Array(items) => items.iter().for_each(|item| collect(item, queries)),
         _ => {}
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use xdpfrag::lab::{Daemon, LAN, Lab, LabConfig};
 
-use super::{disturb, report};
+use super::{Limit, UNHARMED, costs_within, disturb};
 use crate::support::{binary, deliver, forward, lab, mixed, stop};
 
 const WATCH: Duration = Duration::from_secs(1);
@@ -18,11 +18,10 @@ fn taken_over(lab: &Lab, arguments: &[&str]) {
         ended = Some(old.wait().unwrap());
     });
     let with = if arguments.is_empty() { String::new() } else { format!(", `{}`", arguments.join(" ")) };
-    report(&format!("a new instance takes over (`run --replace`){with}"), cost);
-    // In between the kernel forwards what fits by itself.
-    assert!(cost.fits.datagrams <= cost.allowed(5), "{cost:?}");
-    // A plain restart costs 200; the devices of `--handback veth` can be made only when those of the old one are gone.
-    assert!(cost.oversize.datagrams <= cost.allowed(150), "{cost:?}");
+    // It begins when the new instance is ready, which takes as long as a start. The devices of `--handback veth` can be
+    // made only when those of the old one are gone.
+    let oversize = Limit { datagrams: 150, ..Limit::outage(400) };
+    costs_within(&format!("a new instance takes over (`run --replace`){with}"), cost, UNHARMED, oversize);
     let ended = ended.expect("the old instance");
     assert!(ended.status.success(), "{}", ended.stderr);
     assert!(ended.stderr.contains("replaced by another instance"), "{}", ended.stderr);

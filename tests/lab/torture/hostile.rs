@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use etherparse::{IpNumber, Ipv4Header, PacketBuilder};
 use xdpfrag::lab::traffic::udp::Flow;
-use xdpfrag::lab::{FAR, Lab, LabConfig};
+use xdpfrag::lab::{APPLIANCE, FAR, Lab, LabConfig};
 
 use super::raw::{RawSocket, ethernet};
 use super::{costs_at_most, disturb, long, note};
@@ -41,7 +41,7 @@ impl Numbers {
 /// One kind of attack: a frame, Ethernet header included.
 type Attack = fn(&mut Numbers) -> Vec<u8>;
 
-const ATTACKS: [(&str, Attack); 9] = [
+const ATTACKS: [(&str, Attack); 11] = [
     ("random bytes", |numbers| {
         let len = 14 + numbers.below(1486);
         let mut frame = ethernet(0x0800);
@@ -101,6 +101,37 @@ const ATTACKS: [(&str, Attack); 9] = [
         header.source = [198, 19, numbers.next() as u8, numbers.next() as u8];
         header.dont_fragment = true;
         ip(header, &[0x45; 1472])
+    }),
+    // Of the flow's own addresses: a fresh identification each, or one that the flow's datagrams may have now.
+    ("a flood of identifications", |numbers| {
+        let mut header = header(numbers, 1472);
+        header.source = APPLIANCE.octets();
+        header.dont_fragment = numbers.below(2) == 0;
+        let mut payload = vec![0x46; 1472];
+        payload[..8].copy_from_slice(&[0, 9, 0, 9, 0x05, 0xc0, 0, 0]);
+        ip(header, &payload)
+    }),
+    ("TCP option bombs", |numbers| {
+        let mut header = header(numbers, 60);
+        header.protocol = IpNumber::TCP;
+        let mut segment = numbers.bytes(60);
+        segment[2..4].copy_from_slice(&9_u16.to_be_bytes());
+        // Data offset, which may point beyond the segment; SYN or not.
+        segment[12] = (numbers.below(16) as u8) << 4;
+        segment[13] = if numbers.below(2) == 0 { 0x02 } else { 0x10 };
+        let options = &mut segment[20..];
+        match numbers.below(4) {
+            // A length of zero, which a careless loop never leaves.
+            0 => options.fill(0),
+            1 => options.chunks_mut(4).for_each(|option| option.copy_from_slice(&[2, 4, 0xff, 0xff])),
+            // An MSS option that ends behind the header.
+            2 => options.fill(1),
+            _ => {}
+        }
+        options[0] = [2, 8, options[0]][numbers.below(3)];
+        options[39] = [2, options[39]][numbers.below(2)];
+        segment.resize([60, 1480][numbers.below(2)], 0x47);
+        ip(header, &segment)
     }),
 ];
 

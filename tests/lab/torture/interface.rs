@@ -6,7 +6,7 @@ use std::time::Duration;
 use xdpfrag::lab::topology::{APPLIANCE_MAC, LAN_MAC, link};
 use xdpfrag::lab::{APPLIANCE, LAN, LabConfig};
 
-use super::{costs_at_most, disturb, report};
+use super::{Limit, UNHARMED, costs_at_most, costs_within, disturb, report};
 use crate::support::{deliver, forward, lab, mixed, stop};
 
 const WATCH: Duration = Duration::from_secs(1);
@@ -23,7 +23,7 @@ fn the_link_goes_down_and_up() {
         // The kernel forgets neighbours of an interface that goes down.
         lab.gateway.ip(&format!("neigh replace {APPLIANCE} lladdr {APPLIANCE_MAC} dev {LAN}")).unwrap();
     });
-    report("LAN interface down for 0.3 s", cost);
+    costs_within("LAN interface down for 0.3 s", cost, Limit::outage(350), Limit::outage(350));
     // Oversize traffic is back as soon as the interface is.
     let difference = cost.oversize.datagrams.abs_diff(cost.fits.datagrams);
     assert!(cost.fits.datagrams >= 200 && difference < cost.allowed(200), "{cost:?}");
@@ -112,8 +112,7 @@ fn the_device_of_the_hand_back_is_deleted() {
         thread::sleep(Duration::from_millis(200));
         lab.gateway.ip(&format!("link set {device} up")).unwrap();
     });
-    report("device of `--handback veth` down for 0.2 s", down);
-    assert!(down.fits.datagrams.max(down.oversize.datagrams) <= down.allowed(400), "{down:?}");
+    costs_within("device of `--handback veth` down for 0.2 s", down, UNHARMED, Limit::outage(255));
 
     let deleted = disturb(&lab, WATCH, || drop(lab.gateway.ip(&format!("link del {device}")).unwrap()));
     report("device of `--handback veth` deleted", deleted);

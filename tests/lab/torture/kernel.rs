@@ -8,7 +8,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use xdpfrag::lab::{Daemon, LAN, LabConfig};
 
-use super::{disturb, report};
+use super::process::STUCK;
+use super::{UNHARMED, costs_within, disturb};
 use crate::support::{binary, deliver, lab, mixed, skip, stop};
 
 /// Time stamps and heartbeats go from user space to BPF programs, which know the host's clock only.
@@ -32,8 +33,8 @@ fn a_time_namespace_with_another_clock() {
             thread::sleep(watch);
             daemon.signal(Signal::SIGCONT).unwrap();
         });
-        report(&format!("CLOCK_MONOTONIC off by {offset} s, SIGSTOP for 1 s"), cost);
-        assert!(cost.fits.datagrams <= cost.allowed(200), "{cost:?}");
+        let fault = format!("CLOCK_MONOTONIC off by {offset} s, SIGSTOP for 1 s (`--stall 100`)");
+        costs_within(&fault, cost, UNHARMED, STUCK);
         deliver(&lab, mixed(200));
         let interface = stop(daemon);
         let latency = interface.workers[0].latency.expect("frames have passed");

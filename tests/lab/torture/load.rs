@@ -15,6 +15,7 @@ use xdpfrag::lab::{APPLIANCE, FAR, Lab, LabConfig, Namespace, Rules};
 use xdpfrag::observe::snapshot::InterfaceSnapshot;
 
 use super::raw::{RawSocket, before_all_others, ethernet};
+use super::remote::{ROUTER, logins};
 use super::{long, note, running};
 use crate::footprint::resident_kib;
 use crate::support::{deliver, forward, lab, lab_alone, mixed, stop};
@@ -23,6 +24,8 @@ use crate::support::{deliver, forward, lab, lab_alone, mixed, stop};
 const DRAIN: Duration = Duration::from_millis(500);
 /// Bytes of IPv4 and UDP headers.
 const HEADERS: usize = 28;
+/// To the router, meanwhile.
+const LOGINS: usize = 10;
 /// Of the router and of the far host, while the workers have too much to do.
 const PING_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -74,7 +77,7 @@ fn twice_what_a_worker_can_carry_is_accounted_for_to_the_packet_and_control_traf
         thread::sleep(DRAIN);
         let after = Account::of(&lab);
         let lost = after.balances(&before, &load, sent.frames);
-        let [router, far] = control_traffic(&lab, here, &frame, rate, time);
+        let Control { router, far, slowest } = control_traffic(&lab, here, &frame, rate, time);
         let grown = resident_kib(daemon.pid()).saturating_sub(resident);
 
         // As soon as it is over everything is as before.
@@ -84,8 +87,11 @@ fn twice_what_a_worker_can_carry_is_accounted_for_to_the_packet_and_control_traf
         stop(daemon);
         note(&format!(
             "{} bytes at twice the {capacity:.0} per second that a worker carries: {} sent, {lost}; pings at the same \
-             load: {router} to the router and {far} to the far host unanswered; memory +{grown} KiB",
-            load.bytes, sent.frames
+             load: {router} to the router and {far} to the far host unanswered; the slowest of {LOGINS} logins to the \
+             router took {:.0} ms; memory +{grown} KiB",
+            load.bytes,
+            sent.frames,
+            slowest.as_secs_f64() * 1000.0
         ));
         assert!(grown <= 256, "{grown} KiB");
         let pings = (time.as_secs_f64() / PING_INTERVAL.as_secs_f64()) as usize;
@@ -193,27 +199,37 @@ fn send_until(lab: &Lab, core: usize, frame: &[u8], rate: Option<f64>, over: &At
     lab.appliance.run(work).unwrap()
 }
 
-/// Pings that got no answer while `frame` is sent: of the router, whose address is to be found by ARP first, and of
-/// the far host.
-fn control_traffic(lab: &Lab, core: usize, frame: &[u8], rate: f64, time: Duration) -> [usize; 2] {
-    let router = "198.18.1.1".parse().unwrap();
+/// What became of control traffic.
+struct Control {
+    /// Pings without an answer: of the router, and of the far host.
+    router: usize,
+    far: usize,
+    /// The login to the router that took longest.
+    slowest: Duration,
+}
+
+/// Pings and logins while `frame` is sent; the router's address is to be found by ARP first.
+fn control_traffic(lab: &Lab, core: usize, frame: &[u8], rate: f64, time: Duration) -> Control {
     let over = AtomicBool::new(false);
     let count = (time.as_secs_f64() / PING_INTERVAL.as_secs_f64()) as u16;
     lab.far_wire.set(Rules::default()).unwrap();
-    let unanswered = thread::scope(|scope| {
+    let control = thread::scope(|scope| {
         let sender = scope.spawn(|| send_until(lab, core, frame, Some(rate), &over));
         thread::sleep(Duration::from_millis(100));
         lab.appliance.ip("neigh del 198.18.1.1 dev lan0").unwrap();
-        let pings = [router, FAR]
+        let pings = [ROUTER, FAR]
             .map(|to| scope.spawn(move || ping(&lab.appliance, to, count, PING_INTERVAL).unwrap()));
-        let unanswered = pings.map(|ping| ping.join().unwrap().iter().filter(|answered| !**answered).count());
+        let logins = logins(lab, LOGINS);
+        let [router, far] =
+            pings.map(|ping| ping.join().unwrap().iter().filter(|answered| !**answered).count());
         over.store(true, Ordering::Release);
         assert!(sender.join().unwrap().frames > 0);
-        unanswered
+        let took = logins.into_iter().map(|login| login.expect("a login to the router"));
+        Control { router, far, slowest: took.max().expect("logins") }
     });
     let found = lab.appliance.ip("neigh show 198.18.1.1 dev lan0").unwrap();
     assert!(found.contains("lladdr"), "no answer to ARP: {found:?}");
-    unanswered
+    control
 }
 
 /// All counters on the way.
