@@ -19,7 +19,7 @@ use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
 
 use super::pair::{FAR_NAME, VethPair};
 use super::skeleton::veth::VethSkelBuilder;
-use super::{Flushed, Handback, HandbackConfig, HandbackError, OpenError, bpf_error};
+use super::{Flushed, Handback, HandbackConfig, OpenError, bpf_error};
 use crate::frame::{Frame, Ledger, Lent, Pool, os_error};
 use crate::net::private_ns::PrivateNs;
 use crate::packet::Sink;
@@ -51,7 +51,7 @@ pub struct Veth {
     descriptors: Vec<FrameDesc>,
     batch: Vec<FrameDesc>,
     staged: VecDeque<Frame>,
-    /// Frames in the TX ring.
+    /// Frames in the TX ring, without those of which the kernel said that it dropped them.
     queued: usize,
     /// How many of them, the oldest, were given up.
     forgotten: usize,
@@ -81,8 +81,9 @@ impl Veth {
         let step = |step| config.failed(step);
         let max_frame = config.frames_up_to("veth", MAX_FRAME)?;
         let ns = PrivateNs::new().map_err(step("making a private network namespace"))?;
-        let name = format!("xdpfrag{}q{}", config.ifindex, config.queue);
-        let pair = VethPair::create(&name, max_frame as u32, &ns).map_err(step("making a veth pair"))?;
+        // In hexadecimal, to fit IFNAMSIZ; `xdpfrag detach` knows it again.
+        let name = format!("xdpfrag{:x}q{:x}", config.ifindex, config.queue);
+        let mut pair = VethPair::create(&name, max_frame as u32, &ns).map_err(step("making a veth pair"))?;
         let redirect = attach_redirect(pair.ifindex, config.ifindex, method)
             .map_err(step("attaching the redirect program"))?;
         pair.up(&ns).map_err(step("setting the veth pair up"))?;
@@ -125,34 +126,40 @@ impl Veth {
         self.queued += self.batch.len();
     }
 
-    /// Notes what the kernel took from the TX ring.
-    fn observe(&mut self) {
-        let queued = FRAMES as usize - self.tx.nb_free_exact() as usize;
-        self.forgotten = self.forgotten.saturating_sub(self.queued - queued);
-        self.queued = queued;
+    /// Notes what the kernel took from the TX ring, the last of it `dropped` frames (one or none). Returns how many
+    /// frames that was, without those that were given up.
+    fn observe(&mut self, dropped: usize) -> usize {
+        let ring = FRAMES as usize - self.tx.nb_free_exact() as usize;
+        // The kernel moves its end of the ring on when it has sent a frame, but not for one that it dropped
+        // (`sent_frame` of __xsk_generic_xmit()): that shows with the next one sent.
+        let (queued, gone) = taken(self.queued, ring, dropped);
+        let fresh = gone.saturating_sub(self.forgotten);
+        (self.queued, self.forgotten) = (queued, self.forgotten.saturating_sub(gone));
+        fresh
     }
 
-    /// Has the kernel send until the TX ring is empty. Returns the frames it dropped on the way.
-    fn kick(&mut self) -> Result<usize, Errno> {
+    /// Has the kernel send until the TX ring is empty, and counts the frames that it drops on the way.
+    fn kick(&mut self) -> Flushed {
         let (mut lost, mut errno) = (0, Errno::EAGAIN);
         for _ in 0..KICKS {
-            self.observe();
+            self.observe(0);
             if self.queued == 0 {
-                return Ok(lost);
+                break;
             }
             if !self.tx.needs_wakeup() {
                 continue;
             }
             match send(self.tx.fd().as_raw_fd(), &[], MsgFlags::MSG_DONTWAIT) {
-                // EAGAIN: the budget of one call is used up. EBUSY: the device dropped a frame.
+                // The budget of one call is used up.
                 Ok(_) | Err(Errno::EAGAIN) => {}
-                Err(Errno::EBUSY) => lost += 1,
+                // The device dropped a frame, the last one that it took; nobody waits for one that was given up.
+                Err(Errno::EBUSY) => lost += self.observe(1).min(1),
                 Err(Errno::ENOBUFS | Errno::EINTR) => errno = Errno::ENOBUFS,
-                Err(fatal) => return Err(fatal),
+                Err(fatal) => return Flushed { lost, result: Err(fatal.into()) },
             }
         }
-        self.observe();
-        if self.queued == 0 { Ok(lost) } else { Err(errno) }
+        self.observe(0);
+        Flushed { lost, result: if self.queued == 0 { Ok(()) } else { Err(errno.into()) } }
     }
 }
 
@@ -183,13 +190,11 @@ impl Sink for Veth {
 }
 
 impl Handback for Veth {
-    fn flush(&mut self) -> Result<Flushed, HandbackError> {
-        let before = self.pending();
+    fn flush(&mut self) -> Flushed {
         self.submit();
-        let result = self.kick();
+        let flushed = self.kick();
         self.reap();
-        let lost = result?;
-        Ok(Flushed { frames: before - self.pending(), lost })
+        flushed
     }
 
     fn pending(&self) -> usize {
@@ -228,6 +233,12 @@ impl Handback for Veth {
     fn ledger(&self) -> Ledger {
         self.pool.ledger()
     }
+}
+
+/// Of `queued` frames, when `ring` are in the ring and the kernel dropped `dropped` more: how many are left, and gone.
+fn taken(queued: usize, ring: usize, dropped: usize) -> (usize, usize) {
+    let left = ring.min(queued.saturating_sub(dropped));
+    (left, queued - left)
 }
 
 type Rings = (TxQueue, RxQueue, FillQueue, CompQueue);
