@@ -113,15 +113,16 @@ impl Veth {
         })
     }
 
-    /// Puts what is staged into the TX ring.
+    /// Puts what is staged into the TX ring, as far as it has room: it has an entry for every frame there is, but some
+    /// may hold frames that came back already ([`observe`](Veth::observe)).
     fn submit(&mut self) {
+        let room = self.tx.nb_free_exact() as usize;
         self.batch.clear();
-        while let Some(frame) = self.staged.pop_front() {
+        for frame in self.staged.drain(..room.min(self.staged.len())) {
             let index = self.pool.lend(frame, Lent::Tx);
             self.batch.push(self.descriptors[index as usize]);
         }
-        // SAFETY: the descriptors are this UMEM's and the pool lent each frame once; the ring has an entry
-        // for every frame there is, so all of them fit.
+        // SAFETY: the descriptors are this UMEM's and the pool lent each frame once; all of them fit.
         unsafe { self.tx.produce(&self.batch) };
         self.queued += self.batch.len();
     }
@@ -129,21 +130,27 @@ impl Veth {
     /// Notes what the kernel took from the TX ring, the last of it `dropped` frames (one or none). Returns how many
     /// frames that was, without those that were given up.
     fn observe(&mut self, dropped: usize) -> usize {
-        let ring = FRAMES as usize - self.tx.nb_free_exact() as usize;
         // The kernel moves its end of the ring on when it has sent a frame, but not for one that it dropped
-        // (`sent_frame` of __xsk_generic_xmit()): that shows with the next one sent.
-        let (queued, gone) = taken(self.queued, ring, dropped);
+        // (`sent_frame` of __xsk_generic_xmit()): that shows with the next one sent, or when it finds no more.
+        let queued = self.in_ring().min(self.queued.saturating_sub(dropped));
+        let gone = self.queued - queued;
         let fresh = gone.saturating_sub(self.forgotten);
         (self.queued, self.forgotten) = (queued, self.forgotten.saturating_sub(gone));
         fresh
     }
 
-    /// Has the kernel send until the TX ring is empty, and counts the frames that it drops on the way.
+    /// Entries of the TX ring that the kernel has not given back.
+    fn in_ring(&mut self) -> usize {
+        FRAMES as usize - self.tx.nb_free_exact() as usize
+    }
+
+    /// Has the kernel send what is staged until the TX ring is empty, and counts the frames that it drops on the way.
     fn kick(&mut self) -> Flushed {
         let (mut lost, mut errno) = (0, Errno::EAGAIN);
         for _ in 0..KICKS {
             self.observe(0);
-            if self.queued == 0 {
+            self.submit();
+            if self.in_ring() == 0 {
                 break;
             }
             if !self.tx.needs_wakeup() {
@@ -159,7 +166,8 @@ impl Veth {
             }
         }
         self.observe(0);
-        Flushed { lost, result: if self.queued == 0 { Ok(()) } else { Err(errno.into()) } }
+        let done = self.queued == 0 && self.staged.is_empty();
+        Flushed { lost, result: if done { Ok(()) } else { Err(errno.into()) } }
     }
 }
 
@@ -191,7 +199,6 @@ impl Sink for Veth {
 
 impl Handback for Veth {
     fn flush(&mut self) -> Flushed {
-        self.submit();
         let flushed = self.kick();
         self.reap();
         flushed
@@ -233,12 +240,6 @@ impl Handback for Veth {
     fn ledger(&self) -> Ledger {
         self.pool.ledger()
     }
-}
-
-/// Of `queued` frames, when `ring` are in the ring and the kernel dropped `dropped` more: how many are left, and gone.
-fn taken(queued: usize, ring: usize, dropped: usize) -> (usize, usize) {
-    let left = ring.min(queued.saturating_sub(dropped));
-    (left, queued - left)
 }
 
 type Rings = (TxQueue, RxQueue, FillQueue, CompQueue);

@@ -88,8 +88,8 @@ pub struct Worker {
 
 impl Worker {
     /// Starts a thread that turns until it is stopped. `beat` is called with CLOCK_MONOTONIC in ns after
-    /// every turn, after every sleep and at least every quarter of the stall time, and with 0 when no more frames should come. The last
-    /// message goes to `ended` when everything the worker owned is released.
+    /// every turn, after every sleep and at least every quarter of the stall time, and with 0 when no more frames
+    /// should come. The last message goes to `ended` when everything the worker owned is released.
     ///
     /// # Errors
     /// If no thread can be made.
