@@ -11,7 +11,7 @@ use libbpf_rs::query::ProgInfoIter;
 use nix::net::if_::{if_nameindex, if_nametoindex};
 use nix::sys::socket::{setsockopt, sockopt};
 use xdpfrag::config::HandbackChoice;
-use xdpfrag::handback::{Handback, HandbackConfig, HandbackError, Inject, OpenError, Veth, choose};
+use xdpfrag::handback::{Flushed, Handback, HandbackConfig, HandbackError, Inject, OpenError, Veth, choose};
 use xdpfrag::net::private_ns::PrivateNs;
 use xdpfrag::packet::Sink;
 use xdpfrag::xdp::Method;
@@ -78,6 +78,12 @@ fn push(handback: &mut impl Sink, frame: &[u8]) {
     handback.push(frame.len()).copy_from_slice(frame);
 }
 
+/// All of it goes, and none of it is lost.
+fn flush(handback: &mut impl Handback) {
+    assert_eq!(handback.flush(), Flushed { lost: 0, result: Ok(()) });
+    assert_eq!(handback.pending(), 0);
+}
+
 /// Every payload from 0 to `longest` bytes arrives as it was sent, in order.
 fn every_size_arrives(handback: &mut impl Handback, longest: usize) {
     let socket = receiver();
@@ -87,9 +93,8 @@ fn every_size_arrives(handback: &mut impl Handback, longest: usize) {
         for size in batch {
             push(handback, &udp_frame(&payload(*size, *size)));
         }
-        let flushed = handback.flush().unwrap();
-        assert_eq!((flushed.frames, flushed.lost), (batch.len(), 0));
-        assert_eq!(handback.pending(), 0);
+        assert_eq!(handback.pending(), batch.len());
+        flush(handback);
         for size in batch {
             let len = socket.recv(&mut buffer).unwrap_or_else(|error| panic!("{size} bytes: {error}"));
             assert!(buffer[..len] == payload(*size, *size), "{size} bytes came as {len} or changed");
@@ -114,7 +119,7 @@ fn ten_thousand_arrive(handback: &mut impl Handback) -> Duration {
         }
         sent += batch;
         let start = Instant::now();
-        assert_eq!(handback.flush().unwrap().frames, batch);
+        flush(handback);
         if batch == 64 {
             times.push(start.elapsed());
         }
@@ -197,8 +202,7 @@ fn inject_keeps_the_fragments_of_a_datagram_in_one_kernel_batch() {
                     (slots / group * group, frames),
                     "groups of {group}"
                 );
-                let flushed = handback.flush().unwrap();
-                assert_eq!((flushed.frames, flushed.lost, handback.pending()), (frames, 0, 0));
+                flush(&mut handback);
                 for number in 0..frames {
                     let len = socket.recv(&mut buffer).unwrap();
                     assert!(buffer[..len] == payload(30, number), "frame {number} of groups of {group}");
@@ -206,7 +210,7 @@ fn inject_keeps_the_fragments_of_a_datagram_in_one_kernel_batch() {
                 assert!(handback.ledger().balanced());
             }
             assert!(!handback.reserve(513, 100));
-            assert_eq!(handback.flush().unwrap().frames, 0);
+            flush(&mut handback);
         })
         .unwrap();
 }
@@ -278,19 +282,75 @@ fn a_lost_device_is_fatal() {
             let config = lan(1500);
             let mut inject = Inject::open(&config).unwrap();
             let mut veth = Veth::open(&config).unwrap();
-            ip(&format!("link del xdpfrag{}q0", config.ifindex));
+            ip(&format!("link del xdpfrag{:x}q0", config.ifindex));
             push(&mut veth, &udp_frame(b"x"));
-            assert!(matches!(veth.flush(), Err(HandbackError::Fatal(_))), "veth");
+            assert!(matches!(veth.flush().result, Err(HandbackError::Fatal(_))), "veth");
             assert_eq!(veth.pending(), 1);
             veth.discard();
             assert_eq!(veth.pending(), 0);
             assert!(veth.ledger().balanced());
             ip("link del lan0");
             push(&mut inject, &udp_frame(b"x"));
-            assert!(matches!(inject.flush(), Err(HandbackError::Fatal(_))), "inject");
+            assert!(matches!(inject.flush().result, Err(HandbackError::Fatal(_))), "inject");
             assert_eq!(inject.pending(), 1);
         })
         .unwrap();
+}
+
+/// While the near end is down the device drops frame after frame, which the kernel tells one by one.
+#[test]
+fn veth_counts_the_frames_that_its_device_drops() {
+    let Some(_turn) = root("veth losses") else { return };
+    let in_namespace = || {
+        let mut config = lan(1500);
+        // The longest queue number that is left: the name still fits.
+        config.queue = 0xff;
+        let mut handback = Veth::open(&config).unwrap();
+        let near = format!("xdpfrag{:x}qff", config.ifindex);
+        let flush_out = |handback: &mut Veth, frames: usize| {
+            for _ in 0..frames {
+                push(handback, &udp_frame(b"lost"));
+            }
+            let (mut lost, mut failed) = (0, 0);
+            while handback.pending() > 0 {
+                let before = handback.pending();
+                let flushed = handback.flush();
+                let taken = before - handback.pending();
+                assert!(taken > 0 && flushed.lost == taken, "{flushed:?}, {taken} taken");
+                lost += flushed.lost;
+                failed += usize::from(flushed.result.is_err());
+            }
+            assert!(lost == frames && handback.ledger().balanced(), "{lost} of {frames}");
+            failed
+        };
+        ip(&format!("link set {near} down"));
+        assert!(flush_out(&mut handback, 256) > 0, "no call gets through 256 frames");
+        flush_out(&mut handback, 1);
+        // The kernel gives the entries of the ring back later than the memory.
+        flush_out(&mut handback, 300);
+        flush_out(&mut handback, 512);
+        // What was given up is nobody's loss.
+        for _ in 0..100 {
+            push(&mut handback, &udp_frame(b"given up"));
+        }
+        assert!(handback.flush().result.is_err());
+        handback.discard();
+        assert_eq!(handback.pending(), 0);
+        for _ in 0..3 {
+            push(&mut handback, &udp_frame(b"lost"));
+        }
+        let mut lost = 0;
+        while handback.pending() > 0 {
+            lost += handback.flush().lost;
+        }
+        assert_eq!(lost, 3);
+        ip(&format!("link set {near} up"));
+        let socket = receiver();
+        push(&mut handback, &udp_frame(b"x"));
+        flush(&mut handback);
+        assert_eq!(socket.recv(&mut [0; 64]).unwrap(), 1);
+    };
+    PrivateNs::new().unwrap().run(in_namespace).unwrap();
 }
 
 #[test]

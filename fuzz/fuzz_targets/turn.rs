@@ -28,7 +28,7 @@ enum PortFault {
 
 #[derive(Debug, Arbitrary)]
 enum HandbackFault {
-    Again(u8),
+    Again(u8, u8),
     NoBuffers(u8),
     Gone(u8),
     Lose(u8),
@@ -57,7 +57,9 @@ impl From<Frame> for Input {
 
 impl From<Iteration> for Step {
     fn from(Iteration { frames, port, flush, complete }: Iteration) -> Step {
-        let fail = |taken: u8, errno| FlushFault::Fail { taken: taken.into(), errno };
+        let fail = |taken: u8, lost: u8, errno| {
+            FlushFault::Fail { taken: taken.into(), lost: lost.into(), errno }
+        };
         Step {
             frames: frames.into_iter().map(Input::from).collect(),
             port: port.map(|fault| match fault {
@@ -67,9 +69,9 @@ impl From<Iteration> for Step {
                 PortFault::Interrupt => Fault::Wait(Errno::EINTR),
             }),
             flush: flush.map(|fault| match fault {
-                HandbackFault::Again(taken) => fail(taken, Errno::EAGAIN),
-                HandbackFault::NoBuffers(taken) => fail(taken, Errno::ENOBUFS),
-                HandbackFault::Gone(taken) => fail(taken, Errno::ENODEV),
+                HandbackFault::Again(taken, lost) => fail(taken, lost, Errno::EAGAIN),
+                HandbackFault::NoBuffers(taken) => fail(taken, 0, Errno::ENOBUFS),
+                HandbackFault::Gone(taken) => fail(taken, 0, Errno::ENODEV),
                 HandbackFault::Lose(lost) => FlushFault::Lose(lost.into()),
                 HandbackFault::Withhold => FlushFault::Withhold,
             }),

@@ -66,10 +66,10 @@ pub(super) fn detach(args: &DetachArgs) -> Result<(), Failure> {
     }
 }
 
-/// A veth that `run` made for a queue of the interface with this index: `xdpfrag<index>q<queue>`.
+/// A veth that `run` made for a queue of the interface with this index: `xdpfrag<index>q<queue>`, in hexadecimal.
 fn is_handback_of(device: &Link, index: u32) -> bool {
-    let queue = device.name.strip_prefix(&format!("xdpfrag{index}q")).unwrap_or_default();
-    device.is("veth") && queue.parse::<u32>().is_ok()
+    let queue = device.name.strip_prefix(&format!("xdpfrag{index:x}q")).unwrap_or_default();
+    device.is("veth") && u32::from_str_radix(queue, 16).is_ok()
 }
 
 #[cfg(test)]
@@ -81,6 +81,7 @@ mod tests {
         let device =
             |name: &str, kind: &str| Link { name: name.into(), kind: Some(kind.into()), ..Link::default() };
         assert!(is_handback_of(&device("xdpfrag7q0", "veth"), 7));
+        assert!(is_handback_of(&device("xdpfrag186a0qa", "veth"), 100_000));
         assert!(!is_handback_of(&device("xdpfrag7q0", "dummy"), 7));
         assert!(!is_handback_of(&device("xdpfrag71q0", "veth"), 7));
         assert!(!is_handback_of(&device("xdpfrag7q", "veth"), 7));

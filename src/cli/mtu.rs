@@ -150,8 +150,8 @@ fn row(sa: &Sa, outbound: bool, policies: &[Policy], links: &[Link]) -> io::Resu
         sizes: None,
         unknown: None,
     };
-    let path_mtu = route::path_mtu(peer, outbound.then_some(here), sa.output_mark)?;
-    match sa.sizes(path_mtu, peer) {
+    let hop = route::first_hop(peer, outbound.then_some(here), sa.output_mark)?;
+    match sa.sizes(hop.and_then(|hop| hop.path_mtu(links)), peer) {
         Ok(sizes) => row.sizes = Some(sizes),
         Err(why) => row.unknown = Some(why),
     }

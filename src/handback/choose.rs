@@ -1,6 +1,6 @@
 //! Which hand-back: the one asked for, or the best that this kernel has.
 
-use super::{Flushed, Handback, HandbackConfig, HandbackError, Inject, OpenError, Veth};
+use super::{Flushed, Handback, HandbackConfig, Inject, OpenError, Veth};
 use crate::config::HandbackChoice;
 use crate::frame::Ledger;
 use crate::packet::Sink;
@@ -77,7 +77,7 @@ impl Sink for AnyHandback {
 }
 
 impl Handback for AnyHandback {
-    fn flush(&mut self) -> Result<Flushed, HandbackError> {
+    fn flush(&mut self) -> Flushed {
         either!(self, inner => inner.flush())
     }
 

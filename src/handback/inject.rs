@@ -3,6 +3,10 @@
 //!
 //! The transform writes straight into a mmapped BPF array; `bpf/inject.bpf.c` copies slot after slot into
 //! the frames that `bpf_test_run_xdp_live` makes, and passes them.
+//!
+//! A call for more than one frame takes the one mutex of the machine's XDP dispatcher twice (`bpf_prog_change_xdp()` in
+//! `bpf_prog_test_run_xdp()`). Whoever attaches or detaches XDP anywhere on the machine holds it for an RCU grace
+//! period, and so long the call may sleep: `handback_peak_ns` of `stats --json` is the longest one of late.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -164,6 +168,11 @@ impl Inject {
         self.state.as_slice()[PADDING].load(Relaxed)
     }
 
+    /// False for a slot that only fills up a kernel batch.
+    fn holds_frame(&self, slot: usize) -> bool {
+        self.slots.slot(slot)[..4] != [0; 4]
+    }
+
     /// Fills the next slot with a frame of `len` bytes; 0 makes none.
     fn fill(&mut self, len: usize) -> &mut [u8] {
         let slot = self.slots.slot_mut(self.filled);
@@ -199,24 +208,28 @@ impl Sink for Inject {
 }
 
 impl Handback for Inject {
-    fn flush(&mut self) -> Result<Flushed, HandbackError> {
+    fn flush(&mut self) -> Flushed {
         if self.pending() == 0 {
-            return Ok(Flushed::default());
+            return Flushed { lost: 0, result: Ok(()) };
         }
-        self.set_next(self.taken);
-        let result = self.run(self.filled - self.taken);
+        let first = self.taken;
+        self.set_next(first);
+        let result = self.run(self.filled - first);
         // A run that a signal interrupts has handed over the frames it went through.
-        let taken = self.next().min(self.filled) - self.taken;
+        let taken = self.next().min(self.filled) - first;
         let padding = (self.padded_slots() - self.padded) as usize;
-        let lost = (self.failures() - self.failed) as usize;
+        let mut lost = (self.failures() - self.failed) as usize;
+        if result == Err(Errno::ENOMEM) {
+            let freed = first + taken - freed(taken, self.filled - first)..first + taken;
+            lost += freed.filter(|slot| self.holds_frame(*slot)).count();
+        }
         (self.failed, self.padded) = (self.failures(), self.padded_slots());
         self.taken += taken;
         self.padding -= padding;
         if self.taken == self.filled {
             (self.taken, self.filled) = (0, 0);
         }
-        result?;
-        Ok(Flushed { frames: taken - padding, lost })
+        Flushed { lost: lost.min(taken - padding), result: result.map_err(HandbackError::from) }
     }
 
     fn pending(&self) -> usize {
@@ -240,6 +253,18 @@ impl Handback for Inject {
     fn ledger(&self) -> Ledger {
         let (total, held) = (SLOTS as u32, self.filled as u32);
         Ledger { total, free: total - held, held, ..Ledger::default() }
+    }
+}
+
+/// Of the `taken` slots that the program went through before ENOMEM, of `all`: how many of the last ones the kernel freed
+/// as frames. Without memory for the skbs of a batch, xdp_recv_frames() frees all of it, when the program has seen the
+/// last frame of it. Without memory for a page the batch ends early, and the kernel receives what there is of it; if
+/// that was to be the first page of a batch the batch before is taken for freed here, because nothing tells the two apart.
+fn freed(taken: usize, all: usize) -> usize {
+    match taken % KERNEL_BATCH {
+        0 => taken.min(KERNEL_BATCH),
+        rest if taken == all => rest,
+        _ => 0,
     }
 }
 
@@ -268,4 +293,20 @@ fn load(slot_size: usize, max_frame: usize) -> io::Result<Loaded> {
 /// Attaches `program` to the loopback of the thread's network namespace, for as long as the link lives.
 fn attach_to_loopback(program: &OwnedFd) -> io::Result<Link> {
     Link::xdp(program.as_fd(), nix::net::if_::if_nametoindex("lo")?, XdpMode::Generic)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_memory_for_skbs_a_whole_kernel_batch_is_lost() {
+        // Nothing was begun.
+        assert_eq!(freed(0, 200), 0);
+        // The last frame of a batch was seen.
+        assert_eq!((freed(64, 200), freed(128, 200)), (64, 64));
+        assert_eq!((freed(200, 200), freed(3, 3)), (8, 3));
+        // The batch ended early: no page.
+        assert_eq!((freed(70, 200), freed(2, 3)), (0, 0));
+    }
 }

@@ -4,18 +4,20 @@ use std::collections::VecDeque;
 
 use nix::errno::Errno;
 
-use super::{Flushed, Handback, HandbackError};
+use super::{Flushed, Handback};
 use crate::frame::{Frame, Ledger, Lent, Pool, Region};
 use crate::packet::Sink;
 
 /// What the next flush does instead of taking everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FlushFault {
-    /// Takes `taken` frames and then fails with `errno`.
+    /// Takes `taken` frames, drops the last `lost` of them, and then fails with `errno`.
     Fail {
         /// Frames taken before.
         taken: usize,
-        /// Errno; [`HandbackError`] says whether it is transient.
+        /// How many of them are dropped.
+        lost: usize,
+        /// Errno; [`HandbackError`](super::HandbackError) says whether it is transient.
         errno: Errno,
     },
     /// Takes everything but drops this many frames.
@@ -86,8 +88,7 @@ impl MemHandback {
         (self.frames, self.bytes)
     }
 
-    fn take(&mut self, count: usize, fault: Option<FlushFault>) {
-        let lost = if let Some(FlushFault::Lose(lost)) = fault { lost } else { 0 };
+    fn take(&mut self, count: usize, lost: usize, withhold: bool) {
         for place in 0..count {
             let Some((frame, len)) = self.pending.pop_front() else { return };
             if place + lost < count {
@@ -97,7 +98,7 @@ impl MemHandback {
                     self.taken.push(self.region.slot(frame.index() as usize)[..len].to_vec());
                 }
             }
-            if fault == Some(FlushFault::Withhold) {
+            if withhold {
                 self.withheld.push_back(self.pool.lend(frame, Lent::Tx));
             } else {
                 self.pool.put(frame);
@@ -127,19 +128,17 @@ impl Sink for MemHandback {
 }
 
 impl Handback for MemHandback {
-    fn flush(&mut self) -> Result<Flushed, HandbackError> {
+    fn flush(&mut self) -> Flushed {
         let pending = self.pending.len();
-        match self.faults.pop_front().flatten() {
-            Some(FlushFault::Fail { taken, errno }) => {
-                self.take(taken.min(pending), None);
-                Err(errno.into())
-            }
-            fault => {
-                let lost = if let Some(FlushFault::Lose(lost)) = fault { lost.min(pending) } else { 0 };
-                self.take(pending, fault);
-                Ok(Flushed { frames: pending, lost })
-            }
-        }
+        let fault = self.faults.pop_front().flatten();
+        let (taken, lost, result) = match fault {
+            Some(FlushFault::Fail { taken, lost, errno }) => (taken.min(pending), lost, Err(errno.into())),
+            Some(FlushFault::Lose(lost)) => (pending, lost, Ok(())),
+            Some(FlushFault::Withhold) | None => (pending, 0, Ok(())),
+        };
+        let lost = lost.min(taken);
+        self.take(taken, lost, fault == Some(FlushFault::Withhold));
+        Flushed { lost, result }
     }
 
     fn pending(&self) -> usize {

@@ -52,13 +52,14 @@ impl HandbackConfig {
     }
 }
 
-/// What a [`Handback::flush`] did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// What a [`Handback::flush`] did. How many frames the kernel took is what [`Handback::pending`] lost by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "frames may be lost, or not taken"]
 pub struct Flushed {
-    /// Frames the kernel took, the lost ones included.
-    pub frames: usize,
-    /// Frames it took but could not place, and dropped.
+    /// Of the frames that the kernel took, those that it could not place, and dropped.
     pub lost: usize,
+    /// Why it did not go on. It may have taken, and lost, frames before.
+    pub result: Result<(), HandbackError>,
 }
 
 /// Why the kernel did not take frames.
@@ -94,12 +95,9 @@ impl HandbackError {
 
 /// A way back into the kernel's receive path. Frames keep the order in which they were pushed.
 pub trait Handback: Sink {
-    /// Hands the pending frames to the kernel. Frames it did not take stay pending, in order.
-    ///
-    /// # Errors
-    /// [`HandbackError::Transient`] if repeating the call may help. The kernel may have taken some
-    /// frames all the same: [`pending`](Handback::pending) tells how many are left.
-    fn flush(&mut self) -> Result<Flushed, HandbackError>;
+    /// Hands the pending frames to the kernel. Frames it did not take stay pending, in order: with
+    /// [`HandbackError::Transient`] repeating the call may help.
+    fn flush(&mut self) -> Flushed;
 
     /// Frames pushed that the kernel has not taken yet.
     fn pending(&self) -> usize;

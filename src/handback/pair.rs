@@ -5,16 +5,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::thread::sleep;
 use std::time::Duration;
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{Socket, SocketAddr};
 
+use crate::net::netlink::Connection;
 use crate::net::private_ns::PrivateNs;
 
 /// Name of the end in the private namespace, where it is alone.
@@ -27,7 +25,7 @@ const CREATE_PAUSE: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub(super) struct VethPair {
     // The netlink socket belongs to the namespace it was opened in, wherever the pair is dropped.
-    netlink: Socket,
+    netlink: Connection,
     /// Index of the near end.
     pub(super) ifindex: u32,
 }
@@ -36,9 +34,9 @@ impl VethPair {
     /// Makes the pair, both ends down and with IPv6 off, so that the kernel sends nothing through it.
     pub(super) fn create(name: &str, mtu: u32, far: &PrivateNs) -> io::Result<VethPair> {
         far.run(|| disable_ipv6("default"))??;
-        let netlink = netlink()?;
+        let mut netlink = Connection::open(NETLINK_ROUTE)?;
         let mut attempt = 0;
-        while let Err(error) = new_link(&netlink, name, mtu, far.as_fd()) {
+        while let Err(error) = new_link(&mut netlink, name, mtu, far.as_fd()) {
             attempt += 1;
             if error.raw_os_error() != Some(libc::EEXIST) || attempt == CREATE_ATTEMPTS {
                 return Err(error);
@@ -52,9 +50,9 @@ impl VethPair {
     }
 
     /// Sets both ends up.
-    pub(super) fn up(&self, far: &PrivateNs) -> io::Result<()> {
-        set_up(&self.netlink, self.ifindex)?;
-        far.run(|| set_up(&netlink()?, nix::net::if_::if_nametoindex(FAR_NAME)?))?
+    pub(super) fn up(&mut self, far: &PrivateNs) -> io::Result<()> {
+        set_up(&mut self.netlink, self.ifindex)?;
+        far.run(|| set_up(&mut Connection::open(NETLINK_ROUTE)?, nix::net::if_::if_nametoindex(FAR_NAME)?))?
     }
 }
 
@@ -63,11 +61,11 @@ impl Drop for VethPair {
         let mut message = LinkMessage::default();
         message.header.index = self.ifindex;
         // If somebody deleted it before us there is nothing left to do.
-        let _ = request(&self.netlink, RouteNetlinkMessage::DelLink(message), 0);
+        let _ = self.netlink.request(RouteNetlinkMessage::DelLink(message));
     }
 }
 
-fn new_link(netlink: &Socket, name: &str, mtu: u32, far: BorrowedFd<'_>) -> io::Result<()> {
+fn new_link(netlink: &mut Connection, name: &str, mtu: u32, far: BorrowedFd<'_>) -> io::Result<()> {
     let mut peer = LinkMessage::default();
     peer.attributes = vec![
         LinkAttribute::IfName(FAR_NAME.into()),
@@ -83,15 +81,15 @@ fn new_link(netlink: &Socket, name: &str, mtu: u32, far: BorrowedFd<'_>) -> io::
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
         ]),
     ];
-    request(netlink, RouteNetlinkMessage::NewLink(link), NLM_F_CREATE | NLM_F_EXCL)
+    netlink.request_with(RouteNetlinkMessage::NewLink(link), NLM_F_CREATE | NLM_F_EXCL).map(|_| ())
 }
 
-fn set_up(netlink: &Socket, ifindex: u32) -> io::Result<()> {
+fn set_up(netlink: &mut Connection, ifindex: u32) -> io::Result<()> {
     let mut message = LinkMessage::default();
     message.header.index = ifindex;
     message.header.flags = LinkFlags::Up;
     message.header.change_mask = LinkFlags::Up;
-    request(netlink, RouteNetlinkMessage::SetLink(message), 0)
+    netlink.request(RouteNetlinkMessage::SetLink(message)).map(|_| ())
 }
 
 /// In the namespace of the calling thread. No such file: a kernel without IPv6.
@@ -99,31 +97,5 @@ fn disable_ipv6(interface: &str) -> io::Result<()> {
     match std::fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "1") {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
-    }
-}
-
-fn netlink() -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    Ok(socket)
-}
-
-/// Sends one request and waits for its acknowledgement (rtnetlink(7)).
-fn request(socket: &Socket, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-    header.sequence_number = 1;
-    let mut packet = NetlinkMessage::new(header, NetlinkPayload::from(message));
-    packet.finalize();
-    let mut bytes = vec![0; packet.buffer_len()];
-    packet.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
-    let (answer, _) = socket.recv_from_full()?;
-    let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(io::Error::other)?;
-    match answer.payload {
-        NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
-        NetlinkPayload::Error(_) => Ok(()),
-        other => Err(io::Error::other(format!("rtnetlink answered {other:?}"))),
     }
 }

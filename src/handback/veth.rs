@@ -19,7 +19,7 @@ use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
 
 use super::pair::{FAR_NAME, VethPair};
 use super::skeleton::veth::VethSkelBuilder;
-use super::{Flushed, Handback, HandbackConfig, HandbackError, OpenError, bpf_error};
+use super::{Flushed, Handback, HandbackConfig, OpenError, bpf_error};
 use crate::frame::{Frame, Ledger, Lent, Pool, os_error};
 use crate::net::private_ns::PrivateNs;
 use crate::packet::Sink;
@@ -51,7 +51,7 @@ pub struct Veth {
     descriptors: Vec<FrameDesc>,
     batch: Vec<FrameDesc>,
     staged: VecDeque<Frame>,
-    /// Frames in the TX ring.
+    /// Frames in the TX ring, without those of which the kernel said that it dropped them.
     queued: usize,
     /// How many of them, the oldest, were given up.
     forgotten: usize,
@@ -81,8 +81,9 @@ impl Veth {
         let step = |step| config.failed(step);
         let max_frame = config.frames_up_to("veth", MAX_FRAME)?;
         let ns = PrivateNs::new().map_err(step("making a private network namespace"))?;
-        let name = format!("xdpfrag{}q{}", config.ifindex, config.queue);
-        let pair = VethPair::create(&name, max_frame as u32, &ns).map_err(step("making a veth pair"))?;
+        // In hexadecimal, to fit IFNAMSIZ; `xdpfrag detach` knows it again.
+        let name = format!("xdpfrag{:x}q{:x}", config.ifindex, config.queue);
+        let mut pair = VethPair::create(&name, max_frame as u32, &ns).map_err(step("making a veth pair"))?;
         let redirect = attach_redirect(pair.ifindex, config.ifindex, method)
             .map_err(step("attaching the redirect program"))?;
         pair.up(&ns).map_err(step("setting the veth pair up"))?;
@@ -112,47 +113,61 @@ impl Veth {
         })
     }
 
-    /// Puts what is staged into the TX ring.
+    /// Puts what is staged into the TX ring, as far as it has room: it has an entry for every frame there is, but some
+    /// may hold frames that came back already ([`observe`](Veth::observe)).
     fn submit(&mut self) {
+        let room = self.tx.nb_free_exact() as usize;
         self.batch.clear();
-        while let Some(frame) = self.staged.pop_front() {
+        for frame in self.staged.drain(..room.min(self.staged.len())) {
             let index = self.pool.lend(frame, Lent::Tx);
             self.batch.push(self.descriptors[index as usize]);
         }
-        // SAFETY: the descriptors are this UMEM's and the pool lent each frame once; the ring has an entry
-        // for every frame there is, so all of them fit.
+        // SAFETY: the descriptors are this UMEM's and the pool lent each frame once; all of them fit.
         unsafe { self.tx.produce(&self.batch) };
         self.queued += self.batch.len();
     }
 
-    /// Notes what the kernel took from the TX ring.
-    fn observe(&mut self) {
-        let queued = FRAMES as usize - self.tx.nb_free_exact() as usize;
-        self.forgotten = self.forgotten.saturating_sub(self.queued - queued);
-        self.queued = queued;
+    /// Notes what the kernel took from the TX ring, the last of it `dropped` frames (one or none). Returns how many
+    /// frames that was, without those that were given up.
+    fn observe(&mut self, dropped: usize) -> usize {
+        // The kernel moves its end of the ring on when it has sent a frame, but not for one that it dropped
+        // (`sent_frame` of __xsk_generic_xmit()): that shows with the next one sent, or when it finds no more.
+        let queued = self.in_ring().min(self.queued.saturating_sub(dropped));
+        let gone = self.queued - queued;
+        let fresh = gone.saturating_sub(self.forgotten);
+        (self.queued, self.forgotten) = (queued, self.forgotten.saturating_sub(gone));
+        fresh
     }
 
-    /// Has the kernel send until the TX ring is empty. Returns the frames it dropped on the way.
-    fn kick(&mut self) -> Result<usize, Errno> {
+    /// Entries of the TX ring that the kernel has not given back.
+    fn in_ring(&mut self) -> usize {
+        FRAMES as usize - self.tx.nb_free_exact() as usize
+    }
+
+    /// Has the kernel send what is staged until the TX ring is empty, and counts the frames that it drops on the way.
+    fn kick(&mut self) -> Flushed {
         let (mut lost, mut errno) = (0, Errno::EAGAIN);
         for _ in 0..KICKS {
-            self.observe();
-            if self.queued == 0 {
-                return Ok(lost);
+            self.observe(0);
+            self.submit();
+            if self.in_ring() == 0 {
+                break;
             }
             if !self.tx.needs_wakeup() {
                 continue;
             }
             match send(self.tx.fd().as_raw_fd(), &[], MsgFlags::MSG_DONTWAIT) {
-                // EAGAIN: the budget of one call is used up. EBUSY: the device dropped a frame.
+                // The budget of one call is used up.
                 Ok(_) | Err(Errno::EAGAIN) => {}
-                Err(Errno::EBUSY) => lost += 1,
+                // The device dropped a frame, the last one that it took; nobody waits for one that was given up.
+                Err(Errno::EBUSY) => lost += self.observe(1).min(1),
                 Err(Errno::ENOBUFS | Errno::EINTR) => errno = Errno::ENOBUFS,
-                Err(fatal) => return Err(fatal),
+                Err(fatal) => return Flushed { lost, result: Err(fatal.into()) },
             }
         }
-        self.observe();
-        if self.queued == 0 { Ok(lost) } else { Err(errno) }
+        self.observe(0);
+        let done = self.queued == 0 && self.staged.is_empty();
+        Flushed { lost, result: if done { Ok(()) } else { Err(errno.into()) } }
     }
 }
 
@@ -183,13 +198,10 @@ impl Sink for Veth {
 }
 
 impl Handback for Veth {
-    fn flush(&mut self) -> Result<Flushed, HandbackError> {
-        let before = self.pending();
-        self.submit();
-        let result = self.kick();
+    fn flush(&mut self) -> Flushed {
+        let flushed = self.kick();
         self.reap();
-        let lost = result?;
-        Ok(Flushed { frames: before - self.pending(), lost })
+        flushed
     }
 
     fn pending(&self) -> usize {

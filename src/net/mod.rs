@@ -5,6 +5,7 @@
 pub mod addresses;
 pub mod changes;
 pub mod ethtool;
+pub mod filters;
 mod generic;
 pub mod links;
 pub mod netlink;

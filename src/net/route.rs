@@ -11,7 +11,7 @@ use netlink_packet_route::rule::{RuleAttribute, RuleFlags, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use super::links;
+use super::links::Link;
 use super::netlink::Connection;
 
 /// Where one of a route's hops leads.
@@ -49,10 +49,17 @@ pub struct Rule {
     pub more: bool,
 }
 
-/// MTU of the path to `destination`, bytes: what path MTU discovery learnt or the route says, or that of
-/// the interface. `None` without a route. A source (an address of this machine) and a mark count where policy
-/// routing asks for them.
-pub fn path_mtu(destination: IpAddr, source: Option<IpAddr>, mark: u32) -> io::Result<Option<u32>> {
+impl Hop {
+    /// MTU of the path that begins with it, bytes: what path MTU discovery learnt or the route says, or that of its
+    /// interface, one of `links`.
+    pub fn path_mtu<'a>(&self, links: impl IntoIterator<Item = &'a Link>) -> Option<u32> {
+        self.mtu.or_else(|| links.into_iter().find(|link| link.index == self.oif).map(|link| link.mtu))
+    }
+}
+
+/// The first hop to `destination`; `None` without a route. A source (an address of this machine) and a mark count where
+/// policy routing asks for them.
+pub fn first_hop(destination: IpAddr, source: Option<IpAddr>, mark: u32) -> io::Result<Option<Hop>> {
     let mut request = request(destination);
     if let Some(source) = source {
         request.header.source_prefix_length = if source.is_ipv4() { 32 } else { 128 };
@@ -61,12 +68,7 @@ pub fn path_mtu(destination: IpAddr, source: Option<IpAddr>, mark: u32) -> io::R
     if mark != 0 {
         request.attributes.push(RouteAttribute::Mark(mark));
     }
-    let Some(route) = ask(request)? else { return Ok(None) };
-    let Some(hop) = route.hops.first() else { return Ok(None) };
-    match hop.mtu {
-        Some(mtu) => Ok(Some(mtu)),
-        None => Ok(links::all()?.into_iter().find(|link| link.index == hop.oif).map(|link| link.mtu)),
-    }
+    Ok(ask(request)?.and_then(|route| route.hops.first().copied()))
 }
 
 /// The hops of packets from `source` to `destination` that `iif` receives; none if the kernel drops them (no
@@ -215,11 +217,16 @@ fn rule(message: RouteNetlinkMessage) -> Option<Rule> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::links;
 
     #[test]
     fn the_path_to_oneself_is_the_loopbacks() {
         let lo = links::find("lo").unwrap().unwrap();
-        assert_eq!(path_mtu("127.0.0.1".parse().unwrap(), None, 0).unwrap(), Some(lo.mtu));
+        let hop = first_hop("127.0.0.1".parse().unwrap(), None, 0).unwrap().unwrap();
+        assert_eq!(hop, Hop { oif: lo.index, mtu: None });
+        assert_eq!(hop.path_mtu([&lo]), Some(lo.mtu));
+        assert_eq!(hop.path_mtu([]), None);
+        assert_eq!(Hop { mtu: Some(1400), ..hop }.path_mtu([&lo]), Some(1400));
     }
 
     #[test]

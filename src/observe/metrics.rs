@@ -130,6 +130,8 @@ fn workers(out: &mut Families<'_, '_>, interfaces: &[InterfaceSnapshot]) -> fmt:
     let peak = all().map(|(labels, worker)| (labels, worker.batch_peak as f64));
     let help = "The most frames found in the RX ring at once lately; 64 is all that is taken at a time";
     out.gauges("worker_batch_peak", help, frames(), peak)?;
+    let peak = all().map(|(labels, worker)| (labels, worker.handback_peak_ns as f64 / 1e9));
+    out.gauges("worker_handback_peak", "The longest hand-back call lately", Some(Unit::Seconds), peak)?;
     for (name, help, counter) in FRAMES {
         out.counters(name, help, frames(), all().map(|(labels, worker)| (labels, counter(worker))))?;
     }

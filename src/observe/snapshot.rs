@@ -147,6 +147,10 @@ pub struct WorkerSnapshot {
     /// 64 at most, so that 64 means a ring that fills faster than it is emptied.
     #[serde(default)]
     pub batch_peak: u64,
+    /// The longest hand-back call lately (a quarter of `--stall`), ns. A call sleeps while XDP is attached or detached
+    /// somewhere on the machine.
+    #[serde(default)]
+    pub handback_peak_ns: u64,
     /// UMEM size, bytes.
     pub umem_bytes: u64,
     /// From the XDP program's time stamp to the end of the hand-back; absent before the first frame.

@@ -1,6 +1,6 @@
 //! The pure packet code: slices in, slices out.
 //!
-//! No I/O, no clock, no allocation, and no panic on any input. A frame travels through
+//! No I/O, no clock, no allocation (but in [`Frames`]), and no panic on any input. A frame travels through
 //! these files from top to bottom:
 //!
 //! ```text
@@ -33,6 +33,7 @@
 pub mod checksum;
 pub mod ether;
 mod fragment;
+mod frames;
 pub mod ident;
 pub mod ipv4;
 pub mod ipv6;
@@ -46,6 +47,7 @@ pub mod too_big;
 pub mod transform;
 mod transport;
 
+pub use frames::Frames;
 pub use ident::{Idents, Partition};
 pub use parse::{Packet, parse};
 pub use reason::{Edit, Edits, Late, Reason, Verdict};

@@ -35,12 +35,29 @@ struct Counts {
     /// Longest batch since the last publication, and in the time before it.
     batch: AtomicU64,
     batch_peak: AtomicU64,
+    /// Longest hand-back call, ns, likewise.
+    handback: AtomicU64,
+    handback_peak: AtomicU64,
 }
 
 /// Adds without a locked instruction: there is one writer.
 #[inline]
 fn add(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
+}
+
+/// Raises to `at_least`, likewise.
+#[inline]
+fn raise(peak: &AtomicU64, at_least: u64) {
+    if at_least > peak.load(Relaxed) {
+        peak.store(at_least, Relaxed);
+    }
+}
+
+/// Publishes the peak of the time that ends.
+fn publish(peak: &AtomicU64, published: &AtomicU64) {
+    published.store(peak.load(Relaxed), Relaxed);
+    peak.store(0, Relaxed);
 }
 
 impl Default for Counters {
@@ -56,9 +73,13 @@ impl Counters {
     #[inline]
     pub(super) fn received(&self, frames: u64) {
         add(&self.counts.received, frames);
-        if frames > self.counts.batch.load(Relaxed) {
-            self.counts.batch.store(frames, Relaxed);
-        }
+        raise(&self.counts.batch, frames);
+    }
+
+    /// A hand-back call took this long.
+    #[inline]
+    pub(super) fn flushed(&self, ns: u64) {
+        raise(&self.counts.handback, ns);
     }
 
     /// Frames the kernel took.
@@ -100,11 +121,11 @@ impl Counters {
     }
 
     /// Frames the socket lost so far; called now and then, it also ends the time of a
-    /// [`batch_peak`](WorkerSnapshot::batch_peak).
+    /// [`batch_peak`](WorkerSnapshot::batch_peak) and [`handback_peak_ns`](WorkerSnapshot::handback_peak_ns).
     pub(super) fn socket_drops(&self, total: u64) {
         self.counts.socket_drops.store(total, Relaxed);
-        self.counts.batch_peak.store(self.counts.batch.load(Relaxed), Relaxed);
-        self.counts.batch.store(0, Relaxed);
+        publish(&self.counts.batch, &self.counts.batch_peak);
+        publish(&self.counts.handback, &self.counts.handback_peak);
     }
 
     /// The latency histogram, ns; `None` while somebody copies it. A worker must not wait for a thread that others
@@ -144,6 +165,7 @@ impl Counters {
             handback_errors: counts.handback_errors.load(Relaxed),
             notify_errors: counts.notify_errors.load(Relaxed),
             batch_peak: counts.batch_peak.load(Relaxed),
+            handback_peak_ns: counts.handback_peak.load(Relaxed),
             latency: self.latency(),
             ..WorkerSnapshot::default()
         }
@@ -176,6 +198,21 @@ mod tests {
         assert_eq!(snapshot.reasons.values().sum::<u64>(), snapshot.received);
         assert_eq!((snapshot.reasons["fits"], snapshot.edits["df"]), (2, 1));
         assert_eq!(snapshot.latency, None);
+    }
+
+    #[test]
+    fn peaks_are_those_of_the_time_before_the_last_publication() {
+        let counters = Counters::default();
+        let peaks = || (counters.snapshot().batch_peak, counters.snapshot().handback_peak_ns);
+        for (frames, ns) in [(3, 7_000), (64, 900_000), (1, 20_000)] {
+            counters.received(frames);
+            counters.flushed(ns);
+        }
+        assert_eq!(peaks(), (0, 0));
+        counters.socket_drops(0);
+        assert_eq!(peaks(), (64, 900_000));
+        counters.socket_drops(0);
+        assert_eq!(peaks(), (0, 0));
     }
 
     #[test]

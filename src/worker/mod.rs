@@ -16,7 +16,7 @@ pub mod turn;
 
 pub use counters::Counters;
 pub use notify::Notifier;
-pub use outlet::FLUSH_ATTEMPTS;
+pub use outlet::{FLUSH_ATTEMPTS, FLUSH_PAUSE};
 pub use settings::{Posted, Settings};
 pub use thread::{Worker, WorkerConfig, WorkerEnd, WorkerError};
 pub use turn::{FLUSH_AT, Progress, Turn};

@@ -2,18 +2,22 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::clock::monotonic_ns;
 use super::counters::Counters;
 use super::settings::Settings;
 use super::tap::Tapped;
-use crate::handback::{Handback, HandbackError};
+use crate::handback::{Flushed, Handback, HandbackError};
 use crate::packet::{self, Edits, Outcome, Reason, Rule, Sink, Transform, Verdict};
 use crate::port::Received;
 
-/// Consecutive flushes that may fail for the moment before the pending frames are given up. One is made
-/// per turn, and no frame is received meanwhile: the RX ring is the buffer.
-pub const FLUSH_ATTEMPTS: u32 = 64;
+/// Consecutive flushes that may fail for the moment before the pending frames are given up. No turn makes more than one
+/// of them, and no frame is received meanwhile: the RX ring is the buffer.
+pub const FLUSH_ATTEMPTS: u32 = 50;
+/// What a worker sleeps between two of them, so that they are some 50 ms: memory is not reclaimed on a core that does
+/// nothing but ask for it.
+pub const FLUSH_PAUSE: Duration = Duration::from_millis(1);
 
 /// A received frame whose output the kernel has not taken yet.
 #[derive(Debug, Clone, Copy)]
@@ -79,7 +83,9 @@ impl<H: Handback> Outlet<H> {
         let rule = rule(received, settings);
         let tapped = self.tapped.as_ref().is_some_and(|tapped| tapped.wants(received.bytes));
         let mut outcome = self.apply(&settings.transform, received.bytes, rule, tapped);
-        if outcome.verdict == Verdict::Drop(Reason::HandbackFull) && self.handback.pending() > 0 {
+        let full = outcome.verdict == Verdict::Drop(Reason::HandbackFull);
+        // Once a flush failed, the next attempt is the next turn's.
+        if full && self.handback.pending() > 0 && !self.blocked() {
             self.flush();
             if self.broken.is_some() {
                 return self.counters.ended(Reason::HandbackError, 1);
@@ -134,11 +140,13 @@ impl<H: Handback> Outlet<H> {
             self.failures = 0;
             return;
         }
-        let result = self.handback.flush();
-        let lost = result.map_or(0, |flushed| flushed.lost);
-        self.settle(before - self.handback.pending(), lost);
+        let start = monotonic_ns();
+        let Flushed { lost, result } = self.handback.flush();
+        let end = monotonic_ns();
+        self.counters.flushed(end - start);
+        self.settle(before - self.handback.pending(), lost, end);
         match result {
-            Ok(_) => self.failures = 0,
+            Ok(()) => self.failures = 0,
             Err(error) => {
                 self.counters.handback_error();
                 self.failures += 1;
@@ -160,13 +168,13 @@ impl<H: Handback> Outlet<H> {
         (self.taken, self.lost, self.failures) = (0, 0, 0);
     }
 
-    /// The kernel took `taken` more output frames, and lost `lost` of them. A loss is counted against the
+    /// The kernel took `taken` more output frames until `now`, and lost `lost` of them. A loss is counted against the
     /// oldest frame that is settled: the kernel does not say which it was.
-    fn settle(&mut self, taken: usize, lost: usize) {
+    fn settle(&mut self, taken: usize, lost: usize, now: u64) {
+        let lost = lost.min(taken);
         self.taken += taken;
         self.lost += lost;
         self.counters.handed_back((taken - lost) as u64);
-        let now = monotonic_ns();
         while let Some(&Open { rx_ns, reason, edits, frames }) = self.open.front() {
             let frames = usize::from(frames);
             if self.taken < frames {

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use crossbeam::queue::ArrayQueue;
 
 use crate::observe::request::CaptureRequest;
-use crate::packet::{self, Edits, Outcome, Packet, Sink, Verdict};
+use crate::packet::{self, Edits, Frames, Outcome, Packet, Sink, Verdict};
 
 /// Bytes kept of a frame: all of it unless it is jumbo.
 pub const SNAPLEN: usize = 2048;
@@ -198,12 +198,12 @@ pub(super) struct Tapped {
     interface: u32,
     queue: u32,
     /// What the transform wrote, before it goes to the hand-back.
-    scratch: Scratch,
+    scratch: Frames,
 }
 
 impl Tapped {
     pub(super) fn new(tap: std::sync::Arc<Tap>, interface: u32, queue: u32) -> Tapped {
-        Tapped { tap, interface, queue, scratch: Scratch::default() }
+        Tapped { tap, interface, queue, scratch: Frames::default() }
     }
 
     /// True if `frame` is to be captured.
@@ -217,16 +217,16 @@ impl Tapped {
     pub(super) fn through<S: Sink>(
         &mut self,
         sink: &mut S,
-        apply: impl FnOnce(&mut Scratch) -> Outcome,
+        apply: impl FnOnce(&mut Frames) -> Outcome,
     ) -> Outcome {
         self.scratch.clear();
         let outcome = apply(&mut self.scratch);
-        let longest = self.scratch.frames().map(<[u8]>::len).max().unwrap_or(0);
+        let longest = self.scratch.iter().map(<[u8]>::len).max().unwrap_or(0);
         if outcome.frames > 0 && !sink.reserve(usize::from(outcome.frames), longest) {
             let full = Verdict::Drop(packet::Reason::HandbackFull);
             return Outcome { verdict: full, edits: Edits::NONE, frames: 0 };
         }
-        for frame in self.scratch.frames() {
+        for frame in self.scratch.iter() {
             sink.push(frame.len()).copy_from_slice(frame);
         }
         outcome
@@ -247,42 +247,10 @@ impl Tapped {
         };
         leave(None, frame);
         if parts > 0 {
-            for (part, bytes) in (0..).zip(self.scratch.frames()) {
+            for (part, bytes) in (0..).zip(self.scratch.iter()) {
                 leave(Some(part), bytes);
             }
         }
-    }
-}
-
-/// A sink of ordinary memory.
-#[derive(Debug, Default)]
-pub(super) struct Scratch {
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
-}
-
-impl Scratch {
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.ends.clear();
-    }
-
-    fn frames(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end])
-    }
-}
-
-impl Sink for Scratch {
-    fn reserve(&mut self, _frames: usize, _len: usize) -> bool {
-        true
-    }
-
-    fn push(&mut self, len: usize) -> &mut [u8] {
-        let start = self.bytes.len();
-        self.bytes.resize(start + len, 0);
-        self.ends.push(start + len);
-        &mut self.bytes[start..]
     }
 }
 

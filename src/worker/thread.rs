@@ -16,6 +16,7 @@ use thiserror::Error;
 use super::clock::monotonic_ns;
 use super::confine::confine;
 use super::counters::Counters;
+use super::outlet::FLUSH_PAUSE;
 use super::priority;
 use super::spin::Spin;
 use super::turn::Turn;
@@ -87,8 +88,8 @@ pub struct Worker {
 
 impl Worker {
     /// Starts a thread that turns until it is stopped. `beat` is called with CLOCK_MONOTONIC in ns after
-    /// every turn and at least every quarter of the stall time, and with 0 when no more frames should come. The last
-    /// message goes to `ended` when everything the worker owned is released.
+    /// every turn, after every sleep and at least every quarter of the stall time, and with 0 when no more frames
+    /// should come. The last message goes to `ended` when everything the worker owned is released.
     ///
     /// # Errors
     /// If no thread can be made.
@@ -203,28 +204,37 @@ fn serve<P: Port, H: Handback>(
     first: bool,
 ) -> Result<(), WorkerError> {
     let mut spin = Spin::new(config.poll);
+    // A turn may take long: a sleep before it must not count as part of it.
+    let awake = || {
+        let now = monotonic_ns();
+        beat(now);
+        now
+    };
     let (mut last_frame, mut last_publication, mut last_sleep) = (0, 0, monotonic_ns());
     while !stop.load(Acquire) {
         let progress = turn.turn()?;
-        let now = monotonic_ns();
-        beat(now);
+        let now = awake();
         let nap = (turn.settings().stall / 4).min(LONGEST_NAP);
         if now - last_publication >= nap.as_nanos() as u64 {
             turn.publish_drops().map_err(WorkerError::Port)?;
             last_publication = now;
         }
-        if !progress.idle() {
+        if progress.blocked {
+            last_frame = now;
+            std::thread::sleep(FLUSH_PAUSE);
+            last_sleep = awake();
+        } else if !progress.idle() {
             last_frame = now;
             spin.found();
             if first && now - last_sleep >= SHIFT_NS {
                 std::thread::sleep(BREAK);
-                last_sleep = monotonic_ns();
+                last_sleep = awake();
             }
         } else if spin.look(now - last_frame) {
             std::hint::spin_loop();
         } else {
             turn.wait(nap).map_err(WorkerError::Port)?;
-            last_sleep = monotonic_ns();
+            last_sleep = awake();
         }
     }
     Ok(())
@@ -239,12 +249,15 @@ fn end<P: Port, H: Handback>(mut turn: Turn<P, H>, panicked: bool) {
     let deadline = Instant::now() + DRAIN;
     let mut received = turn.counters().frames();
     while Instant::now() < deadline {
-        let pending = turn.turn().map_or(0, |progress| progress.pending);
+        let progress = turn.turn().unwrap_or_default();
         let now = turn.counters().frames();
-        if now == received && pending == 0 {
+        if now == received && progress.pending == 0 {
             break;
         }
         received = now;
+        if progress.blocked {
+            std::thread::sleep(FLUSH_PAUSE);
+        }
     }
     turn.abandon();
     // The error, if there is one, has been reported or comes from a device that went just now.
@@ -269,15 +282,20 @@ fn message(panic: &(dyn Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::identity;
     use std::sync::Mutex;
 
     use crossbeam::channel::unbounded;
+    use nix::errno::Errno;
 
     use super::*;
     use crate::config::{Scope, Treatment};
+    use crate::frame::Ledger;
     use crate::handback::MemHandback;
-    use crate::packet::{Df, Idents, Tcp, Transform};
-    use crate::port::{BATCH, MemPort};
+    use crate::handback::mem::FlushFault;
+    use crate::packet::{Df, Idents, Reason, Tcp, Transform};
+    use crate::port::{BATCH, MemPort, Receipt, Received};
+    use crate::worker::FLUSH_ATTEMPTS;
     use crate::worker::settings::{Posted, Settings};
 
     const TIMEOUT: Duration = Duration::from_secs(5);
@@ -287,16 +305,17 @@ mod tests {
         WorkerConfig { interface: "eth1".into(), queue: 3, core: None, poll }
     }
 
-    fn turn(frames: usize) -> Turn<MemPort, MemHandback> {
+    /// A turn for `frames` frames, which come from what `port` makes of a [`MemPort`].
+    fn turn<P: Port>(frames: usize, port: impl FnOnce(MemPort) -> P) -> Turn<P, MemHandback> {
         let transform =
             Transform { df: Df::Clear, tcp: Tcp::Fragment, idents: Arc::new(Idents::with_seed(1)) };
         let treatment = Arc::new(Treatment { scope: Vec::new(), df: Df::Clear, tcp: Tcp::Fragment });
         let settings = Settings { stall: STALL, ..Settings::new(transform.clone(), Scope::default()) };
-        let mut port = MemPort::new(512, 1792, 1792);
+        let mut memory = MemPort::new(512, 1792, 1792);
         for _ in 0..frames {
-            assert!(port.deliver(&[0; 60], None));
+            assert!(memory.deliver(&[0; 60], None));
         }
-        Turn::new(port, MemHandback::new(64, 2048), transform, treatment)
+        Turn::new(port(memory), MemHandback::new(64, 2048), transform, treatment)
             .following(Posted::new(settings).followed())
     }
 
@@ -308,7 +327,7 @@ mod tests {
             let worker = {
                 let beats = Arc::clone(&beats);
                 let beat = move |now| beats.lock().unwrap().push(now);
-                Worker::spawn(config(poll), turn(10), beat, sender).unwrap()
+                Worker::spawn(config(poll), turn(10, identity), beat, sender).unwrap()
             };
             std::thread::sleep(Duration::from_millis(200));
             assert!(worker.alive());
@@ -322,11 +341,83 @@ mod tests {
         }
     }
 
+    /// Notes when the worker waits and when it receives.
+    struct Logged(MemPort, Arc<Mutex<Vec<&'static str>>>);
+
+    impl Port for Logged {
+        fn receive<F: FnMut(Received<'_>)>(&mut self, limit: usize, each: F) -> Receipt {
+            self.1.lock().unwrap().push("receive");
+            self.0.receive(limit, each)
+        }
+
+        fn refill(&mut self) {
+            self.0.refill();
+        }
+
+        fn wait(&mut self, timeout: Duration) -> io::Result<()> {
+            self.0.wait(timeout)?;
+            self.1.lock().unwrap().push("wait");
+            Ok(())
+        }
+
+        fn drops(&self) -> io::Result<u64> {
+            self.0.drops()
+        }
+
+        fn max_frame(&self) -> usize {
+            self.0.max_frame()
+        }
+
+        fn zero_copy(&self) -> bool {
+            self.0.zero_copy()
+        }
+
+        fn umem_bytes(&self) -> u64 {
+            self.0.umem_bytes()
+        }
+
+        fn ledger(&self) -> Ledger {
+            self.0.ledger()
+        }
+    }
+
+    #[test]
+    fn a_worker_beats_when_it_wakes_before_it_does_anything_else() {
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let turn = turn(0, |port| Logged(port, Arc::clone(&log)));
+        let (sender, _ended) = unbounded();
+        let worker = {
+            let log = Arc::clone(&log);
+            Worker::spawn(config(Poll::Wait), turn, move |_| log.lock().unwrap().push("beat"), sender)
+        };
+        std::thread::sleep(Duration::from_millis(100));
+        drop(worker.unwrap());
+        let log = log.lock().unwrap();
+        assert!(log.contains(&"wait"), "{log:?}");
+        assert!(!log.windows(2).any(|pair| pair[0] == "wait" && pair[1] != "beat"), "{log:?}");
+    }
+
+    #[test]
+    fn a_worker_sleeps_between_two_attempts_to_hand_back() {
+        let mut turn = turn(10, identity);
+        let fail = FlushFault::Fail { taken: 0, lost: 0, errno: Errno::ENOMEM };
+        turn.handback_mut().script([Some(fail); FLUSH_ATTEMPTS as usize]);
+        let (sender, _ended) = unbounded();
+        let start = Instant::now();
+        let worker = Worker::spawn(config(Poll::Busy), turn, |_| (), sender).unwrap();
+        while worker.counters().count(Reason::HandbackError) == 0 {
+            assert!(start.elapsed() < TIMEOUT);
+            std::thread::yield_now();
+        }
+        assert!(start.elapsed() >= FLUSH_PAUSE * (FLUSH_ATTEMPTS - 1), "{:?}", start.elapsed());
+        assert_eq!(worker.counters().count(Reason::HandbackError), 10);
+    }
+
     #[test]
     fn a_worker_told_to_stop_empties_its_ring_first() {
         let (sender, ended) = unbounded();
         let worker = {
-            let turn = turn(500);
+            let turn = turn(500, identity);
             let worker = Worker::spawn(config(Poll::Wait), turn, |_| (), sender).unwrap();
             worker.stop();
             worker
@@ -339,7 +430,7 @@ mod tests {
     fn a_panic_is_reported_as_the_end_of_the_worker_and_costs_no_more_than_what_is_in_hand() {
         let (sender, ended) = unbounded();
         let beat = |now| assert!(now == 0, "the heart stopped");
-        let worker = Worker::spawn(config(Poll::Busy), turn(500), beat, sender).unwrap();
+        let worker = Worker::spawn(config(Poll::Busy), turn(500, identity), beat, sender).unwrap();
         let error = ended.recv_timeout(TIMEOUT).unwrap().result.unwrap_err();
         assert!(matches!(&error, WorkerError::Panic(message) if message == "the heart stopped"), "{error}");
         let end = worker.snapshot();
@@ -352,7 +443,7 @@ mod tests {
     fn a_core_that_is_not_there_is_named() {
         let (sender, ended) = unbounded();
         let config = WorkerConfig { core: Some(1000), ..config(Poll::Wait) };
-        let _worker = Worker::spawn(config, turn(0), |_| (), sender).unwrap();
+        let _worker = Worker::spawn(config, turn(0, identity), |_| (), sender).unwrap();
         let error = ended.recv_timeout(TIMEOUT).unwrap().result.unwrap_err();
         assert!(matches!(error, WorkerError::Pin(1000)), "{error}");
     }

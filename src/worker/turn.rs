@@ -27,6 +27,9 @@ pub struct Progress {
     pub received: usize,
     /// Frames that wait for the next turn to be handed back.
     pub pending: usize,
+    /// True if the kernel did not take them for the moment: the next turn should come after a
+    /// [pause](super::FLUSH_PAUSE).
+    pub blocked: bool,
 }
 
 impl Progress {
@@ -92,14 +95,18 @@ impl<P: Port, H: Handback> Turn<P, H> {
             if receipt.truncated > 0 {
                 counters.ended(Reason::Truncated, receipt.truncated as u64);
             }
-            if received < BATCH || outlet.handback.pending() >= FLUSH_AT {
+            let due = received < BATCH || outlet.handback.pending() >= FLUSH_AT;
+            if due && !outlet.blocked() {
                 outlet.flush();
             }
         }
         port.refill();
         match outlet.broken() {
             Some(error) => Err(error),
-            None => Ok(Progress { received, pending: outlet.handback.pending() }),
+            None => {
+                let (pending, blocked) = (outlet.handback.pending(), outlet.blocked());
+                Ok(Progress { received, pending, blocked })
+            }
         }
     }
 

@@ -18,6 +18,7 @@ use super::layout::Counters;
 use super::log;
 use super::skeleton::clamp::ClampSkelBuilder;
 use super::sys::{self, Link, Run, TcxHook};
+use crate::net::filters;
 
 /// Name of the program in the kernel.
 const NAME: &str = "xdpfrag_clamp";
@@ -123,7 +124,8 @@ impl AsFd for ClampProgram {
     }
 }
 
-/// The attached program: dropping it detaches, and removes the qdisc if `attach` made it.
+/// The attached program: dropping it detaches, and removes the qdisc if `attach` made it and nobody else has a filter
+/// there by now.
 #[derive(Debug)]
 pub struct ClampLink {
     held: Held,
@@ -168,7 +170,7 @@ impl Drop for Filter {
         if self.attached {
             let _ = self.hook.detach();
         }
-        if self.created {
+        if self.created && filters::on_clsact(self.ifindex).is_ok_and(|any| !any) {
             let _ = sys::clsact_destroy(self.ifindex);
         }
     }

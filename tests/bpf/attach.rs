@@ -125,6 +125,16 @@ fn the_clamp_leaves_nothing_behind() {
     drop(link);
     assert!(!qdiscs().contains("clsact"), "{}", qdiscs());
 
+    // Others may have come to use the qdisc meanwhile, on either side.
+    for hook in ["ingress", "egress"] {
+        let link = program.attach_with(eth1, Method::Clsact).unwrap();
+        output(&format!("tc filter add dev eth1 {hook} u32 match u32 0 0 flowid 1:1"));
+        drop(link);
+        let others = output(&format!("tc filter show dev eth1 {hook}"));
+        assert!(others.contains("u32") && !filters().contains("xdpfrag_clamp"), "{others}");
+        output("tc qdisc del dev eth1 clsact");
+    }
+
     // What SIGKILL leaves: the filter stays, and the next one finds and replaces it.
     std::mem::forget(program.attach_with(eth1, Method::Clsact).unwrap());
     drop(program.attach_with(eth1, Method::Clsact).unwrap());

@@ -36,6 +36,7 @@ fn interface(name: &str, from: u64) -> InterfaceSnapshot {
         notify_errors: 5,
         umem_bytes: 1 << 20,
         batch_peak: 64,
+        handback_peak_ns: 250_000_000,
         // A worker that has seen no frame has none.
         latency: (queue == 0).then_some(latency),
         ..WorkerSnapshot::default()
@@ -134,6 +135,7 @@ fn every_counter_of_the_snapshot_is_a_series_with_its_value() {
             ] {
                 assert_eq!(of(metric), expected as f64, "{metric}");
             }
+            assert_eq!(of("xdpfrag_worker_handback_peak_seconds"), 0.25);
         }
         let bucket = |le| {
             value(&families, "xdpfrag_worker_latency_seconds_bucket", &[name, ("queue", "0"), ("le", le)])

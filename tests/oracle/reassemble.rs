@@ -96,7 +96,7 @@ fn check(handback: &mut Inject, socket: &UdpSocket) -> usize {
                     assert!(handback.reserve(1, fragment.len()));
                     handback.push(fragment.len()).copy_from_slice(&fragment);
                 }
-                handback.flush().unwrap();
+                handback.flush().result.unwrap();
                 let mut expected = [0, 1].map(|place| content(datagrams + place, lens[place])).to_vec();
                 for _ in 0..2 {
                     let got = socket

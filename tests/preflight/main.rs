@@ -190,12 +190,12 @@ fn missing_sockets_are_named() {
 fn detach_removes_what_is_ours_and_nothing_else() {
     in_namespace(|| {
         let link = eth1();
-        ip(&format!("link add xdpfrag{}q0 type veth peer name xf", link.index));
+        ip(&format!("link add xdpfrag{:x}q0 type veth peer name xf", link.index));
         ip("link add xdpfrag-other type veth peer name other");
         let first = xdpfrag("", "detach --iface eth1");
         assert_eq!(first.status.code(), Some(0), "{}", String::from_utf8_lossy(&first.stderr));
         let said = String::from_utf8_lossy(&first.stdout).into_owned();
-        assert!(said.contains(&format!("xdpfrag{}q0", link.index)), "{said}");
+        assert!(said.contains(&format!("xdpfrag{:x}q0", link.index)), "{said}");
         let names: Vec<_> = links::all().unwrap().into_iter().map(|link| link.name).collect();
         assert!(names.contains(&"xdpfrag-other".into()) && names.contains(&"far".into()), "{names:?}");
         assert!(!names.contains(&"xf".into()), "{names:?}");

@@ -138,7 +138,7 @@ fn withheld_completions_only_reduce_capacity() {
 #[test]
 fn a_failure_that_passes_delays_frames_and_keeps_their_order() {
     let (mut port, mut handback) = memory();
-    let fail = |taken| Some(FlushFault::Fail { taken, errno: Errno::EAGAIN });
+    let fail = |taken| Some(FlushFault::Fail { taken, lost: 0, errno: Errno::EAGAIN });
     handback.script([fail(0), fail(3), fail(0)]);
     for number in 0..10 {
         port.deliver(&frame(IN_SCOPE, number, 1450), None);
@@ -160,7 +160,7 @@ fn a_failure_that_passes_delays_frames_and_keeps_their_order() {
 #[test]
 fn a_failure_after_the_last_frame_was_taken_blocks_nothing() {
     let (mut port, mut handback) = memory();
-    handback.script([Some(FlushFault::Fail { taken: 1, errno: Errno::EINTR })]);
+    handback.script([Some(FlushFault::Fail { taken: 1, lost: 0, errno: Errno::EINTR })]);
     port.deliver(&frame(IN_SCOPE, 0, 100), None);
     let mut turn = turn(port, handback);
     assert_eq!(turn.turn().unwrap().pending, 0);
@@ -172,7 +172,8 @@ fn a_failure_after_the_last_frame_was_taken_blocks_nothing() {
 #[test]
 fn a_failure_that_does_not_pass_drops_the_frames_after_its_attempts() {
     let (mut port, mut handback) = memory();
-    handback.script([Some(FlushFault::Fail { taken: 0, errno: Errno::ENOBUFS }); FLUSH_ATTEMPTS as usize]);
+    let fail = FlushFault::Fail { taken: 0, lost: 0, errno: Errno::ENOBUFS };
+    handback.script([Some(fail); FLUSH_ATTEMPTS as usize]);
     for number in 0..10 {
         port.deliver(&frame(IN_SCOPE, number, 100), None);
     }
@@ -189,7 +190,7 @@ fn a_failure_that_does_not_pass_drops_the_frames_after_its_attempts() {
 #[test]
 fn a_lost_device_ends_the_worker_with_its_cause_and_everything_counted() {
     let (mut port, mut handback) = memory();
-    handback.script([Some(FlushFault::Fail { taken: 2, errno: Errno::ENODEV })]);
+    handback.script([Some(FlushFault::Fail { taken: 2, lost: 0, errno: Errno::ENODEV })]);
     for number in 0..5 {
         port.deliver(&frame(IN_SCOPE, number, 100), None);
     }
@@ -214,6 +215,46 @@ fn frames_that_the_kernel_loses_are_counted_as_such() {
     let counters = turn.counters();
     assert_eq!(counters.count(Reason::Fragmented) + counters.count(Reason::HandbackError), 5);
     assert_eq!((counters.count(Reason::HandbackError), counters.snapshot().handed_back), (2, 7));
+}
+
+#[test]
+fn frames_that_the_kernel_loses_before_it_fails_are_counted_as_such() {
+    let (mut port, mut handback) = memory();
+    handback.script([Some(FlushFault::Fail { taken: 6, lost: 3, errno: Errno::EAGAIN })]);
+    for number in 0..5 {
+        port.deliver(&frame(IN_SCOPE, number, 1450), None);
+    }
+    let mut turn = turn(port, handback);
+    let progress = turn.turn().unwrap();
+    assert!(progress.blocked && progress.pending == 4, "{progress:?}");
+    let count = |turn: &Turn<_, _>| {
+        let counters = turn.counters();
+        let reasons = [Reason::Fragmented, Reason::HandbackError].map(|reason| counters.count(reason));
+        (reasons, counters.snapshot().handed_back)
+    };
+    assert_eq!(count(&turn), ([1, 2], 3));
+    let progress = turn.turn().unwrap();
+    assert!(!progress.blocked && progress.idle(), "{progress:?}");
+    assert_eq!(count(&turn), ([3, 2], 7));
+}
+
+#[test]
+fn a_turn_makes_one_attempt_that_fails_and_no_more() {
+    let (mut port, _) = memory();
+    for number in 0..10 {
+        port.deliver(&frame(IN_SCOPE, number, 100), None);
+    }
+    let mut handback = MemHandback::new(4, 2048);
+    handback.script([Some(FlushFault::Fail { taken: 0, lost: 0, errno: Errno::ENOMEM }); 3]);
+    let mut turn = turn(port, handback);
+    for attempt in 1..=3 {
+        let progress = turn.turn().unwrap();
+        assert!(progress.blocked && progress.pending == 4, "{progress:?}");
+        assert_eq!(turn.counters().snapshot().handback_errors, attempt);
+    }
+    while !turn.turn().unwrap().idle() {}
+    assert_eq!(numbers(turn.handback()), [0, 1, 2, 3]);
+    assert_eq!(turn.counters().count(Reason::HandbackFull), 6);
 }
 
 #[test]
@@ -254,7 +295,8 @@ fn step(wild: bool) -> impl Strategy<Value = Step> {
         prop::sample::select(vec![Errno::EAGAIN, Errno::ENOBUFS, Errno::EBUSY, Errno::EINTR, Errno::ENODEV]);
     let flush = prop_oneof![
         6 => Just(None),
-        2 => (0usize..40, errno).prop_map(|(taken, errno)| Some(FlushFault::Fail { taken, errno })),
+        2 => (0usize..40, 0usize..6, errno)
+            .prop_map(|(taken, lost, errno)| Some(FlushFault::Fail { taken, lost, errno })),
         1 => (0usize..6).prop_map(|lost| Some(FlushFault::Lose(lost))),
         1 => Just(Some(FlushFault::Withhold)),
     ];

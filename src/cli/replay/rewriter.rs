@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::config::{Scope, Treatment};
 use crate::observe::layout;
-use crate::packet::{self, Edit, Idents, Reason, Sink, Transform, Verdict};
+use crate::packet::{self, Edit, Frames, Idents, Reason, Transform, Verdict};
 
 /// The same input gives the same output, fresh identifications included.
 const SEED: u64 = 0;
@@ -56,7 +56,7 @@ impl Rewriter {
         if let Verdict::Pass(_) = outcome.verdict {
             return self.untouched();
         }
-        self.counts.frames_out += self.frames.ends.len() as u64;
+        self.counts.frames_out += self.frames.len() as u64;
         Some(&self.frames)
     }
 
@@ -67,39 +67,6 @@ impl Rewriter {
 
     pub(super) fn into_counts(self) -> Counts {
         self.counts
-    }
-}
-
-/// The output of one transform, frame behind frame in one buffer.
-#[derive(Debug, Default)]
-pub(super) struct Frames {
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
-}
-
-impl Frames {
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.ends.clear();
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end])
-    }
-}
-
-impl Sink for Frames {
-    fn reserve(&mut self, frames: usize, len: usize) -> bool {
-        self.bytes.reserve(frames * len);
-        true
-    }
-
-    fn push(&mut self, len: usize) -> &mut [u8] {
-        let start = self.bytes.len();
-        self.bytes.resize(start + len, 0);
-        self.ends.push(self.bytes.len());
-        &mut self.bytes[start..]
     }
 }
 

@@ -25,6 +25,7 @@ pub(super) struct Kernel {
 impl Kernel {
     pub(super) fn read() -> io::Result<Kernel> {
         let local = addresses::local()?;
+        let links: BTreeMap<u32, Link> = links::all()?.into_iter().map(|link| (link.index, link)).collect();
         let mut paths = BTreeMap::new();
         let mut sas = Vec::new();
         for sa in xfrm::states()? {
@@ -33,12 +34,14 @@ impl Kernel {
             }
             let path_mtu = match paths.entry((sa.dst, sa.src, sa.output_mark)) {
                 Entry::Occupied(known) => *known.get(),
-                Entry::Vacant(new) => *new.insert(route::path_mtu(sa.dst, Some(sa.src), sa.output_mark)?),
+                Entry::Vacant(new) => {
+                    let hop = route::first_hop(sa.dst, Some(sa.src), sa.output_mark)?;
+                    *new.insert(hop.and_then(|hop| hop.path_mtu(links.get(&hop.oif))))
+                }
             };
             let found = sa.sizes(path_mtu, sa.dst).map(|sizes| Sa { spi: sa.spi, mtu: sizes.mtu });
             sas.push((sa, found));
         }
-        let links = links::all()?.into_iter().map(|link| (link.index, link)).collect();
         Ok(Kernel { policies: xfrm::policies()?, links, local, sas })
     }
 
