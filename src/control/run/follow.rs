@@ -1,10 +1,11 @@
 //! Keeps the gateways in step with the machine while they run.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{after, never};
 
 use super::{RunError, Running, lock};
+use crate::control::conntrack::Machine;
 use crate::control::gateway::GatewayError;
 use crate::net::addresses::Changes;
 
@@ -15,7 +16,7 @@ impl Running {
     /// Looks at what changed. What cannot be read now (no descriptor left, no memory) is tried again.
     pub(super) fn follow(&mut self, changes: Changes, say: &dyn Fn(&str)) -> Result<(), RunError> {
         if changes.links {
-            self.follow_rules(say);
+            self.pace.ask(Instant::now());
         }
         let unread = self.unread.is_any();
         self.unread |= changes;
@@ -37,8 +38,16 @@ impl Running {
 
     /// Exempts from connection tracking what needs it, by the rules, the policies and the scope of this moment.
     pub(super) fn follow_rules(&mut self, say: &dyn Fn(&str)) {
-        for (exemption, gateway) in self.exemptions.iter_mut().zip(lock(&self.gateways).iter()) {
-            exemption.follow(&gateway.prefixes(), say);
+        let (exemptions, gateways) = (&mut self.exemptions, &self.gateways);
+        let read = self.pace.work(|| {
+            let machine = Machine::read();
+            for (exemption, gateway) in exemptions.iter_mut().zip(lock(gateways).iter()) {
+                exemption.follow(machine.as_ref(), &gateway.prefixes(), say);
+            }
+            machine.is_ok()
+        });
+        if !read {
+            self.pace.ask(Instant::now() + RETRY);
         }
     }
 
@@ -73,7 +82,7 @@ impl Running {
                     say(line);
                 }
                 if !lines.is_empty() {
-                    self.follow_rules(say);
+                    self.pace.ask(Instant::now());
                 }
                 for line in self.follower.unsaid(advice) {
                     say(&format!("warning: {line}"));
