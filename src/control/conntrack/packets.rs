@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::Ipv4Net;
 
 use super::bits::Bits;
-use crate::net::links::{self, Link};
+use crate::net::links::Link;
 use crate::net::nft::Ruleset;
 use crate::net::nft::ruleset::{Expression, Source};
 

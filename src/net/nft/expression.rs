@@ -204,11 +204,61 @@ fn verdict(data: Attributes) -> Option<Expression> {
     })
 }
 
-/// `struct xt_policy_info`: four elements of 76 bytes, flags, length. Elements ask for certain policies.
+/// `struct xt_policy_info`: four elements of 76 bytes, flags, length. Without XT_POLICY_MATCH_STRICT the first element
+/// counts; iptables writes an empty one if only IPsec is asked for. What asks for certain policies is a condition.
 fn policy(data: Attributes) -> Option<Expression> {
     let info = data.get(3)?;
     let field = |at: usize| Some(u16::from_ne_bytes([*info.get(at)?, *info.get(at + 1)?]));
     let (flags, elements) = (field(304)?, field(306)?);
-    let none = flags & 4 != 0;
-    (elements == 0 || none).then_some(Expression::Policy { outbound: flags & 2 != 0, ipsec: !none })
+    let (outbound, none, strict) = (flags & 2 != 0, flags & 4 != 0, flags & 8 != 0);
+    // `match` of the element: addresses, SPI, protocol, mode, request ID.
+    let any = !strict && elements > 0 && *info.get(74)? == 0;
+    (none || any).then_some(Expression::Policy { outbound, ipsec: !none })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::{Message, number, text};
+    use super::*;
+    use netlink_packet_core::DefaultNla;
+
+    /// `-m policy` as iptables 1.8.9 writes it, with the `match` byte of the first element.
+    fn policy_match(flags: u16, elements: u16, asked: u8) -> Expression {
+        let mut info = vec![0; 308];
+        info[74] = asked;
+        info[304..306].copy_from_slice(&flags.to_ne_bytes());
+        info[306..].copy_from_slice(&elements.to_ne_bytes());
+        parsed("match", vec![text(1, "policy"), number(2, 0), DefaultNla::new(3, info)])
+    }
+
+    fn parsed(name: &str, data: Vec<DefaultNla>) -> Expression {
+        expression(name, Attributes(&Message::new(0, 0, data).attributes))
+    }
+
+    #[test]
+    fn the_policy_match_of_iptables_is_read() {
+        let policy = |outbound, ipsec| Expression::Policy { outbound, ipsec };
+        // --dir out --pol ipsec, --dir in --pol ipsec, --dir out --pol none
+        assert_eq!(policy_match(2, 1, 0), policy(true, true));
+        assert_eq!(policy_match(1, 1, 0), policy(false, true));
+        assert_eq!(policy_match(2 | 4, 0, 0), policy(true, false));
+        // --proto esp, --strict, and what the kernel never matches.
+        assert_eq!(policy_match(2, 1, 8), Expression::Condition);
+        assert_eq!(policy_match(2 | 8, 1, 0), Expression::Condition);
+        assert_eq!(policy_match(2, 0, 0), Expression::Condition);
+    }
+
+    #[test]
+    fn extensions_of_xtables_are_known_by_name() {
+        let named = |kind: &str, name: &str| parsed(kind, vec![text(1, name)]);
+        assert_eq!(named("match", "conntrack"), Expression::Tracked("conntrack".into()));
+        assert_eq!(named("target", "MASQUERADE"), Expression::Tracked("MASQUERADE".into()));
+        for name in ["tcp", "udp", "multiport", "sctp", "dccp", "icmp"] {
+            assert_eq!(named("match", name), Expression::Ports(name.into()));
+        }
+        assert_eq!(named("match", "limit"), Expression::Condition);
+        assert_eq!(named("target", "TCPMSS"), Expression::Neutral);
+        assert_eq!(named("target", "MARK"), Expression::Other);
+        assert_eq!(parsed("unheard of", vec![]), Expression::Other);
+    }
 }
