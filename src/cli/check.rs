@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Failure, output};
 use crate::config::values::{self, Destination, Mtu, Queues};
-use crate::config::{Choice, HandbackChoice};
+use crate::config::{HandbackChoice, Notrack};
 use crate::control::finding::{Finding, Level};
 use crate::control::preflight::{self, Options};
 use crate::observe::layout;
@@ -37,7 +37,7 @@ pub(super) struct CheckArgs {
 
     /// Whether fragments will be exempt from connection tracking
     #[arg(long, value_enum, default_value_t)]
-    notrack: Choice,
+    notrack: Notrack,
 
     /// Print the findings as JSON
     #[arg(long)]

@@ -8,6 +8,6 @@ pub mod validate;
 pub mod values;
 
 pub use file::{ConfigFile, FileError};
-pub use plan::{Auto, Choice, Force, HandbackChoice, Mode, Plan, Poll, Redirect, Scope, Treatment};
+pub use plan::{Auto, Choice, Force, HandbackChoice, Mode, Notrack, Plan, Poll, Redirect, Scope, Treatment};
 pub use raw::{LogFormat, LogLevel, RunArgs, TreatmentArgs};
 pub use validate::{ConfigError, plan, treatment};

@@ -43,7 +43,7 @@ pub struct Plan {
     /// AF_XDP zero-copy.
     pub zero_copy: Choice,
     /// Exempting fragments from connection tracking.
-    pub notrack: Choice,
+    pub notrack: Notrack,
     /// How long a flow follows its last oversize frame through the worker.
     pub sticky: Duration,
     /// Age of a worker's heartbeat at which the XDP program passes frames to the kernel.
@@ -173,6 +173,18 @@ pub enum Choice {
     #[default]
     Auto,
     /// Fail without it.
+    On,
+    /// Never.
+    Off,
+}
+
+/// `--notrack`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Notrack {
+    /// Where the kernel would encrypt whole packets otherwise, unless a rule asks for their connection or ports.
+    #[default]
+    Auto,
+    /// Whatever the rules say.
     On,
     /// Never.
     Off,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::file::ConfigFile;
-use super::plan::{Choice, Force, HandbackChoice, Mode, Poll, Redirect};
+use super::plan::{Choice, Force, HandbackChoice, Mode, Notrack, Poll, Redirect};
 use super::values::{self, Destination, List, Mss, Mtu, Queues};
 use crate::packet::ident::Partition;
 use crate::packet::{Df, Tcp};
@@ -145,10 +145,9 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value_t)]
     pub zero_copy: Choice,
 
-    /// Exempt the fragments handed back from connection tracking, which would put them together again: where
-    /// the kernel would then encrypt whole packets and no rule depends on their connection, always, or never
+    /// Exempt the fragments handed back from connection tracking, which would put them together again
     #[arg(long, value_enum, default_value_t)]
-    pub notrack: Choice,
+    pub notrack: Notrack,
 
     /// Milliseconds for which a flow follows its last oversize frame through the worker, so that
     /// its frames keep their order; 0 for never (up to 60000)

@@ -4,31 +4,24 @@ use std::collections::BTreeSet;
 use std::io;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, at, never};
-use nix::time::{ClockId, clock_gettime};
+use crossbeam::channel::{Receiver, never};
 
 use super::news::watch;
+use super::pace::Pace;
 use super::tunnels::Tunnels;
 use crate::config::Plan;
 use crate::net::Changes;
 
 /// The kernel does not report path MTUs that it learns, and `disable_xfrm`: looked at again after this time.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
-/// Between two looks the thread rests this many times as long as it worked, lest large tables that change all the time
-/// keep a core busy ...
-const REST: u32 = 9;
-/// ... but no longer than this.
-const LONGEST_REST: Duration = Duration::from_secs(2);
 
 /// The news and the clock.
 #[derive(Debug)]
 pub(super) struct Follower {
     /// Something changed. Ends if the kernel ends the subscription.
     pub(super) news: Receiver<()>,
-    /// It is time to look.
-    pub(super) due: Receiver<Instant>,
-    next: Instant,
-    earliest: Instant,
+    /// When to look.
+    pub(super) pace: Pace,
     said: BTreeSet<String>,
 }
 
@@ -38,8 +31,7 @@ impl Follower {
     /// # Errors
     /// If the kernel has no XFRM, or refuses.
     pub(super) fn start(plan: &Plan) -> io::Result<Follower> {
-        let now = Instant::now();
-        let quiet = Follower { news: never(), due: never(), next: now, earliest: now, said: BTreeSet::new() };
+        let quiet = Follower { news: never(), pace: Pace::new(), said: BTreeSet::new() };
         if plan.auto.is_none() {
             return Ok(quiet);
         }
@@ -50,7 +42,7 @@ impl Follower {
 
     /// Something changed: look soon.
     pub(super) fn changed(&mut self) {
-        self.schedule(self.next.min(self.earliest.max(Instant::now())));
+        self.pace.ask(Instant::now());
     }
 
     /// Reads the tunnels, and sets the clock for the next time.
@@ -58,11 +50,9 @@ impl Follower {
     /// # Errors
     /// If the kernel does not answer; the clock is set.
     pub(super) fn look<T>(&mut self, look: impl FnOnce(&Tunnels) -> T) -> io::Result<T> {
-        let (began, worked) = (Instant::now(), cpu_time());
-        let result = Tunnels::read().map(|tunnels| look(&tunnels));
-        let worked = cpu_time().saturating_sub(worked);
-        self.earliest = Instant::now() + (worked * REST).min(LONGEST_REST);
-        self.schedule(self.earliest.max(began + INTERVAL));
+        let began = Instant::now();
+        let result = self.pace.work(|| Tunnels::read().map(|tunnels| look(&tunnels)));
+        self.pace.ask(began + INTERVAL);
         result
     }
 
@@ -70,6 +60,7 @@ impl Follower {
     pub(super) fn unsaid(&mut self, lines: Vec<String>) -> Vec<String> {
         lines.into_iter().filter(|line| self.said.insert(line.clone())).collect()
     }
+<<<<<<< HEAD
 
     /// Lets lines that begin with `start` be said again: what they told is over.
     pub(super) fn forget(&mut self, start: &str) {
@@ -86,4 +77,6 @@ impl Follower {
 fn cpu_time() -> Duration {
     // There is no kernel without this clock.
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+=======
+>>>>>>> conntrack
 }

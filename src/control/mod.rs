@@ -7,6 +7,7 @@ pub mod finding;
 mod follow;
 pub mod gateway;
 mod news;
+mod pace;
 pub mod preflight;
 mod publish;
 pub mod run;

@@ -22,6 +22,7 @@ use super::conntrack::{self, Exemption};
 use super::finding::{Finding, Level};
 use super::follow::Follower;
 use super::gateway::{Gateway, GatewayError, Shared};
+use super::pace::Pace;
 use super::publish::Published;
 use super::{preflight, service};
 use crate::config::{Choice, Plan};
@@ -123,8 +124,9 @@ struct Running {
     ended: Receiver<WorkerEnd>,
     /// One per gateway.
     exemptions: Vec<Exemption>,
-    /// Rules or policies have changed.
+    /// Rules or policies have changed, and when to look at them.
     rules: Receiver<()>,
+    pace: Pace,
     /// Fires when a reassembly time is over.
     interval: Receiver<Instant>,
     shared: Shared,
@@ -220,6 +222,7 @@ impl Running {
             ended,
             exemptions,
             rules,
+            pace: Pace::new(),
             interval,
             shared,
             idents,
@@ -265,13 +268,18 @@ impl Running {
                     Ok(()) => self.follower.changed(),
                     Err(_) => return Err(RunError::Lost("the kernel ended the watch on tunnels".into())),
                 },
+<<<<<<< HEAD
                 recv(self.follower.due) -> _ => self.follow_tunnels(say),
                 recv(programs) -> _ => self.follow_programs(say)?,
+=======
+                recv(self.follower.pace.due) -> _ => self.follow_tunnels(say)?,
+>>>>>>> conntrack
                 recv(self.again) -> _ => self.follow(Changes::default(), say)?,
                 recv(self.rules) -> news => match news {
-                    Ok(()) => self.follow_rules(say),
+                    Ok(()) => self.pace.ask(Instant::now()),
                     Err(_) => return Err(RunError::Lost("the kernel ended the watch on nftables".into())),
                 },
+                recv(self.pace.due) -> _ => self.follow_rules(say),
                 recv(self.changes) -> changes => match changes {
                     Ok(changes) => self.follow(changes, say)?,
                     Err(_) => return Err(RunError::Lost("the kernel ended the watch on interfaces".into())),

@@ -4,10 +4,9 @@ use std::io;
 
 use ipnet::IpNet;
 
-use super::{Assessment, assess};
-use crate::config::Choice;
+use super::{Assessment, Machine};
+use crate::config::Notrack;
 use crate::control::finding::{Finding, Level};
-use crate::net::links;
 use crate::net::nft::{Table, Untracked};
 
 /// Name of the table for an interface.
@@ -19,7 +18,7 @@ pub(super) fn table(interface: &str) -> String {
 #[derive(Debug)]
 pub struct Exemption {
     interface: String,
-    notrack: Choice,
+    notrack: Notrack,
     /// TCP is fragmented, too.
     tcp: bool,
     table: Option<(Vec<Untracked>, Table)>,
@@ -28,19 +27,24 @@ pub struct Exemption {
 
 impl Exemption {
     /// None yet. `tcp` is true if TCP is fragmented.
-    pub fn new(interface: &str, notrack: Choice, tcp: bool) -> Exemption {
+    pub fn new(interface: &str, notrack: Notrack, tcp: bool) -> Exemption {
         Exemption { interface: interface.to_owned(), notrack, tcp, table: None, said: None }
     }
 
     /// Goes by other flags from the next [`follow`](Exemption::follow) on.
-    pub fn change(&mut self, notrack: Choice, tcp: bool) {
+    pub fn change(&mut self, notrack: Notrack, tcp: bool) {
         (self.notrack, self.tcp) = (notrack, tcp);
     }
 
-    /// Makes, changes or withdraws the exemption as rules and policies ask for, for destinations in `scope`, and
-    /// says so. Without it packets still arrive: a failure is said, not returned.
-    pub fn follow(&mut self, scope: &[IpNet], say: &dyn Fn(&str)) {
-        let finding = match self.try_follow(scope) {
+    /// Makes, changes or withdraws the exemption as the rules and policies of `machine` ask for, for destinations in
+    /// `scope`, and says so. Without it packets still arrive: a failure, that to read `machine` included, is said, not
+    /// returned.
+    pub fn follow(&mut self, machine: Result<&Machine, &io::Error>, scope: &[IpNet], say: &dyn Fn(&str)) {
+        let followed = match machine {
+            Ok(machine) => self.try_follow(machine, scope),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        };
+        let finding = match followed {
             Ok(assessment) => assessment.finding(&self.interface, self.notrack),
             Err(error) => {
                 self.table = None;
@@ -56,11 +60,11 @@ impl Exemption {
         }
     }
 
-    fn try_follow(&mut self, scope: &[IpNet]) -> io::Result<Assessment> {
-        let link = links::find(&self.interface)?.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
-        let assessment = assess(&link, scope)?;
+    fn try_follow(&mut self, machine: &Machine, scope: &[IpNet]) -> io::Result<Assessment> {
+        let link = machine.link(&self.interface).ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
+        let assessment = machine.assess(link, scope, self.tcp);
         let wanted = match assessment.exempts(self.notrack) {
-            true => assessment.untracked(&link, self.tcp)?,
+            true => machine.untracked(link, &assessment),
             false => Vec::new(),
         };
         if self.table.as_ref().map_or(&[][..], |(has, _)| has) != wanted {

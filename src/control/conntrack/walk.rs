@@ -1,84 +1,50 @@
-//! Which rules make something of a connection for certain packets: a walk through the ruleset that never takes a
-//! rule for harmless because it does not understand it.
+//! Which rules make something of a connection, or of ports, for certain packets: a walk through the ruleset that never
+//! takes a rule for harmless because it does not understand it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipnet::Ipv4Net;
-
 use super::bits::Bits;
+use super::dependence::{Asks, Dependence};
+use super::packets::Packets;
 use crate::net::nft::Ruleset;
 use crate::net::nft::ruleset::{Chain, Expression, Rule, Source};
 
 /// NF_INET_PRE_ROUTING, NF_INET_FORWARD and NF_INET_POST_ROUTING: the hooks of a forwarded packet.
-const HOOKS: [u32; 3] = [0, 2, POSTROUTING];
-const POSTROUTING: u32 = 4;
-/// Calls that may be open at a time (NFT_JUMP_STACK_SIZE).
-const DEPTH: usize = 16;
-
-/// Bytes of an interface name in a register.
-const IFNAMSIZ: usize = 16;
-
-/// Packets on their way into an IPsec tunnel, or out of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Packets<'a> {
-    /// Name and index of the interface they come in on.
-    pub(super) from: (&'a str, u32),
-    /// The one they leave by.
-    pub(super) to: (&'a str, u32),
-    pub(super) source: Ipv4Net,
-    pub(super) destination: Ipv4Net,
-    /// True if they are about to be encrypted, false if they have been decrypted.
-    pub(super) encrypted: bool,
-}
-
-/// A rule that depends on connection tracking.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Dependence {
-    /// `ip` or `inet`.
-    pub family: &'static str,
-    /// Table and chain.
-    pub table: String,
-    /// Chain in it.
-    pub chain: String,
-    /// As `nft -a list ruleset` shows it.
-    pub handle: u64,
-    /// `ct`, `masq`, ...
-    pub what: String,
-    /// True if it translates addresses.
-    pub translates: bool,
-    /// True in a base chain of the postrouting hook.
-    pub after_routing: bool,
-}
-
-impl Dependence {
-    /// Both translate source addresses in the same chain.
-    pub(super) fn of_one_chain(&self, other: &Dependence) -> bool {
-        let place = |one: &Dependence| (one.translates, one.family, one.table.clone(), one.chain.clone());
-        self.translates && self.after_routing && place(self) == place(other)
-    }
-}
-
-impl std::fmt::Display for Dependence {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Dependence { family, table, chain, handle, what, .. } = self;
-        write!(f, "`{what}` in table {family} {table}, chain {chain}, handle {handle}")
-    }
-}
+const HOOKS: [u32; 3] = [0, 2, 4];
 
 /// The rules that depend on connection tracking and that any of `packets` may meet.
 pub(super) fn dependences(ruleset: &Ruleset, packets: &Packets) -> BTreeSet<Dependence> {
-    let mut walk = Walk { ruleset, packets, found: BTreeSet::new() };
-    for chain in &ruleset.chains {
-        if chain.base.as_ref().is_some_and(|base| HOOKS.contains(&base.hook)) {
-            walk.chain(chain, 0);
+    let mut walk = Walk {
+        ruleset,
+        packets,
+        found: BTreeSet::new(),
+        chains: vec![State::New; ruleset.chains().len()],
+        mapped: BTreeSet::new(),
+    };
+    let mut entered: Vec<_> = hooked(ruleset).collect();
+    let mut tables = BTreeSet::new();
+    while let Some(chain) = entered.pop() {
+        walk.chain(chain);
+        // What verdict maps name is not read: it may be any chain of their tables.
+        for table in std::mem::take(&mut walk.mapped) {
+            if tables.insert(table) {
+                let called = ruleset.table(&ruleset.chains()[table]);
+                entered.extend(called.filter(|at| ruleset.chains()[*at].base.is_none()));
+            }
         }
     }
     walk.found
 }
 
+/// Positions of the base chains that forwarded packets meet.
+fn hooked(ruleset: &Ruleset) -> impl Iterator<Item = usize> {
+    let hooked = |chain: &Chain| chain.base.as_ref().is_some_and(|base| HOOKS.contains(&base.hook));
+    (0..ruleset.chains().len()).filter(move |at| hooked(&ruleset.chains()[*at]))
+}
+
 /// True if a rule anywhere makes the kernel track connections.
 pub(super) fn tracks(ruleset: &Ruleset) -> bool {
-    let rules = ruleset.chains.iter().flat_map(|chain| &chain.rules);
+    let rules = ruleset.chains().iter().flat_map(|chain| &chain.rules);
     rules.flat_map(|rule| &rule.expressions).any(|expression| matches!(expression, Expression::Tracked(_)))
 }
 
@@ -86,13 +52,38 @@ struct Walk<'a> {
     ruleset: &'a Ruleset,
     packets: &'a Packets<'a>,
     found: BTreeSet<Dependence>,
+    /// What is known of each chain: for the same packets it is the same, whoever calls it.
+    chains: Vec<State>,
+    /// First chains of the tables of which a verdict map may have called any chain.
+    mapped: BTreeSet<usize>,
+}
+
+#[derive(Clone, Copy)]
+enum State {
+    New,
+    /// Walked through at the moment. The kernel has no loops; what was read while it changed may.
+    Open,
+    /// True if none of the packets goes on behind the chain.
+    Walked(bool),
 }
 
 impl<'a> Walk<'a> {
     /// True if none of the packets goes on behind the chain.
-    fn chain(&mut self, chain: &'a Chain, depth: usize) -> bool {
+    fn chain(&mut self, at: usize) -> bool {
+        match self.chains[at] {
+            State::New => {}
+            State::Open => return false,
+            State::Walked(ends) => return ends,
+        }
+        self.chains[at] = State::Open;
+        let ends = self.rules(&self.ruleset.chains()[at]);
+        self.chains[at] = State::Walked(ends);
+        ends
+    }
+
+    fn rules(&mut self, chain: &'a Chain) -> bool {
         for rule in &chain.rules {
-            match self.rule(chain, rule, depth) {
+            match self.rule(chain, rule) {
                 Then::Next => {}
                 Then::Back => return false,
                 Then::End => return true,
@@ -101,49 +92,64 @@ impl<'a> Walk<'a> {
         false
     }
 
-    fn rule(&mut self, chain: &'a Chain, rule: &'a Rule, depth: usize) -> Then {
-        let mut registers: BTreeMap<u32, Bits> = BTreeMap::new();
+    fn rule(&mut self, chain: &'a Chain, rule: &'a Rule) -> Then {
+        let mut registers: BTreeMap<u32, (Source, Bits)> = BTreeMap::new();
         // Whether all of the packets get this far in the rule.
         let mut all = true;
+        // What the rule has asked for that fragments but the first lack; it matters if the rule then does something.
+        let mut ports: Option<&str> = None;
         for expression in &rule.expressions {
+            if let (Some(what), true) = (ports, acts(expression)) {
+                self.found.insert(Dependence::new(chain, rule, what, Asks::Ports));
+                ports = None;
+            }
             let matches = match expression {
                 Expression::Load { register, source } => {
-                    registers.insert(*register, self.packets.load(*source));
-                    continue;
+                    registers.insert(*register, (*source, self.packets.load(*source)));
+                    if *source != Source::Transport {
+                        continue;
+                    }
+                    ports = self.packets.lack_ports().then_some("ports");
+                    None
+                }
+                Expression::Ports(what) => {
+                    ports = self.packets.lack_ports().then_some(what);
+                    None
                 }
                 Expression::Mask { source, register, mask, xor } => {
-                    let bits = registers.get(source).map(|bits| bits.masked(mask, xor));
-                    registers.insert(*register, bits.unwrap_or_else(|| Bits::unknown(0)));
+                    let masked = match registers.get(source) {
+                        // Interfaces are told apart by comparison alone: see `kinds`.
+                        Some((from, bits)) if !from.is_interface() => (*from, bits.masked(mask, xor)),
+                        _ => (Source::Unknown, Bits::unknown(0)),
+                    };
+                    registers.insert(*register, masked);
                     continue;
                 }
                 Expression::Compare { register, equal, value } => {
-                    registers.get(register).and_then(|bits| bits.start_with(value)).map(|same| same == *equal)
+                    let same = registers.get(register).and_then(|(_, bits)| bits.start_with(value));
+                    same.map(|same| same == *equal)
                 }
                 Expression::Policy { outbound, ipsec } => {
-                    Some((*outbound == self.packets.encrypted) == *ipsec)
+                    Some((*outbound == self.packets.encrypted()) == *ipsec)
                 }
                 Expression::Tracked(what) => {
-                    self.found.insert(Dependence::new(chain, rule, what));
+                    self.found.insert(Dependence::new(chain, rule, what, Asks::of(what)));
+                    // One reason is enough.
+                    ports = None;
+                    registers.clear();
                     None
                 }
                 Expression::VerdictMap => {
-                    let called = self
-                        .ruleset
-                        .chains
-                        .iter()
-                        .filter(|other| other.base.is_none() && same_table(other, chain));
-                    for other in called {
-                        self.call(chain, &other.name, depth);
-                    }
+                    self.mapped.insert(self.ruleset.table(chain).start);
                     None
                 }
                 Expression::Jump(name) => {
-                    if self.call(chain, name, depth) && all {
+                    if self.call(chain, name) && all {
                         return Then::End;
                     }
                     continue;
                 }
-                Expression::Goto(name) => match (self.call(chain, name, depth), all) {
+                Expression::Goto(name) => match (self.call(chain, name), all) {
                     (true, true) => return Then::End,
                     (false, true) => return Then::Back,
                     _ => continue,
@@ -151,8 +157,12 @@ impl<'a> Walk<'a> {
                 Expression::Final if all => return Then::End,
                 Expression::Return if all => return Then::Back,
                 Expression::Final | Expression::Return => return Then::Next,
-                Expression::Neutral => continue,
-                Expression::Other => None,
+                Expression::Neutral | Expression::Set => continue,
+                Expression::Condition | Expression::Other => {
+                    // It may have put something into any register.
+                    registers.clear();
+                    None
+                }
             };
             match matches {
                 Some(false) => return Then::Next,
@@ -164,15 +174,9 @@ impl<'a> Walk<'a> {
     }
 
     /// Another chain of the same table.
-    fn call(&mut self, from: &Chain, name: &str, depth: usize) -> bool {
-        let ruleset = self.ruleset;
-        let called = ruleset.chains.iter().find(|chain| same_table(chain, from) && chain.name == name);
-        called.is_some_and(|chain| depth < DEPTH && self.chain(chain, depth + 1))
+    fn call(&mut self, from: &Chain, name: &str) -> bool {
+        self.ruleset.find(from.family, &from.table, name).is_some_and(|called| self.chain(called))
     }
-}
-
-fn same_table(one: &Chain, other: &Chain) -> bool {
-    (one.family, &one.table) == (other.family, &other.table)
 }
 
 /// What comes after a rule.
@@ -182,38 +186,24 @@ enum Then {
     End,
 }
 
-impl Packets<'_> {
-    fn load(&self, source: Source) -> Bits {
-        let flag = |set: bool| Bits::of(&[set.into()]);
-        match source {
-            Source::InName => Bits::name(self.from.0, IFNAMSIZ),
-            Source::OutName => Bits::name(self.to.0, IFNAMSIZ),
-            Source::InIndex => Bits::of(&self.from.1.to_ne_bytes()),
-            Source::OutIndex => Bits::of(&self.to.1.to_ne_bytes()),
-            Source::Ip { offset, len } => {
-                let [source, destination] = [self.source, self.destination].map(Bits::address);
-                Bits::concat(&[Bits::unknown(12), source, destination]).slice(offset as usize, len as usize)
-            }
-            Source::Encrypting => flag(self.encrypted),
-            Source::Decrypted => flag(!self.encrypted),
-            Source::Unknown => Bits::unknown(0),
-        }
+/// Whether it makes a difference that a packet gets as far as this in a rule.
+fn acts(expression: &Expression) -> bool {
+    match expression {
+        Expression::Final
+        | Expression::Return
+        | Expression::Jump(_)
+        | Expression::Goto(_)
+        | Expression::VerdictMap
+        | Expression::Set
+        | Expression::Other => true,
+        Expression::Load { .. }
+        | Expression::Mask { .. }
+        | Expression::Compare { .. }
+        | Expression::Policy { .. }
+        // Found as such.
+        | Expression::Tracked(_)
+        | Expression::Ports(_)
+        | Expression::Neutral
+        | Expression::Condition => false,
     }
 }
-
-impl Dependence {
-    fn new(chain: &Chain, rule: &Rule, what: &str) -> Dependence {
-        Dependence {
-            family: chain.family,
-            table: chain.table.clone(),
-            chain: chain.name.clone(),
-            handle: rule.handle,
-            what: what.to_owned(),
-            translates: TRANSLATE.contains(&what),
-            after_routing: chain.base.as_ref().is_some_and(|base| base.hook == POSTROUTING),
-        }
-    }
-}
-
-/// Expressions and targets that translate addresses.
-const TRANSLATE: [&str; 8] = ["nat", "masq", "redir", "MASQUERADE", "SNAT", "DNAT", "REDIRECT", "NETMAP"];

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 pub use machine::may_administer_network;
 
 use super::finding::Finding;
-use crate::config::{Choice, HandbackChoice, Mode, Plan};
+use crate::config::{Choice, HandbackChoice, Mode, Notrack, Plan};
 use crate::net::links;
 
 /// What findings about the interface's place for an XDP program are called.
@@ -39,7 +39,7 @@ pub struct Options {
     /// Destinations in scope; empty for all.
     pub scope: Vec<IpNet>,
     /// `--notrack`.
-    pub notrack: Choice,
+    pub notrack: Notrack,
 }
 
 impl From<&Plan> for Options {

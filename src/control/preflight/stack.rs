@@ -27,8 +27,9 @@ pub(super) fn check(link: &Link, options: &Options, findings: &mut Vec<Finding>)
     }
     let everywhere = [IpNet::from(Ipv4Net::default())];
     let scope = if options.scope.is_empty() { &everywhere[..] } else { &options.scope };
-    findings.push(match conntrack::assess(link, scope) {
-        Ok(assessment) => assessment.finding(name, options.notrack),
+    findings.push(match conntrack::Machine::read() {
+        // `run` fragments TCP unless it is told otherwise.
+        Ok(machine) => machine.assess(link, scope, true).finding(name, options.notrack),
         Err(error) => {
             let why = format!("the kernel does not tell its rules: {error}");
             Finding::note(conntrack::WHAT, why).remedy("nft list ruleset")

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::thread;
 
-use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam::channel::{Receiver, Sender, bounded};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -34,11 +34,12 @@ pub(super) fn rules() -> io::Result<Receiver<()>> {
     watch("rules", move || monitor.wait())
 }
 
-/// Changes of addresses and interfaces as messages. The thread lives until the receiver is dropped and
+/// Changes of addresses and interfaces as messages, one at a time: while nobody takes it, further ones wait in the
+/// socket and become one, too. The thread lives until the receiver is dropped and
 /// something changes once more, or as long as the process.
 pub(super) fn monitor() -> io::Result<Receiver<Changes>> {
     let mut monitor = Monitor::open()?;
-    let (send, receive) = unbounded();
+    let (send, receive) = bounded(1);
     let watch = move |send: &Sender<Changes>| -> io::Result<()> {
         loop {
             match poll(&mut [PollFd::new(monitor.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {

@@ -1,5 +1,6 @@
 //! nftables over netlink: the ruleset as the kernel has it, and a table that lives as long as its socket.
 
+mod expression;
 mod message;
 pub mod ruleset;
 mod table;

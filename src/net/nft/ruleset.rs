@@ -1,9 +1,11 @@
 //! The rules that IPv4 packets meet, as the kernel lists them.
 
 use std::io;
+use std::ops::Range;
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
+use super::expression::expression;
 use super::message::{Attributes, INET, IPV4, Message};
 use crate::net::netlink::Connection;
 
@@ -16,8 +18,33 @@ const GET_RULE: u16 = 7;
 /// Chains of the families `ip` and `inet`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ruleset {
-    /// In the kernel's order.
-    pub chains: Vec<Chain>,
+    /// By family, table and name.
+    chains: Vec<Chain>,
+}
+
+impl Ruleset {
+    /// Of chains in any order.
+    pub fn new(mut chains: Vec<Chain>) -> Ruleset {
+        chains.sort_by(|one, other| one.key().cmp(&other.key()));
+        Ruleset { chains }
+    }
+
+    /// All of them; those of a table stand together.
+    pub fn chains(&self) -> &[Chain] {
+        &self.chains
+    }
+
+    /// Position of a chain.
+    pub fn find(&self, family: &str, table: &str, name: &str) -> Option<usize> {
+        self.chains.binary_search_by(|chain| chain.key().cmp(&(family, table, name))).ok()
+    }
+
+    /// Positions of the chains in the table of `chain`.
+    pub fn table(&self, chain: &Chain) -> Range<usize> {
+        let place = |other: &Chain| (other.family, &other.table).cmp(&(chain.family, &chain.table));
+        self.chains.partition_point(|other| place(other).is_lt())
+            ..self.chains.partition_point(|other| place(other).is_le())
+    }
 }
 
 /// A chain and its rules.
@@ -33,6 +60,12 @@ pub struct Chain {
     pub base: Option<Base>,
     /// In order.
     pub rules: Vec<Rule>,
+}
+
+impl Chain {
+    fn key(&self) -> (&str, &str, &str) {
+        (self.family, &self.table, &self.name)
+    }
 }
 
 /// Where a base chain hangs.
@@ -102,9 +135,16 @@ pub enum Expression {
     VerdictMap,
     /// Reads or makes state of connection tracking, its name as `nft` or iptables knows it.
     Tracked(String),
+    /// Asks for ports or another part of the transport header, which only the first fragment has; its name as iptables
+    /// knows it.
+    Ports(String),
     /// Neither ends the rule nor matters.
     Neutral,
-    /// Whatever else: matches or not.
+    /// Changes the packet or its mark, and goes on.
+    Set,
+    /// A condition: matches or not, and does nothing else.
+    Condition,
+    /// Whatever else: matches or not, and may do something.
     Other,
 }
 
@@ -126,12 +166,25 @@ pub enum Source {
         /// How many.
         len: u32,
     },
+    /// Number of the IPv4 header's protocol.
+    Protocol,
+    /// NFPROTO_IPV4.
+    Family,
+    /// Bytes behind the IPv4 header.
+    Transport,
     /// 1 if it is about to be encrypted.
     Encrypting,
     /// 1 if it was decrypted.
     Decrypted,
     /// Whatever else.
     Unknown,
+}
+
+impl Source {
+    /// Name or index of an interface.
+    pub fn is_interface(self) -> bool {
+        matches!(self, Source::InName | Source::OutName | Source::InIndex | Source::OutIndex)
+    }
 }
 
 /// The ruleset in the network namespace of the calling thread. Empty if the kernel has no nftables.
@@ -145,13 +198,12 @@ pub fn read() -> io::Result<Ruleset> {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Vec::new()),
         answer => answer,
     };
-    let mut ruleset = Ruleset { chains: list(GET_CHAIN)?.iter().filter_map(chain).collect() };
+    let mut ruleset = Ruleset::new(list(GET_CHAIN)?.iter().filter_map(chain).collect());
     for message in list(GET_RULE)? {
         if let Some((family, table, name, rule)) = rule(&message) {
-            let of =
-                |chain: &&mut Chain| (chain.family, &chain.table, &chain.name) == (family, &table, &name);
-            if let Some(chain) = ruleset.chains.iter_mut().find(of) {
-                chain.rules.push(rule);
+            // One that came between the two lists is news, and looked at again.
+            if let Some(at) = ruleset.find(family, &table, &name) {
+                ruleset.chains[at].rules.push(rule);
             }
         }
     }
@@ -193,139 +245,4 @@ fn rule(message: &Message) -> Option<(&'static str, String, String, Rule)> {
     let expressions = attributes.nested(4).map(|list| list.iter().map(expression).collect());
     let rule = Rule { handle: attributes.handle(3)?, expressions: expressions.unwrap_or_default() };
     Some((family(message)?, attributes.text(1)?, attributes.text(2)?, rule))
-}
-
-/// Matches and targets of xtables that need connection tracking; `policy` and the rest do not.
-const TRACKED: &[&str] = &[
-    "conntrack",
-    "state",
-    "connmark",
-    "connbytes",
-    "connlimit",
-    "connlabel",
-    "helper",
-    "cluster",
-    "CT",
-    "CONNMARK",
-    "CONNSECMARK",
-    "MASQUERADE",
-    "SNAT",
-    "DNAT",
-    "REDIRECT",
-    "NETMAP",
-    "SYNPROXY",
-];
-
-fn expression(name: &str, data: Attributes) -> Expression {
-    let known = match name {
-        "meta" => meta(data),
-        "payload" => payload(data),
-        "rt" => rt(data),
-        "bitwise" => bitwise(data),
-        "cmp" => compare(data),
-        "immediate" => verdict(data),
-        "lookup" if data.number(3) == Some(0) => Some(Expression::VerdictMap),
-        "match" if data.text(1).as_deref() == Some("policy") => policy(data),
-        "match" | "target" => {
-            data.text(1).filter(|name| TRACKED.contains(&name.as_str())).map(Expression::Tracked)
-        }
-        "ct" | "nat" | "masq" | "redir" | "connlimit" | "synproxy" => {
-            Some(Expression::Tracked(name.to_owned()))
-        }
-        "reject" => Some(Expression::Final),
-        // A flowtable only shortens the way of what is tracked.
-        "counter" | "log" | "flow_offload" | "notrack" => Some(Expression::Neutral),
-        _ => None,
-    };
-    known.unwrap_or(Expression::Other)
-}
-
-/// Registers 1 to 4 hold four of the 32-bit registers, which count from 8 (`nft_parse_register`).
-fn register(number: u32) -> u32 {
-    if (1..=4).contains(&number) { 4 * number - 4 } else { number.wrapping_sub(8) }
-}
-
-/// NFTA_DATA_VALUE.
-fn data_value(data: Attributes, kind: u16) -> Option<Vec<u8>> {
-    Some(data.nested(kind)?.get(1)?.to_vec())
-}
-
-/// NFTA_META_*; without a destination it sets something.
-fn meta(data: Attributes) -> Option<Expression> {
-    let Some(to) = data.number(1) else { return Some(Expression::Neutral) };
-    let source = match data.number(2)? {
-        4 => Source::InIndex,
-        5 => Source::OutIndex,
-        6 => Source::InName,
-        7 => Source::OutName,
-        25 => Source::Decrypted,
-        _ => Source::Unknown,
-    };
-    Some(Expression::Load { register: register(to), source })
-}
-
-/// NFTA_PAYLOAD_*; without a destination it writes.
-fn payload(data: Attributes) -> Option<Expression> {
-    let Some(to) = data.number(1) else { return Some(Expression::Neutral) };
-    let source = match data.number(2)? {
-        1 => Source::Ip { offset: data.number(3)?, len: data.number(4)? },
-        _ => Source::Unknown,
-    };
-    Some(Expression::Load { register: register(to), source })
-}
-
-/// NFTA_RT_*; 4 is NFT_RT_XFRM.
-fn rt(data: Attributes) -> Option<Expression> {
-    let source = if data.number(2)? == 4 { Source::Encrypting } else { Source::Unknown };
-    Some(Expression::Load { register: register(data.number(1)?), source })
-}
-
-/// NFTA_BITWISE_*, the mask-and-xor operation.
-fn bitwise(data: Attributes) -> Option<Expression> {
-    if data.number(6).unwrap_or(0) != 0 {
-        return Some(Expression::Load { register: register(data.number(2)?), source: Source::Unknown });
-    }
-    Some(Expression::Mask {
-        source: register(data.number(1)?),
-        register: register(data.number(2)?),
-        mask: data_value(data, 4)?,
-        xor: data_value(data, 5)?,
-    })
-}
-
-/// NFTA_CMP_*, equal and unequal.
-fn compare(data: Attributes) -> Option<Expression> {
-    let operation = data.number(2)?;
-    (operation < 2).then_some(Expression::Compare {
-        register: register(data.number(1)?),
-        equal: operation == 0,
-        value: data_value(data, 3)?,
-    })
-}
-
-/// NFTA_IMMEDIATE_*, NFTA_DATA_VERDICT and NFTA_VERDICT_*.
-fn verdict(data: Attributes) -> Option<Expression> {
-    if data.number(1)? != 0 {
-        return Some(Expression::Load { register: register(data.number(1)?), source: Source::Unknown });
-    }
-    let verdict = data.nested(2)?.nested(2)?;
-    let chain = verdict.text(2);
-    Some(match verdict.number(1)? as i32 {
-        // NFT_CONTINUE, NFT_BREAK, NFT_JUMP, NFT_GOTO, NFT_RETURN; the others are those of netfilter.
-        -1 => Expression::Neutral,
-        -2 => Expression::Other,
-        -3 => Expression::Jump(chain?),
-        -4 => Expression::Goto(chain?),
-        -5 => Expression::Return,
-        _ => Expression::Final,
-    })
-}
-
-/// `struct xt_policy_info`: four elements of 76 bytes, flags, length. Elements ask for certain policies.
-fn policy(data: Attributes) -> Option<Expression> {
-    let info = data.get(3)?;
-    let field = |at: usize| Some(u16::from_ne_bytes([*info.get(at)?, *info.get(at + 1)?]));
-    let (flags, elements) = (field(304)?, field(306)?);
-    let none = flags & 4 != 0;
-    (elements == 0 || none).then_some(Expression::Policy { outbound: flags & 2 != 0, ipsec: !none })
 }
