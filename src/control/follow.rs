@@ -60,23 +60,9 @@ impl Follower {
     pub(super) fn unsaid(&mut self, lines: Vec<String>) -> Vec<String> {
         lines.into_iter().filter(|line| self.said.insert(line.clone())).collect()
     }
-<<<<<<< HEAD
 
     /// Lets lines that begin with `start` be said again: what they told is over.
     pub(super) fn forget(&mut self, start: &str) {
         self.said.retain(|line| !line.starts_with(start));
     }
-
-    fn schedule(&mut self, when: Instant) {
-        self.next = when;
-        self.due = at(when);
-    }
-}
-
-/// What this thread has used of a core, the kernel's work for it included.
-fn cpu_time() -> Duration {
-    // There is no kernel without this clock.
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
-=======
->>>>>>> conntrack
 }

@@ -25,7 +25,7 @@ use super::gateway::{Gateway, GatewayError, Shared};
 use super::pace::Pace;
 use super::publish::Published;
 use super::{preflight, service};
-use crate::config::{Choice, Plan};
+use crate::config::{Notrack, Plan};
 use crate::net::addresses::Changes;
 use crate::observe::request::Outcome;
 use crate::observe::server::ServerError;
@@ -268,12 +268,8 @@ impl Running {
                     Ok(()) => self.follower.changed(),
                     Err(_) => return Err(RunError::Lost("the kernel ended the watch on tunnels".into())),
                 },
-<<<<<<< HEAD
-                recv(self.follower.due) -> _ => self.follow_tunnels(say),
+                recv(self.follower.pace.due) -> _ => self.follow_tunnels(say),
                 recv(programs) -> _ => self.follow_programs(say)?,
-=======
-                recv(self.follower.pace.due) -> _ => self.follow_tunnels(say)?,
->>>>>>> conntrack
                 recv(self.again) -> _ => self.follow(Changes::default(), say)?,
                 recv(self.rules) -> news => match news {
                     Ok(()) => self.pace.ask(Instant::now()),
@@ -333,7 +329,7 @@ impl Running {
         for (gateway, exemption) in pairs.filter(|(gateway, _)| gateway.name() == interface) {
             gateway.give_up();
             // In place of the one that may have a table, which goes with it.
-            *exemption = Exemption::new(interface, Choice::Off, false);
+            *exemption = Exemption::new(interface, Notrack::Off, false);
         }
         if !gateways.iter().any(Gateway::serves) {
             return Err(RunError::Lost(format!("{interface}: {why}")));

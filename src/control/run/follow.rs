@@ -5,12 +5,8 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{after, never};
 
 use super::{RunError, Running, lock};
-<<<<<<< HEAD
-use crate::control::gateway::{Gateway, GatewayError};
-=======
 use crate::control::conntrack::Machine;
-use crate::control::gateway::GatewayError;
->>>>>>> conntrack
+use crate::control::gateway::{Gateway, GatewayError};
 use crate::net::addresses::Changes;
 
 /// When to look again at what could not be looked at, and how often at what the kernel does not tell.
@@ -22,12 +18,9 @@ impl Running {
     /// Looks at what changed. What cannot be read or followed now (no descriptor left, no memory, a map without room) is
     /// tried again.
     pub(super) fn follow(&mut self, changes: Changes, say: &dyn Fn(&str)) -> Result<(), RunError> {
-<<<<<<< HEAD
-=======
         if changes.links {
             self.pace.ask(Instant::now());
         }
->>>>>>> conntrack
         let unread = self.unread.is_any();
         self.unread |= changes;
         self.again = never();
@@ -40,32 +33,23 @@ impl Running {
             }
             None => self.unread = Changes::default(),
         }
-        // Not before it is known what is left to serve.
-        if changes.links {
-            self.follow_rules(say);
-        }
         Ok(())
     }
 
     /// Exempts from connection tracking what needs it, by the rules, the policies and the scope of this moment.
     pub(super) fn follow_rules(&mut self, say: &dyn Fn(&str)) {
-<<<<<<< HEAD
-        let gateways = lock(&self.gateways);
-        let pairs = self.exemptions.iter_mut().zip(gateways.iter());
-        for (exemption, gateway) in pairs.filter(|(_, gateway)| gateway.serves()) {
-            exemption.follow(&gateway.prefixes(), say);
-=======
         let (exemptions, gateways) = (&mut self.exemptions, &self.gateways);
         let read = self.pace.work(|| {
             let machine = Machine::read();
-            for (exemption, gateway) in exemptions.iter_mut().zip(lock(gateways).iter()) {
+            let gateways = lock(gateways);
+            let pairs = exemptions.iter_mut().zip(gateways.iter());
+            for (exemption, gateway) in pairs.filter(|(_, gateway)| gateway.serves()) {
                 exemption.follow(machine.as_ref(), &gateway.prefixes(), say);
             }
             machine.is_ok()
         });
         if !read {
             self.pace.ask(Instant::now() + RETRY);
->>>>>>> conntrack
         }
     }
 
@@ -127,7 +111,6 @@ impl Running {
             }
             (lines, failed, tunnels.advice(treatment))
         });
-<<<<<<< HEAD
         let (lines, failed, advice): (_, Vec<String>, _) = match looked {
             Ok((lines, failed, advice)) => (lines, failed.iter().map(ToString::to_string).collect(), advice),
             Err(error) => (Vec::new(), vec![format!("cannot read them: {error}")], Vec::new()),
@@ -136,7 +119,7 @@ impl Running {
             say(line);
         }
         if !lines.is_empty() {
-            self.follow_rules(say);
+            self.pace.ask(Instant::now());
         }
         if failed.is_empty() {
             self.follower.forget(BEHIND);
@@ -144,30 +127,6 @@ impl Running {
         let behind = |why: String| format!("{BEHIND}: {why}; they are served as they were, trying again");
         for line in self.follower.unsaid(failed.into_iter().map(behind).chain(advice).collect()) {
             say(&format!("warning: {line}"));
-=======
-        match looked {
-            Ok(Ok((lines, advice))) => {
-                for line in &lines {
-                    say(line);
-                }
-                if !lines.is_empty() {
-                    self.pace.ask(Instant::now());
-                }
-                for line in self.follower.unsaid(advice) {
-                    say(&format!("warning: {line}"));
-                }
-                Ok(())
-            }
-            Ok(Err(GatewayError::Netlink { source, .. })) | Err(source) => {
-                let line =
-                    format!("warning: cannot read the tunnels of this machine: {source}; trying again");
-                for line in self.follower.unsaid(vec![line]) {
-                    say(&line);
-                }
-                Ok(())
-            }
-            Ok(Err(error)) => Err(error.into()),
->>>>>>> conntrack
         }
     }
 }
