@@ -4,7 +4,6 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::process::Command;
 use std::thread::sleep;
-use std::thread::sleep;
 use std::time::Duration;
 
 use libbpf_rs::Program;
