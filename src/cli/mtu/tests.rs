@@ -122,3 +122,21 @@ fn selectors_are_written_as_swanctl_does() {
     let json = serde_json::to_value(Selector::from(&any)).unwrap();
     assert_eq!(json, serde_json::json!({"source": "10.1.0.0/16", "destination": "10.2.0.0/16"}));
 }
+
+/// tests/vm/swan.rs compares with a real strongSwan; this needs no VM.
+#[test]
+fn the_readme_shows_what_is_printed() {
+    let readme = include_str!("../../../README.md");
+    let (out, back) = (sa("127.0.0.1", "127.0.0.2", 0xc71f_26a1), sa("127.0.0.2", "127.0.0.1", 0xce09_d663));
+    let policies = [
+        policy(true, "198.18.1.0/24", "198.18.2.0/24", &out),
+        policy(false, "198.18.2.0/24", "198.18.1.0/24", &back),
+    ];
+    let mut rows = [row_of(&out, true, &policies), row_of(&back, false, &policies)];
+    for row in &mut rows {
+        row.peer = ip("198.51.100.2");
+    }
+    let printed: Vec<_> =
+        report(&rows).unwrap().lines().map(|line| format!("    {line}").trim_end().to_owned()).collect();
+    assert!(readme.contains(&printed.join("\n")), "the README does not show:\n{}", printed.join("\n"));
+}
