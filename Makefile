@@ -1,5 +1,5 @@
 # One command each for a newcomer: demo, test, vm-test, build, bench, lint, and for the doubtful torture, soak, fuzz,
-# miri and loom.
+# miri, loom and audit.
 # Every one installs what a bare Debian 12 lacks, and only that.
 
 PACKAGES := gcc libc6-dev make pkg-config libelf-dev zlib1g-dev clang m4 iproute2 nftables ethtool util-linux
@@ -21,7 +21,7 @@ CARGO_DEB := 3.6.2
 TARGET := $(shell uname -m)-unknown-linux-gnu
 
 .PHONY: build static static-test deb deb-test demo test vm-test torture soak bench bench-code bench-instructions lint \
-	fuzz miri loom deps
+	audit fuzz miri loom deps
 
 build: deps
 	cargo build --release --locked
@@ -151,6 +151,19 @@ lint: deps
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+# Licences and sources of dependencies need this tree only, known vulnerabilities the RustSec database from GitHub.
+audit: deps
+	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny || true
+	@if ! command -v cargo-deny >/dev/null; then \
+		echo "SKIPPED audit: cargo-deny is not there and cannot be installed (see above)" >&2; exit 0; \
+	fi; \
+	status=0; cargo deny check bans licenses sources || status=1; \
+	if cargo deny fetch db; then \
+		cargo deny check --disable-fetch advisories || status=1; \
+	else \
+		echo "SKIPPED audit: known vulnerabilities, for the RustSec database cannot be had (see above)" >&2; \
+	fi; exit $$status
 
 deps:
 	@PACKAGES="$(PACKAGES)" scripts/deps

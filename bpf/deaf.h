@@ -3,8 +3,8 @@
  * --force deaf: which hosts do not listen to the kernel's "too big". Included
  * by xdpfrag.bpf.c, behind `cfg` and parse.h.
  *
- * A full table forgets the entry unused for longest, so that a flood of forged
- * sources makes the kernel warn hosts anew, at worst.
+ * A full table forgets the entry unused for longest: while more new pairs come
+ * within the grace time than `warned` holds, no new host is found to be deaf.
  */
 #ifndef XDPFRAG_DEAF_H
 #define XDPFRAG_DEAF_H

@@ -122,7 +122,7 @@ fn check_reports_on_an_unknown_interface_as_json() {
     let output = xdpfrag("check --iface no-such-if --mtu 1422 --json");
     assert_eq!(output.status.code(), Some(3));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(report["ok"], false);
+    assert_eq!((&report["verdict"], &report["interfaces"][0]), (&"no".into(), &"no-such-if".into()));
     let findings = report["findings"].as_array().unwrap();
     let interface = findings.iter().find(|finding| finding["what"] == "interface").unwrap();
     assert_eq!(interface["level"], "fatal");
@@ -170,6 +170,35 @@ fn completions_and_manual_know_every_command_and_flag() {
         assert!(page.contains(&format!(".TH xdpfrag-{command} 1")), "no page for {command}");
     }
     assert!(page.contains(r"\-\-handback"));
+    for part in ["EXIT STATUS", "FILES", "SIGNALS", "SIGHUP", "4  warnings"] {
+        assert!(page.contains(part), "the manual does not say {part}");
+    }
+}
+
+#[test]
+fn help_ends_with_exit_status_files_and_signals() {
+    let help = |args: &str| text(&xdpfrag(args).stdout);
+    for (command, parts) in [
+        ("--help", &["EXIT STATUS", "FILES", "SIGNALS", "4  `check`"][..]),
+        ("run --help", &["EXIT STATUS", "FILES", "SIGNALS", "SIGHUP", "SIGTERM, SIGINT"]),
+        ("check --help", &["EXIT STATUS", "4  warnings", "--config", "--zero-copy", "--redirect"]),
+    ] {
+        for part in parts {
+            assert!(help(command).contains(part), "{command}: {part} is missing: {}", help(command));
+        }
+    }
+    let check = help("check --help");
+    for hidden in ["--metrics", "--replace", "--sticky"] {
+        assert!(!check.contains(hidden), "check does nothing with {hidden}: {check}");
+    }
+}
+
+#[test]
+fn a_path_that_carries_no_ip_is_refused() {
+    refused("mtu --esp aes128gcm16 --path-mtu 70", 2, &["--path-mtu 70", "below the 68", "RFC 791"]);
+    refused("mtu --esp aes256-sha256 --path-mtu 68 --nat-t", 2, &["--path-mtu 68", "too short"]);
+    let shown = text(&xdpfrag("mtu --esp aes256-sha256 --nat-t").stdout);
+    assert!(shown.contains("SA MTU 1422") && shown.contains("1500 (path MTU) - 20 (IPv4)"), "{shown}");
 }
 
 #[test]

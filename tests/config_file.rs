@@ -34,8 +34,8 @@ fn check_says_what_a_file_means() {
     for part in [
         "is right",
         "eth1, eth2",
-        "to 198.18.2.0/24: SA MTU 1200",
-        "10.0.0.0/8: SA MTU 1400",
+        "IPv4 packets to 198.18.2.0/24, SA MTU 1200, MSS 1160",
+        "IPv4 packets to 10.0.0.0/8, SA MTU 1400",
         "warning: IPv6",
     ] {
         assert!(said.contains(part), "'{part}' is missing in: {said}");
@@ -44,6 +44,17 @@ fn check_says_what_a_file_means() {
     let verdict: Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!((&verdict["ok"], &verdict["interfaces"][1]), (&true.into(), &"eth2".into()));
     assert_eq!(verdict["scope"].as_array().unwrap().len(), 3, "{verdict}");
+}
+
+#[test]
+fn check_says_what_auto_serves() {
+    let (_dir, path) = file("iface = ['eth1']\nmtu = 'auto'\ndst = ['198.18.2.0/24']\n");
+    let said = xdpfrag(&["config", "check", &path]).stdout;
+    let words = "packets to 198.18.2.0/24 that go into an IPsec tunnel, each with its SA MTU";
+    assert!(text(&said).contains(words), "{}", text(&said));
+    let verdict: Value =
+        serde_json::from_slice(&xdpfrag(&["config", "check", "--json", &path]).stdout).unwrap();
+    assert_eq!(verdict["serves"][0], words);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::arguments::{self, ArgumentError};
 use super::{Command, Failure, output};
 use crate::config::Plan;
+use crate::control::run::scope;
 
 /// The flags of `config`.
 #[derive(Debug, Args)]
@@ -41,7 +42,10 @@ struct Verdict {
     file: PathBuf,
     ok: bool,
     interfaces: Vec<String>,
+    /// Prefixes whose SA MTU the file has.
     scope: Vec<Scope>,
+    /// All that is in scope, in words.
+    serves: Vec<String>,
     warnings: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<Blame>,
@@ -75,8 +79,8 @@ pub(super) fn config(args: &ConfigArgs) -> Result<(), Failure> {
         return Ok(());
     }
     let mut text = format!("{} is right: serves {}\n", file.display(), verdict.interfaces.join(", "));
-    for Scope { prefix, mtu } in &verdict.scope {
-        text += &format!("  to {prefix}: SA MTU {mtu}\n");
+    for words in &verdict.serves {
+        text += &format!("  {words}\n");
     }
     for warning in &verdict.warnings {
         text += &format!("warning: {warning}\n");
@@ -100,6 +104,7 @@ fn accepted(file: &std::path::Path, plan: &Plan) -> Verdict {
         ok: true,
         interfaces: plan.interfaces.clone(),
         scope: scope.map(|(prefix, rule)| Scope { prefix: prefix.to_string(), mtu: rule.mtu }).collect(),
+        serves: scope::words(plan),
         warnings: plan.warnings.clone(),
         error: None,
     }

@@ -16,6 +16,9 @@ pub enum Failure {
     /// This machine or interface cannot do it: exit code 3.
     #[error("{0}")]
     Unfit(String),
+    /// It can be done, but not for all packets or not as well as it could: exit code 4.
+    #[error("{0}")]
+    Warned(String),
     /// Nobody reads standard output any more (`| head`): no failure, but no reason to go on.
     #[error("standard output was closed")]
     OutputClosed,
@@ -29,6 +32,7 @@ impl Failure {
             Failure::Running(_) => 1,
             Failure::Usage(_) => 2,
             Failure::Unfit(_) => 3,
+            Failure::Warned(_) => 4,
         })
     }
 }

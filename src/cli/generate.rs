@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::Shell;
 
-use super::{Cli, Failure, output};
+use super::{Failure, arguments, output};
 
 /// The flags of `completions`.
 #[derive(Debug, Args)]
@@ -17,7 +17,7 @@ pub(super) struct CompletionsArgs {
 
 pub(super) fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "xdpfrag", &mut script);
+    clap_complete::generate(args.shell, &mut arguments::command(), "xdpfrag", &mut script);
     output::print(&String::from_utf8_lossy(&script))
 }
 
@@ -31,7 +31,7 @@ pub(super) struct ManArgs {
 
 /// One page for the program and one section per subcommand, so that `man -l` shows every flag.
 pub(super) fn man(args: &ManArgs) -> Result<(), Failure> {
-    let mut command = Cli::command();
+    let mut command = arguments::command();
     if let Some(dir) = &args.dir {
         let written = clap_mangen::generate_to(command.disable_help_subcommand(true), dir);
         return Ok(written.with_context(|| format!("cannot write manual pages to {}", dir.display()))?);

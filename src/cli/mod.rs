@@ -1,7 +1,8 @@
 //! The command line: one file per subcommand.
 //!
 //! Results go to standard output, messages to standard error. Exit codes: 0 ended as asked, 1 failed
-//! while running, 2 wrong usage, configuration or input file, 3 this machine or interface cannot do it.
+//! while running, 2 wrong usage, configuration or input file, 3 this machine or interface cannot do it,
+//! 4 (`check`) it can, with warnings.
 
 mod arguments;
 mod bench;
@@ -19,6 +20,7 @@ mod output;
 mod reload;
 mod replay;
 mod run;
+mod sections;
 mod stats;
 mod watch;
 
@@ -34,7 +36,7 @@ use crate::config::RunArgs;
 
 /// Fragments oversize DF packets of deaf LAN hosts to the IPsec SA MTU, in front of the kernel.
 #[derive(Debug, Parser)]
-#[command(name = "xdpfrag", version, max_term_width = 100)]
+#[command(name = "xdpfrag", version, max_term_width = 100, after_long_help = sections::XDPFRAG)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -43,8 +45,10 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve LAN interfaces until SIGINT or SIGTERM, then print a summary
+    #[command(after_long_help = sections::RUN)]
     Run(RunArgs),
-    /// Say what stands in the way of `run` on an interface, and how to mend it
+    /// Say what stands in the way of `run` with these flags or this file, and how to mend it
+    #[command(after_long_help = sections::CHECK)]
     Check(check::CheckArgs),
     /// Work with configuration files
     Config(config::ConfigArgs),

@@ -1,11 +1,13 @@
 //! `mtu`: the SA MTU of every security association of this machine, or of one described by flags.
 
-use std::fmt::Write;
+use std::collections::BTreeSet;
+use std::fmt::{self, Write};
 use std::io;
 use std::net::IpAddr;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
+use comfy_table::ContentArrangement;
 use serde::Serialize;
 
 use super::{Failure, output};
@@ -14,6 +16,7 @@ use crate::net::links::{self, Link, Tunnel};
 use crate::net::xfrm::{self, Policy, Sa};
 use crate::net::{addresses, route};
 use crate::observe::layout;
+use crate::packet::MIN_MTU;
 
 /// The flags of `mtu`.
 #[derive(Debug, Args)]
@@ -67,12 +70,79 @@ struct Row {
     if_id: u32,
     /// Name of its XFRM interface or VTI.
     interface: Option<String>,
-    /// Destination prefixes of the policies that use it.
-    selectors: Vec<String>,
+    /// What the policies that use it select.
+    selectors: Vec<Selector>,
     /// Sizes in bytes.
     sizes: Option<SaMtu>,
     /// Why there are no sizes.
     unknown: Option<String>,
+}
+
+/// Which packets a policy selects.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+struct Selector {
+    source: String,
+    destination: String,
+    /// Name or number; `None` for any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    protocol: Option<String>,
+    /// A port or a range, or the ICMP type.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_port: Option<String>,
+    /// A port or a range, or the ICMP code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    destination_port: Option<String>,
+}
+
+impl From<&Policy> for Selector {
+    fn from(policy: &Policy) -> Selector {
+        let prefix = |(address, length): (IpAddr, u8)| format!("{address}/{length}");
+        Selector {
+            source: prefix(policy.src),
+            destination: prefix(policy.dst),
+            protocol: (policy.protocol != 0).then(|| protocol(policy.protocol)),
+            source_port: ports(policy.src_port),
+            destination_port: ports(policy.dst_port),
+        }
+    }
+}
+
+fn protocol(number: u8) -> String {
+    match number {
+        1 => "icmp".into(),
+        6 => "tcp".into(),
+        17 => "udp".into(),
+        47 => "gre".into(),
+        58 => "ipv6-icmp".into(),
+        132 => "sctp".into(),
+        other => other.to_string(),
+    }
+}
+
+/// A value under a mask as a port or a range; `None` for any.
+fn ports((value, mask): (u16, u16)) -> Option<String> {
+    let last = value | !mask;
+    match mask {
+        0 => None,
+        u16::MAX => Some(value.to_string()),
+        _ if mask.leading_ones() + mask.trailing_zeros() == u16::BITS => Some(format!("{value}-{last}")),
+        _ => Some(format!("{value:#x}/{mask:#x}")),
+    }
+}
+
+/// As swanctl writes traffic selectors.
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let protocol = self.protocol.as_deref();
+        let part = |prefix: &str, protocol: Option<&str>, port: &Option<String>| match (protocol, port) {
+            (None, None) => prefix.to_owned(),
+            (Some(protocol), None) => format!("{prefix}[{protocol}]"),
+            (protocol, Some(port)) => format!("{prefix}[{}/{port}]", protocol.unwrap_or("any")),
+        };
+        let source = part(&self.source, protocol.filter(|_| self.source_port.is_some()), &self.source_port);
+        let destination = part(&self.destination, protocol, &self.destination_port);
+        write!(f, "{source} -> {destination}")
+    }
 }
 
 pub(super) fn mtu(args: &MtuArgs) -> Result<(), Failure> {
@@ -88,14 +158,28 @@ fn described(args: &MtuArgs, esp: Esp) -> Result<(), Failure> {
         Version::V6 => Outer::V6,
     };
     let mode = if args.transport { Mode::Transport } else { Mode::Tunnel };
-    let sizes =
-        Encapsulation { esp, mode, nat_t: args.nat_t, outer }.sa_mtu(args.path_mtu).ok_or_else(|| {
-            Failure::Usage(format!("--path-mtu {} is too short for any packet in this ESP", args.path_mtu))
-        })?;
+    let path_mtu = args.path_mtu;
+    let short = |why: String| Failure::Usage(format!("--path-mtu {path_mtu}: {why}"));
+    let sizes = Encapsulation { esp, mode, nat_t: args.nat_t, outer }
+        .sa_mtu(path_mtu)
+        .ok_or_else(|| short("too short for any packet in this ESP".into()))?;
+    if sizes.mtu < u32::from(MIN_MTU) {
+        return Err(short(format!(
+            "the SA MTU would be {} bytes, below the {MIN_MTU} that every IPv4 network carries (RFC 791 section 3.2); \
+             give the MTU of the path between the gateways, such as 1500",
+            sizes.mtu
+        )));
+    }
     if args.json {
         return output::print_json(&sizes);
     }
-    output::print(&format!("SA MTU {} (MSS: IPv4 {}, IPv6 {})\n{sizes}\n", sizes.mtu, sizes.mss4, sizes.mss6))
+    output::print(&format!(
+        "SA MTU {} (MSS: IPv4 {}, IPv6 {})\n{}\n",
+        sizes.mtu,
+        sizes.mss4,
+        sizes.mss6,
+        sizes.derivation("path MTU")
+    ))
 }
 
 fn of_the_kernel(json: bool) -> Result<(), Failure> {
@@ -119,17 +203,22 @@ fn of_the_kernel(json: bool) -> Result<(), Failure> {
 
 fn rows() -> io::Result<Vec<Row>> {
     let local = addresses::local()?;
-    let policies = xfrm::policies()?;
+    let policies = xfrm::all_policies()?;
     let links = links::all()?;
     xfrm::states()?.into_iter().map(|sa| row(&sa, local.contains(&sa.src), &policies, &links)).collect()
 }
 
 fn row(sa: &Sa, outbound: bool, policies: &[Policy], links: &[Link]) -> io::Result<Row> {
     let (here, peer) = if outbound { (sa.src, sa.dst) } else { (sa.dst, sa.src) };
-    let served = policies.iter().filter(|policy| outbound && policy.uses(sa));
+    let served = policies.iter().filter(|policy| policy.outbound == outbound && policy.uses(sa));
     // An SA of a VTI has its mark, or none, and then its policies have it.
-    let marks: Vec<u32> =
-        served.clone().map(|policy| policy.mark).chain([sa.mark]).map(|mark| mark.0).collect();
+    let marks: Vec<u32> = served
+        .clone()
+        .filter(|policy| policy.outbound)
+        .map(|policy| policy.mark)
+        .chain([sa.mark])
+        .map(|mark| mark.0)
+        .collect();
     let through = |tunnel: &Tunnel| match tunnel {
         Tunnel::IfId(id) => *id == sa.if_id,
         Tunnel::Mark(mark) => *mark != 0 && marks.contains(mark),
@@ -146,7 +235,8 @@ fn row(sa: &Sa, outbound: bool, policies: &[Policy], links: &[Link]) -> io::Resu
         outer: sa.outer(),
         if_id: sa.if_id,
         interface: interface.map(|link| link.name.clone()),
-        selectors: served.map(|policy| format!("{}/{}", policy.dst.0, policy.dst.1)).collect(),
+        // What comes in and what is forwarded then have policies of the same selector.
+        selectors: served.map(Selector::from).collect::<BTreeSet<_>>().into_iter().collect(),
         sizes: None,
         unknown: None,
     };
@@ -174,40 +264,55 @@ fn mode(row: &Row) -> &'static str {
     }
 }
 
-/// Destinations, and the interface that leads to them.
-fn serves(row: &Row) -> String {
-    let interface = match (&row.interface, row.if_id) {
-        (Some(name), 0) => format!("via {name}"),
-        (Some(name), if_id) => format!("via {name} (if_id {if_id})"),
-        (None, 0) => String::new(),
-        (None, if_id) => format!("if_id {if_id}"),
-    };
-    format!("{} {interface}", row.selectors.join(" ")).trim().to_owned()
+/// The interface that leads to it.
+fn interface(row: &Row) -> Option<String> {
+    match (&row.interface, row.if_id) {
+        (Some(name), 0) => Some(format!("via {name}")),
+        (Some(name), if_id) => Some(format!("via {name} (if_id {if_id})")),
+        (None, 0) => None,
+        (None, if_id) => Some(format!("if_id {if_id}")),
+    }
 }
 
-/// A table, and below it the derivations.
-fn report(rows: &[Row]) -> Result<String, std::fmt::Error> {
+/// A table with the selectors below each SA, which are long, and below it the derivations.
+fn report(rows: &[Row]) -> Result<String, fmt::Error> {
     if rows.is_empty() {
         return Ok(String::new());
     }
-    let mut table = layout::table(&["DIR", "PEER", "SPI", "MODE", "SA MTU", "MSS 4/6", "FOR"]);
+    let mut table = layout::table(&["DIR", "PEER", "SPI", "MODE", "SA MTU", "MSS 4/6"]);
+    // A line each.
+    table.set_content_arrangement(ContentArrangement::Disabled);
     for row in rows {
         let [mtu, mss] = row.sizes.map_or(["?".into(), "?".into()], |sizes| {
             [sizes.mtu.to_string(), format!("{}/{}", sizes.mss4, sizes.mss6)]
         });
-        let peer = row.peer.to_string();
-        let serves = serves(row);
-        table.add_row([row.direction, &peer, &row.spi, mode(row), &mtu, &mss, &serves]);
+        table.add_row([row.direction, &row.peer.to_string(), &row.spi, mode(row), &mtu, &mss]);
     }
-    let mut text = layout::text(&table);
+    let table = layout::text(&table);
+    let mut lines = table.lines();
+    let mut text = format!("{}\n", lines.next().unwrap_or_default());
+    for (row, line) in rows.iter().zip(lines) {
+        writeln!(text, "{line}")?;
+        for selector in &row.selectors {
+            writeln!(text, "     {selector}")?;
+        }
+        if let Some(interface) = interface(row) {
+            writeln!(text, "     {interface}")?;
+        }
+    }
     for row in rows {
         let mode = mode(row);
         let nat_t = if row.nat_t { " in UDP" } else { "" };
         writeln!(text, "\n{} {mode}, {}, over {}{nat_t}:", row.spi, row.algorithm, row.outer)?;
         match (&row.sizes, &row.unknown) {
-            (Some(sizes), _) => writeln!(text, "  {sizes}")?,
+            (Some(sizes), _) => {
+                writeln!(text, "  {}", sizes.derivation(&format!("path MTU to {}", row.peer)))?;
+            }
             (None, why) => writeln!(text, "  not known: {}", why.as_deref().unwrap_or_default())?,
         }
     }
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests;

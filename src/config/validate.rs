@@ -171,6 +171,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Force, Scope};
+    use crate::packet::Tcp;
     use crate::packet::ident::Partition;
 
     const ANY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));

@@ -3,7 +3,7 @@
 mod events;
 mod follow;
 mod reload;
-mod scope;
+pub mod scope;
 mod takeover;
 
 use std::io::{self, Write};

@@ -83,15 +83,25 @@ impl Tunnels {
         advice::advice(&self.kernel, &self.routing, &served)
     }
 
-    /// Destinations of the policies that encrypt.
+    /// Where the policies that encrypt lead.
     ///
     /// # Errors
     /// As [`read`](Tunnels::read).
-    pub fn destinations() -> io::Result<Vec<IpNet>> {
+    pub fn destinations() -> io::Result<BTreeSet<Protected>> {
         let policies = Kernel::read()?.policies().into_iter();
         let protected = policies.filter(|policy| matches!(&policy.action, scope::Action::Protect(_)));
-        Ok(protected.map(|policy| policy.dst).collect::<BTreeSet<_>>().into_iter().collect())
+        let routed = |policy: &scope::Policy| policy.if_id != 0 || policy.mark.mask != 0;
+        Ok(protected.map(|policy| Protected { to: policy.dst, routed: routed(&policy) }).collect())
     }
+}
+
+/// What a policy encrypts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Protected {
+    /// Its destination prefix.
+    pub to: IpNet,
+    /// Only packets that are routed into an XFRM interface or a VTI, or that are marked.
+    pub routed: bool,
 }
 
 /// One line for each prefix for which something else holds than before.

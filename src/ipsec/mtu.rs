@@ -131,32 +131,32 @@ impl Encapsulation {
     }
 }
 
-/// The derivation in one line.
-impl fmt::Display for SaMtu {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+impl SaMtu {
+    /// The derivation in one line; `path` names the path whose MTU it begins with.
+    pub fn derivation(&self, path: &str) -> String {
         let version = if self.ip == 20 { "IPv4" } else { "IPv6" };
-        write!(f, "{} - {} ({version})", self.path_mtu, self.ip)?;
+        let mut text = format!("{} ({path}) - {} ({version})", self.path_mtu, self.ip);
         if self.udp > 0 {
-            write!(f, " - {} (UDP)", self.udp)?;
+            text += &format!(" - {} (UDP)", self.udp);
         }
-        write!(f, " - {} (ESP)", self.esp)?;
+        text += &format!(" - {} (ESP)", self.esp);
         if self.iv > 0 {
-            write!(f, " - {} (IV)", self.iv)?;
+            text += &format!(" - {} (IV)", self.iv);
         }
         let room = self.path_mtu - self.ip - self.udp - self.esp - self.iv - self.icv;
         let whole = room - self.unused;
-        write!(f, " - {} (ICV) = {room}; in blocks of {}: {whole}", self.icv, self.block)?;
-        write!(f, "; - {} (pad length, next header)", self.trailer)?;
+        text += &format!(" - {} (ICV) = {room}; in blocks of {}: {whole}", self.icv, self.block);
+        text += &format!("; - {} (pad length, next header)", self.trailer);
         let mut mtu = whole.saturating_sub(self.trailer);
         if self.transport {
-            write!(f, " + {} (the packet's own {version})", self.ip)?;
+            text += &format!(" + {} (the packet's own {version})", self.ip);
             mtu += self.ip;
         }
-        write!(f, " = {mtu}")?;
+        text += &format!(" = {mtu}");
         if mtu < self.mtu {
-            write!(f, "; raised to {}, the least that IPv6 allows", self.mtu)?;
+            text += &format!("; raised to {}, the least that IPv6 allows", self.mtu);
         }
-        Ok(())
+        text
     }
 }
 
@@ -204,13 +204,14 @@ mod tests {
             outer: Outer::V4,
         };
         assert_eq!(
-            encapsulation.sa_mtu(1500).unwrap().to_string(),
-            "1500 - 20 (IPv4) - 8 (UDP) - 8 (ESP) - 16 (IV) - 16 (ICV) = 1432; in blocks of 16: 1424; \
+            encapsulation.sa_mtu(1500).unwrap().derivation("path MTU"),
+            "1500 (path MTU) - 20 (IPv4) - 8 (UDP) - 8 (ESP) - 16 (IV) - 16 (ICV) = 1432; in blocks of 16: 1424; \
              - 2 (pad length, next header) = 1422"
         );
         encapsulation.mode = Mode::Transport;
         let transport = encapsulation.sa_mtu(1500).unwrap();
         assert_eq!(transport.mtu, 1442);
-        assert!(transport.to_string().ends_with("+ 20 (the packet's own IPv4) = 1442"), "{transport}");
+        let words = transport.derivation("path MTU");
+        assert!(words.ends_with("+ 20 (the packet's own IPv4) = 1442"), "{words}");
     }
 }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::ops::BitOrAssign;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
@@ -25,6 +25,31 @@ pub fn local() -> io::Result<BTreeSet<IpAddr>> {
         addresses.extend(own(&message.attributes));
     }
     Ok(addresses)
+}
+
+/// The first IPv6 address that somebody gave one of these interfaces for hosts beyond the link; not one that a router's
+/// advertisement or DHCP gave it, for then the router is another.
+pub fn routed_ipv6(interfaces: &[u32]) -> io::Result<Option<Ipv6Addr>> {
+    let request = AddressMessage::default();
+    let messages = Connection::open(NETLINK_ROUTE)?.dump(RouteNetlinkMessage::GetAddress(request))?;
+    for message in messages {
+        let RouteNetlinkMessage::NewAddress(message) = message else { continue };
+        if !message.header.flags.contains(AddressHeaderFlags::Permanent)
+            || !interfaces.contains(&message.header.index)
+        {
+            continue;
+        }
+        let routed = own(&message.attributes).into_iter().find_map(|address| match address {
+            IpAddr::V6(address) if !address.is_unicast_link_local() && !address.is_loopback() => {
+                Some(address)
+            }
+            _ => None,
+        });
+        if routed.is_some() {
+            return Ok(routed);
+        }
+    }
+    Ok(None)
 }
 
 /// IFA_LOCAL is the address itself; IFA_ADDRESS is then the other end of a point-to-point interface.

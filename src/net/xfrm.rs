@@ -4,7 +4,8 @@ use std::io;
 use std::net::IpAddr;
 
 use netlink_packet_xfrm::constants::{
-    AF_INET, AF_INET6, AF_UNSPEC, XFRM_POLICY_ALLOW, XFRM_POLICY_OUT, XFRM_POLICY_TYPE_SUB,
+    AF_INET, AF_INET6, AF_UNSPEC, XFRM_POLICY_ALLOW, XFRM_POLICY_FWD, XFRM_POLICY_IN, XFRM_POLICY_OUT,
+    XFRM_POLICY_TYPE_SUB,
 };
 use netlink_packet_xfrm::policy::DelGetMessage as PolicyRequest;
 use netlink_packet_xfrm::state::GetDumpMessage;
@@ -52,9 +53,11 @@ pub struct Sa {
     pub encap: Option<u16>,
 }
 
-/// An outbound policy.
+/// A policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
+    /// For what leaves, not for what has come in.
+    pub outbound: bool,
     /// Source prefix: address and length.
     pub src: (IpAddr, u8),
     /// Destination prefix.
@@ -71,6 +74,12 @@ pub struct Policy {
     pub oif: u32,
     /// It selects by protocol, port or user, too, or is a sub-policy.
     pub upper: bool,
+    /// IP protocol that it asks for; 0 for any.
+    pub protocol: u8,
+    /// Source port, or ICMP type, that it asks for: value and mask.
+    pub src_port: (u16, u16),
+    /// Destination port, or ICMP code.
+    pub dst_port: (u16, u16),
     /// It lets packets go (on or out); else it drops them.
     pub allow: bool,
     /// Which SAs it takes, innermost first; none to leave packets as they are.
@@ -139,7 +148,8 @@ impl Template {
 }
 
 impl Policy {
-    /// True if packets of this policy may leave by `sa` (`xfrm_state_find()`, `xfrm_tmpl_resolve_one()`).
+    /// True if packets of this policy may leave by `sa` (`xfrm_state_find()`, `xfrm_tmpl_resolve_one()`), or if it is one
+    /// for what came in by `sa` (`xfrm_state_ok()`).
     pub fn uses(&self, sa: &Sa) -> bool {
         let family = if self.dst.0.is_ipv4() { AF_INET } else { AF_INET6 };
         self.if_id == sa.if_id
@@ -148,7 +158,7 @@ impl Policy {
             && self.templates.iter().any(|template| {
                 let any_or = |wanted: IpAddr, is| wanted.is_unspecified() || wanted == is;
                 template.mode == sa.mode
-                    && template.reqid == sa.reqid
+                    && (template.reqid == sa.reqid || (!self.outbound && template.reqid == 0))
                     && any_or(template.src, sa.src)
                     && any_or(template.dst, sa.dst)
             })
@@ -164,6 +174,11 @@ pub fn states() -> io::Result<Vec<Sa>> {
 
 /// Every outbound policy. Needs CAP_NET_ADMIN.
 pub fn policies() -> io::Result<Vec<Policy>> {
+    Ok(all_policies()?.into_iter().filter(|policy| policy.outbound).collect())
+}
+
+/// Every policy: for what leaves, for what comes in and for what is forwarded then. Needs CAP_NET_ADMIN.
+pub fn all_policies() -> io::Result<Vec<Policy>> {
     let request = PolicyRequest { user_policy_id: UserPolicyId::default(), nlas: Vec::new() };
     let messages = Connection::open(NETLINK_XFRM)?.dump(XfrmMessage::GetPolicy(request))?;
     Ok(messages.into_iter().filter_map(policy).collect())
@@ -217,12 +232,14 @@ fn state(message: XfrmMessage) -> Option<Sa> {
 fn policy(message: XfrmMessage) -> Option<Policy> {
     let XfrmMessage::AddPolicy(message) = message else { return None };
     let info = message.user_policy_info;
-    if info.direction != XFRM_POLICY_OUT {
+    // Beside these there are policies of sockets.
+    if ![XFRM_POLICY_OUT, XFRM_POLICY_IN, XFRM_POLICY_FWD].contains(&info.direction) {
         return None;
     }
     let selector = info.selector;
     let ports = selector.sport_mask != 0 || selector.dport_mask != 0;
     let mut policy = Policy {
+        outbound: info.direction == XFRM_POLICY_OUT,
         src: (address(&selector.saddr, selector.family), selector.prefixlen_s),
         dst: (address(&selector.daddr, selector.family), selector.prefixlen_d),
         priority: info.priority,
@@ -231,6 +248,9 @@ fn policy(message: XfrmMessage) -> Option<Policy> {
         mark: (0, 0),
         oif: u32::try_from(selector.ifindex).unwrap_or(0),
         upper: selector.proto != 0 || ports || selector.user != 0,
+        protocol: selector.proto,
+        src_port: (selector.sport, selector.sport_mask),
+        dst_port: (selector.dport, selector.dport_mask),
         allow: info.action == XFRM_POLICY_ALLOW,
         templates: Vec::new(),
     };
@@ -292,6 +312,7 @@ mod tests {
 
     fn policy() -> Policy {
         Policy {
+            outbound: true,
             src: (ip("198.18.1.0"), 24),
             dst: (ip("198.18.2.0"), 24),
             priority: 1,
@@ -300,6 +321,9 @@ mod tests {
             mark: (0, 0),
             oif: 0,
             upper: false,
+            protocol: 0,
+            src_port: (0, 0),
+            dst_port: (0, 0),
             allow: true,
             templates: vec![Template { src: ip("198.51.100.1"), dst: ip("198.51.100.2"), reqid: 1, mode: 1 }],
         }
@@ -323,6 +347,16 @@ mod tests {
         assert!(marked.uses(&Sa { mark: (7, u32::MAX), ..sa() }) && marked.uses(&sa()));
         let any = Template { src: ip("0.0.0.0"), dst: ip("198.51.100.2"), reqid: 1, mode: 1 };
         assert!(Policy { templates: vec![any], ..policy() }.uses(&sa()));
+    }
+
+    #[test]
+    fn what_came_in_may_have_come_by_any_reqid() {
+        let back = Sa { src: ip("198.51.100.2"), dst: ip("198.51.100.1"), ..sa() };
+        let template = Template { src: back.src, dst: back.dst, reqid: 0, mode: 1 };
+        let (src, dst) = (policy().dst, policy().src);
+        let inbound = Policy { outbound: false, src, dst, templates: vec![template], ..policy() };
+        assert!(inbound.uses(&back) && !inbound.uses(&sa()));
+        assert!(!Policy { outbound: true, ..inbound }.uses(&back));
     }
 
     #[test]

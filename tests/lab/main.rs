@@ -6,6 +6,7 @@ mod auto;
 mod before;
 mod bench;
 mod capture;
+mod check;
 mod demo;
 mod fail_open;
 mod footprint;

@@ -16,7 +16,7 @@ use xdpfrag::xdp::{AttachError, LanConfig, LanProgram};
 use super::{check, eth1, find, in_namespace, ip};
 
 /// Makes a virtual device, or says on the real standard error and in the list of `make test` that this kernel has none.
-fn made(device: &str) -> bool {
+pub(crate) fn made(device: &str) -> bool {
     let output = Command::new("ip").args(["link", "add"]).args(device.split_whitespace()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     if output.status.success() {

@@ -1,6 +1,7 @@
 //! What netlink tells and what `check`, `stats` and `detach` make of it, in network namespaces made
 //! for each test. Needs root.
 
+mod judge;
 mod kinds;
 
 use std::os::fd::AsFd;
@@ -76,8 +77,6 @@ fn a_veth_is_fit_and_described() {
         assert!(fatal.is_empty(), "{fatal:#?}");
         find(&findings, Level::Ok, "2, each gets a socket and a worker");
         assert_eq!(find(&findings, Level::Note, "CHECKSUM_PARTIAL").remedy.unwrap(), "ethtool -K far tx off");
-        let checked = xdpfrag("", "check --iface eth1 --mtu 1422 --json");
-        assert_eq!(checked.status.code(), Some(0), "{}", String::from_utf8_lossy(&checked.stdout));
     });
 }
 
@@ -109,7 +108,7 @@ fn what_the_interface_cannot_do_is_fatal_and_comes_with_a_command() {
 }
 
 #[test]
-fn a_busy_xdp_slot_names_the_program() {
+fn a_busy_xdp_slot_names_the_program_and_how_to_find_its_process() {
     in_namespace(|| {
         let link = eth1();
         let config = LanConfig {
@@ -127,7 +126,8 @@ fn a_busy_xdp_slot_names_the_program() {
         let attached = program.attach(link.index, Mode::Native).unwrap();
         let busy = find(&check(&Options::default()), Level::Fatal, "has an XDP program already ('xdpfrag");
         assert!(busy.why.contains("native mode"), "{busy}");
-        assert!(busy.remedy.unwrap().starts_with("bpftool link detach id "));
+        // Whose process nobody can ask here: it is not switched off by a command that was pasted.
+        assert!(busy.remedy.unwrap().starts_with("bpftool prog show id "));
         assert_eq!(xdpfrag("", "run --iface eth1 --mtu 1422").status.code(), Some(3));
         drop(attached);
         // A process that another test is starting holds the link until its execve(2).

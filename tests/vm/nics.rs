@@ -126,7 +126,9 @@ impl Lab {
 
 fn check(namespace: &Namespace, interface: &str, what: &str) -> Result<String> {
     let arguments = ["check", "--iface", interface, "--mtu", "1422", "--json"];
-    let report: serde_json::Value = serde_json::from_str(&namespace.output(BINARY, &arguments)?)?;
+    // Its exit code says what else it found.
+    let output = namespace.run(|| Ok(std::process::Command::new(BINARY).args(arguments).output()?))?;
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     let findings = report["findings"].as_array().context("findings")?;
     let finding = findings.iter().find(|finding| finding["what"] == what).context(what.to_owned())?;
     Ok(finding["why"].to_string())

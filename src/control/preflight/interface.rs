@@ -1,13 +1,11 @@
-//! The LAN interface itself: state, XDP slot, queues, driver, MTU.
+//! The LAN interface itself: state, queues, driver, MTU.
 
-use libbpf_rs::query::{LinkInfoIter, LinkTypeInfo, ProgInfoIter};
-
-use super::{Options, XDP_SLOT, offloads};
+use super::{Options, offloads};
 use crate::config::{Choice, Mode};
 use crate::control::finding::Finding;
 use crate::handback::inject;
 use crate::net::links::Link;
-use crate::net::{Ethtool, ethtool, links, xdp_features};
+use crate::net::{Ethtool, ethtool, xdp_features};
 use crate::packet::ether;
 
 const LINK_HEADER: u32 = ether::MAX_HEADER_LEN as u32;
@@ -30,51 +28,6 @@ pub(super) fn state(link: &Link, findings: &mut Vec<Finding>) {
     } else {
         findings.push(Finding::ok("interface", format!("{name} is up")));
     }
-}
-
-/// Whether an XDP program is attached already. It is never replaced.
-pub(super) fn xdp_slot(link: &Link, findings: &mut Vec<Finding>) {
-    let Some(xdp) = link.xdp else {
-        let above = links::faces(link, &links::all().unwrap_or_default());
-        findings.push(match above.iter().find(|face| face.xdp.is_some()) {
-            Some(face) => {
-                let why = format!(
-                    "{0}, which {1} belongs to, has an XDP program: the kernel takes none below it \
-                     (dev_xdp_attach); end the program that owns it",
-                    face.name, link.name
-                );
-                Finding::fatal(XDP_SLOT, why).remedy(format!("ip -d link show dev {}", face.name))
-            }
-            None => Finding::ok(XDP_SLOT, "no program is attached"),
-        });
-        return;
-    };
-    let id = xdp.program_id;
-    let program = ProgInfoIter::default()
-        .find(|program| program.id == id)
-        .map(|program| format!("'{}', ", program.name.to_string_lossy()))
-        .unwrap_or_default();
-    let why = format!(
-        "{} has an XDP program already ({program}id {id}, {} mode); it is not replaced: \
-         end the program that owns it",
-        link.name, xdp.mode
-    );
-    let owner = LinkInfoIter::default().find(|owner| {
-        owner.prog_id == id && matches!(&owner.info, LinkTypeInfo::Xdp(xdp) if xdp.ifindex == link.index)
-    });
-    let command = match owner {
-        Some(owner) => format!("bpftool link detach id {}", owner.id),
-        None => format!(
-            "ip link set dev {} {} off",
-            link.name,
-            match xdp.mode {
-                "native" => "xdpdrv",
-                "generic" => "xdpgeneric",
-                _ => "xdpoffload",
-            }
-        ),
-    };
-    findings.push(Finding::fatal(XDP_SLOT, why).remedy(command));
 }
 
 /// RX queues against `--queues`; returns how many will be served.

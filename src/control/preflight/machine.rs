@@ -32,14 +32,16 @@ pub(super) fn kernel(options: &Options, findings: &mut Vec<Finding>) {
     let release = nix::sys::utsname::uname()
         .map(|name| name.release().to_string_lossy().into_owned())
         .unwrap_or_else(|error| format!("unknown ({error})"));
-    let upgrade = "apt-get install linux-image-amd64  # then reboot";
     findings.push(match version(&release) {
         Some(version) if version < (5, 18) => {
             let missing = match options.handback {
                 HandbackChoice::Veth => "XDP programs for multi-buffer frames",
                 _ => "XDP programs for multi-buffer frames and BPF_PROG_RUN with live frames",
             };
-            Finding::fatal("kernel", format!("{release} is older than 5.18: no {missing}")).remedy(upgrade)
+            let why = format!(
+                "{release} is older than 5.18: no {missing}; boot a newer kernel of your distribution"
+            );
+            Finding::fatal("kernel", why)
         }
         Some(version) if version < (6, 6) => {
             let why = format!(
@@ -57,8 +59,9 @@ pub(super) fn kernel(options: &Options, findings: &mut Vec<Finding>) {
         let why = "/sys is not mounted, so that neither BTF nor drivers can be looked up";
         findings.push(Finding::fatal("BTF", why).remedy("mount -t sysfs sysfs /sys"));
     } else if !Path::new("/sys/kernel/btf/vmlinux").exists() {
-        let why = "no /sys/kernel/btf/vmlinux: the kernel was built without CONFIG_DEBUG_INFO_BTF";
-        findings.push(Finding::fatal("BTF", why).remedy(upgrade));
+        let why = "no /sys/kernel/btf/vmlinux: the kernel was built without CONFIG_DEBUG_INFO_BTF; boot one that has it";
+        let command = "zgrep DEBUG_INFO_BTF /proc/config.gz /boot/config-*  # which kernel has it";
+        findings.push(Finding::fatal("BTF", why).remedy(command));
     }
 }
 
@@ -69,8 +72,10 @@ pub(super) fn sockets(findings: &mut Vec<Finding>) {
     if opened.is_err_and(|error| error.raw_os_error() == Some(libc::EAFNOSUPPORT)) {
         let why = "no AF_XDP sockets: the kernel was built without CONFIG_XDP_SOCKETS, or a sandbox forbids them \
                    (RestrictAddressFamilies=)";
-        findings
-            .push(Finding::fatal("AF_XDP", why).remedy("zgrep XDP_SOCKETS /proc/config.gz /boot/config-*"));
+        findings.push(
+            Finding::fatal("AF_XDP", why)
+                .remedy("zgrep XDP_SOCKETS /proc/config.gz /boot/config-*  # which kernel has it"),
+        );
     }
 }
 

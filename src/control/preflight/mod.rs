@@ -4,6 +4,7 @@ mod interface;
 mod kind;
 mod machine;
 mod offloads;
+mod slot;
 mod stack;
 mod tunnels;
 mod virtio;
@@ -40,10 +41,14 @@ pub struct Options {
     pub scope: Vec<IpNet>,
     /// `--notrack`.
     pub notrack: Notrack,
+    /// An instance is about to start: one that serves the interface is in its way. Else it is as it should be.
+    pub start: bool,
 }
 
 impl From<&Plan> for Options {
+    /// For a start of this plan.
     fn from(plan: &Plan) -> Options {
+        let by_hand = plan.treatment.scope.iter().map(|(prefix, _)| *prefix);
         Options {
             mtus: plan.treatment.scope.iter().map(|(_, rule)| rule.mtu).collect(),
             auto: plan.auto.is_some(),
@@ -52,8 +57,13 @@ impl From<&Plan> for Options {
             cores: plan.cores.clone(),
             mode: plan.mode,
             zero_copy: plan.zero_copy,
-            scope: plan.treatment.scope.iter().map(|(prefix, _)| *prefix).collect(),
+            scope: match &plan.auto {
+                Some(auto) if auto.within.is_empty() => Vec::new(),
+                Some(auto) => auto.within.iter().copied().chain(by_hand).collect(),
+                None => by_hand.collect(),
+            },
             notrack: plan.notrack,
+            start: true,
         }
     }
 }
@@ -62,20 +72,36 @@ impl From<&Plan> for Options {
 ///
 /// What could not be looked at is a finding too.
 pub fn check(interface: &str, options: &Options) -> Vec<Finding> {
+    let mut findings = machine(options);
+    findings.extend(self::interface(interface, options));
+    findings
+}
+
+/// Checks what is the same for all interfaces.
+pub fn machine(options: &Options) -> Vec<Finding> {
     let mut findings = Vec::new();
     machine::kernel(options, &mut findings);
     machine::privileges(&mut findings);
     machine::sockets(&mut findings);
     machine::cores(options, &mut findings);
-    let link = match links::find(interface) {
+    if options.auto {
+        tunnels::check(&mut findings);
+    }
+    findings
+}
+
+/// Checks `name` alone.
+pub fn interface(name: &str, options: &Options) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let link = match links::find(name) {
         Ok(Some(link)) => link,
         Ok(None) => {
-            let why = format!("there is no interface {interface} in this network namespace");
+            let why = format!("there is no interface {name} in this network namespace");
             findings.push(Finding::fatal("interface", why).remedy("ip -br link  # shows the names"));
             return findings;
         }
         Err(error) => {
-            let why = format!("the kernel does not answer for {interface}: {error}");
+            let why = format!("the kernel does not answer for {name}: {error}");
             findings.push(Finding::fatal("interface", why));
             return findings;
         }
@@ -84,16 +110,13 @@ pub fn check(interface: &str, options: &Options) -> Vec<Finding> {
         return findings;
     }
     interface::state(&link, &mut findings);
-    interface::xdp_slot(&link, &mut findings);
+    findings.push(slot::check(&link, options.start));
     let queues = interface::queues(&link, options, &mut findings);
     machine::locked_memory(queues, &mut findings);
     interface::driver(&link, options, &mut findings);
     interface::mtu(&link, options, &mut findings);
     offloads::check(&link, options, queues, &mut findings);
     stack::check(&link, options, &mut findings);
-    if options.auto {
-        tunnels::check(&mut findings);
-    }
     findings
 }
 
