@@ -68,7 +68,7 @@ fn the_flags_of_run_are_judged() {
         }
         verdict("--iface eth1 --mtu 1422 --cores 4095", 3, "no", "--cores names core 4095");
         // What does not go together is refused as `run` refuses it.
-        for flags in ["--redirect late", "--redirect all --mode generic", "--iface eth1"] {
+        for flags in ["--redirect late --mode generic", "--redirect all --mode generic", "--iface eth1"] {
             let check = xdpfrag("", &format!("check --iface eth1 --mtu 1422 {flags}"));
             let run = xdpfrag("", &format!("run --iface eth1 --mtu 1422 {flags}"));
             assert_eq!((check.status.code(), run.status.code()), (Some(2), Some(2)), "{flags}");
