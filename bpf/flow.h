@@ -46,11 +46,17 @@ static __always_inline __u64 hash_of_pair(const struct xf_packet *packet)
 	return mix(hash ^ ((__u64)ip->saddr << 32 | ip->daddr), ip->protocol);
 }
 
-/* The stamp of the flow with these ports. A collision makes another flow ride along: harmless. */
-static __always_inline __u64 *flow_stamp(__u64 pair, __be16 source, __be16 dest)
+/* The slot of the flow with these ports. A collision makes another flow ride along: harmless. */
+static __always_inline __u32 flow_slot(__u64 pair, __be16 source, __be16 dest)
 {
 	__u64 hash = mix(pair, 1ull << 32 | (__u32)source << 16 | dest);
-	__u32 slot = (hash ^ hash >> 31) & (XF_FLOW_SLOTS - 1);
+
+	return (hash ^ hash >> 31) & (XF_FLOW_SLOTS - 1);
+}
+
+static __always_inline __u64 *flow_stamp(__u64 pair, __be16 source, __be16 dest)
+{
+	__u32 slot = flow_slot(pair, source, dest);
 
 	return bpf_map_lookup_elem(&flows, &slot);
 }
