@@ -162,7 +162,7 @@ struct xf_config {
 	__u32 df;	   /* enum xf_df */
 	__u32 redirect_all;
 	__u32 resegment;   /* --tcp resegment */
-	__u32 pad;
+	__s32 sticky_ticks; /* ticks of the kernel in which sticky_ns are over for sure */
 };
 
 /* What user space may change while the XDP program runs (.data). */
@@ -174,6 +174,14 @@ struct xf_live {
 	__u32 max_frame; /* longest frame a worker can receive */
 	__u32 max_whole; /* longest frame it can hand back as it is */
 };
+
+/* What the XDP program shares with user space, which has it mapped (.bss). */
+struct xf_shared {
+	__u64 generation;    /* of the routes: user space counts it up behind each change of them */
+	__u64 last_redirect; /* tick of the kernel in which a flow last went to a worker; 0: never; or XF_HELD */
+};
+
+#define XF_HELD 0x4000000000000000u /* user space has made every flow one that went to a worker */
 
 #define XF_FLOW_SLOTS 65536 /* power of two */
 #define XF_PAIR_SLOTS 16384 /* power of two */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * Which packets go after another to the worker, so that none overtakes it.
- * Included by xdpfrag.bpf.c behind `cfg` and parse.h.
+ * Included by xdpfrag.bpf.c behind `cfg`, `shared` and parse.h.
  *
  * Whole packets are told apart by port. Fragments carry no ports: they stay
  * behind every whole packet of their two hosts, and every whole packet behind
@@ -61,6 +61,19 @@ static __always_inline struct xf_order order_of(void *end, const struct xf_packe
 }
 
 /*
+ * False if nothing can go after another, since nothing went to a worker lately:
+ * neither the hash nor the two look-ups are needed then. By the tick, which is
+ * read as fast as any variable.
+ */
+static __always_inline bool redirected_lately(void)
+{
+	__u64 last = shared.last_redirect;
+
+	/* Signed, also for XF_HELD, which lies ahead. */
+	return last && (__s64)(bpf_jiffies64() - last) < cfg.sticky_ticks;
+}
+
+/*
  * What follows looks the slots up. Global functions, which the verifier goes
  * through once: pointers that may be NULL it would have to follow through the
  * rest of the program in every combination.
@@ -81,10 +94,13 @@ __noinline int goes_after(__u32 pair, __u32 flow)
 __noinline int note_order(__u32 pair, __u32 flow, __u64 now)
 {
 	struct xf_pair_stamps *hosts = bpf_map_lookup_elem(&pairs, &pair);
-	__u64 *own = bpf_map_lookup_elem(&flows, &flow);
+	__u64 *own = bpf_map_lookup_elem(&flows, &flow), tick = bpf_jiffies64();
 
 	if (!hosts)
 		return 0;
+	/* Once a tick, so that CPUs do not pass its cache line round. */
+	if (shared.last_redirect != tick)
+		shared.last_redirect = tick;
 	if (!own) {
 		hosts->fragment = now;
 		return 0;

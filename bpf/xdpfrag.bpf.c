@@ -27,9 +27,11 @@ const volatile struct xf_config cfg;
 
 
 volatile struct xf_live live = { .lan_mtu = ETH_DATA_LEN };
+volatile struct xf_shared shared;
 
 #include "deaf.h"
 #include "order.h"
+#include "route_cache.h"
 #include "edit.h"
 
 /* Sockets by RX queue; the number of entries is set before loading. */
@@ -248,12 +250,12 @@ static __always_inline enum xf_reason handle(struct xdp_md *ctx, void *end, stru
 	const struct xf_order none = { .pair = XF_NO_SLOT, .flow = XF_NO_SLOT };
 	struct xf_order order = none;
 	enum xf_reason reason = XF_FITS;
-	struct xf_route *route = xf_route_of(packet);
 	struct xf_tcp tcp = {};
+	struct xf_route route;
 
-	if (!route || route->flags & XF_ROUTE_PASS)
+	if (!route_of(packet, &route) || route.flags & XF_ROUTE_PASS)
 		return XF_OUT_OF_SCOPE;
-	if (route->flags & XF_ROUTE_LOCAL)
+	if (route.flags & XF_ROUTE_LOCAL)
 		return XF_LOCAL;
 	if (link_local(packet))
 		return XF_OUT_OF_SCOPE;
@@ -261,23 +263,23 @@ static __always_inline enum xf_reason handle(struct xdp_md *ctx, void *end, stru
 		return XF_SUPER_PACKET;
 
 	xf_find_tcp(ctx, end, packet, &tcp);
-	if (packet->total > route->mtu)
+	if (packet->total > route.mtu)
 		reason = XF_OVERSIZE;
 	else if (cfg.redirect_all)
 		reason = XF_ALL;
-	if (cfg.sticky_ns && !cfg.redirect_all && !live.generic) {
+	if (cfg.sticky_ns && !cfg.redirect_all && !live.generic && (reason == XF_OVERSIZE || redirected_lately())) {
 		order = order_of(end, packet, &tcp);
 		if (reason == XF_FITS && goes_after(order.pair, order.flow))
 			reason = XF_STICKY;
 	}
 	if (reason != XF_FITS) {
-		reason = consider(ctx, reason, packet, &tcp, &order, route, detour);
+		reason = consider(ctx, reason, packet, &tcp, &order, &route, detour);
 		if (reason != XF_FITS)
 			return reason;
 	}
-	reason = edit(ctx, packet, &tcp, route, count);
+	reason = edit(ctx, packet, &tcp, &route, count);
 	/* No other packet of the flow need wait for a SYN. */
-	return reason == XF_FITS ? reason : consider(ctx, reason, packet, &tcp, &none, route, detour);
+	return reason == XF_FITS ? reason : consider(ctx, reason, packet, &tcp, &none, &route, detour);
 }
 
 /* A frame in one piece lies whole between data and end, which saves the helper that measures any. */

@@ -16,6 +16,7 @@ use super::exchange::{self, Variant};
 use super::heartbeat::Heartbeats;
 use super::layout::{self, Counters, DeafHost, FrameLimits, Live, Route};
 use super::log;
+use super::shared::{self, Shared};
 use super::skeleton::xdpfrag::types;
 use super::sys::{self, Run};
 use crate::packet::Df;
@@ -97,7 +98,7 @@ impl LanConfig {
             resegment: self.resegment.into(),
             grace_ns: self.deaf_only.map_or(0, |patience| ns(patience.grace)),
             window_ns: self.deaf_only.map_or(0, |patience| ns(patience.window).max(1)),
-            ..types::xf_config::default()
+            sticky_ticks: shared::ticks(self.sticky),
         }
     }
 }
@@ -118,6 +119,7 @@ pub struct LanProgram {
     pub(super) counters: MapHandle,
     pub(super) heartbeats_map: MapHandle,
     heartbeats: Arc<Heartbeats>,
+    pub(super) shared: Shared,
     pub(super) live_map: MapHandle,
     /// What `live_map` holds.
     live: Mutex<Live>,
@@ -155,6 +157,7 @@ impl LanProgram {
             counters: MapHandle::try_from(&*skeleton.maps.counters)?,
             heartbeats: Heartbeats::map(heartbeats_map.as_fd(), queues)?,
             heartbeats_map,
+            shared: Shared::map(MapHandle::try_from(&*skeleton.maps.bss)?)?,
             live_map: MapHandle::try_from(&*skeleton.maps.data)?,
             live: Mutex::new(Live {
                 lan_mtu: config.lan_mtu,
@@ -174,7 +177,9 @@ impl LanProgram {
             IpNet::V4(p) => self.routes.update(&layout::prefix4_to_bytes(p), &value, MapFlags::ANY),
             IpNet::V6(p) => self.routes6.update(&layout::prefix6_to_bytes(p), &value, MapFlags::ANY),
         }
-        .map_err(Error::map(routes_of(prefix), format!("set {prefix}")))
+        .map_err(Error::map(routes_of(prefix), format!("set {prefix}")))?;
+        self.shared.routes_changed();
+        Ok(())
     }
 
     /// Passes packets to `address`, one of this machine.
@@ -188,7 +193,9 @@ impl LanProgram {
             IpNet::V4(p) => self.routes.delete(&layout::prefix4_to_bytes(p)),
             IpNet::V6(p) => self.routes6.delete(&layout::prefix6_to_bytes(p)),
         }
-        .map_err(Error::map(routes_of(prefix), format!("remove {prefix}")))
+        .map_err(Error::map(routes_of(prefix), format!("remove {prefix}")))?;
+        self.shared.routes_changed();
+        Ok(())
     }
 
     /// Says what happens to packets from `source` to a prefix whose route is [`Route::BySource`] of `selector`.
