@@ -136,12 +136,17 @@ static __always_inline bool xf_to_group(const struct xf_packet *packet)
 	       packet->ip->daddr == bpf_htonl(0xffffffff);
 }
 
-/* `value`, of which the verifier knows no more than how many bits it has if `any` is unknown to it. */
-static __always_inline __u32 xf_forget(__u32 value, __u32 any)
+/*
+ * `value`, of which the verifier then knows no more than that it is within
+ * `mask`, like `any`, of which it knows nothing. Masked anew, because 6.1 knows
+ * nothing of what was XORed.
+ */
+static __always_inline __u32 xf_forget(__u32 value, __u32 any, __u32 mask)
 {
+	any &= mask;
 	value ^= any;
 	barrier_var(value);
-	return value ^ any;
+	return (value ^ any) & mask;
 }
 
 /* Finds where the IP packet in a frame begins. Returns XF_FITS, or why there is none to handle. */
@@ -170,7 +175,7 @@ static __always_inline enum xf_reason xf_parse_link(void *data, void *end, struc
 	if (eth->h_dest[0] & 1)
 		return XF_GROUP;
 	/* Else the verifier would go through all that follows once for each number of tags. */
-	l3 = xf_forget(l3, eth->h_dest[5] & 31);
+	l3 = xf_forget(l3, eth->h_dest[5], 31);
 	*packet = (struct xf_packet){ .ip = data + l3, .l3 = l3, .v6 = proto == bpf_htons(ETH_P_IPV6) };
 	return XF_FITS;
 }

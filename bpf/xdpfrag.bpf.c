@@ -334,6 +334,8 @@ int xdpfrag(struct xdp_md *ctx)
 		else
 			reason = XF_NO_WORKER;
 	}
+	/* The compiler knows it from the switch, the verifier of 6.1 does not. */
+	barrier_var(reason);
 	if (reason < XF_REASON_MAX)
 		count->reason[reason]++;
 	return action;
