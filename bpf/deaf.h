@@ -19,18 +19,21 @@ struct {
 	__type(value, __u64);
 } warned SEC(".maps");
 
-static __always_inline void endpoints(const struct xf_packet *packet, struct xf_pair *pair)
+/* Reads the addresses of the packet whose IP header is at `l3`. */
+static __always_inline bool endpoints(struct xdp_md *ctx, __u32 l3, bool v6, struct xf_pair *pair)
 {
-	if (packet->v6) {
-		__builtin_memcpy(&pair->source, &packet->ip6->saddr, sizeof(pair->source));
-		__builtin_memcpy(&pair->destination, &packet->ip6->daddr, sizeof(pair->destination));
-		return;
-	}
+	__be32 address[2];
+
+	if (v6) /* They stand in a row. */
+		return !xf_load(ctx, l3 + offsetof(struct ipv6hdr, saddr), pair, sizeof(*pair));
+	if (xf_load(ctx, l3 + offsetof(struct iphdr, saddr), address, sizeof(address)))
+		return false;
 	*pair = (struct xf_pair){};
 	pair->source.byte[10] = pair->source.byte[11] = 0xff;
 	pair->destination.byte[10] = pair->destination.byte[11] = 0xff;
-	__builtin_memcpy(&pair->source.byte[12], &packet->ip->saddr, 4);
-	__builtin_memcpy(&pair->destination.byte[12], &packet->ip->daddr, 4);
+	__builtin_memcpy(&pair->source.byte[12], &address[0], 4);
+	__builtin_memcpy(&pair->destination.byte[12], &address[1], 4);
+	return true;
 }
 
 /*

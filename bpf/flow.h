@@ -21,13 +21,12 @@ struct {
 	__type(value, __u64);
 } flows SEC(".maps");
 
-/* The stamp of the flow with these ports. A collision makes another flow ride along: harmless. */
-static __always_inline __u64 *flow_stamp(__u64 pair, __be16 source, __be16 dest)
+/* The slot of the flow with these ports. A collision makes another flow ride along: harmless. */
+static __always_inline __u32 flow_slot(__u64 pair, __be16 source, __be16 dest)
 {
 	__u64 hash = mix(pair, 1ull << 32 | (__u32)source << 16 | dest);
-	__u32 slot = (hash ^ hash >> 31) & (XF_FLOW_SLOTS - 1);
 
-	return bpf_map_lookup_elem(&flows, &slot);
+	return (hash ^ hash >> 31) & (XF_FLOW_SLOTS - 1);
 }
 
 /* True if a flow with this stamp still follows its oversize frame. */

@@ -35,4 +35,9 @@ static __always_inline __u64 hash_of_pair(const struct xf_packet *packet)
 	return mix(hash ^ ((__u64)ip->saddr << 32 | ip->daddr), ip->protocol);
 }
 
+static __always_inline __u32 slot_of_pair(__u64 hash)
+{
+	return (hash ^ hash >> 31) & (XF_PAIR_SLOTS - 1);
+}
+
 #endif

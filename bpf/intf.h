@@ -166,7 +166,7 @@ struct xf_config {
 	__u32 df;	   /* enum xf_df */
 	__u32 redirect_all;
 	__u32 resegment;   /* --tcp resegment */
-	__u32 pad;
+	__s32 sticky_ticks; /* ticks of the kernel in which sticky_ns are over for sure */
 };
 
 #define XF_LEAVE_TCP	   1 /* by segments */
@@ -191,6 +191,14 @@ struct xf_under_way {
 	__s32 packets;
 	__u32 pad;
 };
+
+/* What the XDP program shares with user space, which has it mapped (.bss). */
+struct xf_shared {
+	__u64 generation;    /* of the routes: user space counts it up behind each change of them */
+	__u64 last_redirect; /* tick of the kernel in which a flow last went to a worker; 0: never; or XF_HELD */
+};
+
+#define XF_HELD 0x4000000000000000u /* user space has made every flow one that went to a worker */
 
 #define XF_FLOW_SLOTS 65536 /* power of two */
 #define XF_PAIR_SLOTS 16384 /* power of two */

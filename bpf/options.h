@@ -17,6 +17,9 @@
 struct xf_options {
 	__u8 byte[XF_OPT_MAX + 4]; /* the length byte of an option at the very end is read */
 	__u32 len;		   /* bytes in use: 4..40 */
+	/* Of a walk, all zero before it: where it stands, and what it changes in the checksum. */
+	__u32 at;
+	__u32 delta;
 };
 
 /* The length of a list as a helper's size argument, with bounds that the verifier sees. */
@@ -32,8 +35,9 @@ static __always_inline __u32 xf_options_len(const struct xf_options *options)
 
 /*
  * The walks below are global functions, which the verifier goes through once and
- * by themselves (hence the check for NULL), with one iteration per byte at a
- * constant index: inlined, one walk cost it 100,000 instructions.
+ * by themselves (hence the check for NULL). Where they stand is kept in memory:
+ * there the verifier does not follow it, so that one option is like the other to
+ * it and it need not try every way through the list.
  */
 
 /*
@@ -44,24 +48,26 @@ static __always_inline __u32 xf_options_len(const struct xf_options *options)
  */
 __noinline __u32 xf_clamp_mss(struct xf_options *options, __u16 limit)
 {
-	__u32 next = 0, delta = 0;
+	volatile __u32 *at, *delta;
 
 	if (!options)
 		return 0;
-#pragma unroll
-	for (__u32 i = 0; i <= XF_OPT_MAX - XF_TCP_OPT_MSS_LEN; i++) {
-		__u8 *option = &options->byte[i];
+	at = &options->at;
+	delta = &options->delta;
+	for (int n = 0; n <= XF_OPT_MAX - XF_TCP_OPT_MSS_LEN; n++) {
+		__u32 i = *at;
+		__u8 *option;
 
-		if (i != next)
-			continue;
-		if (i + XF_TCP_OPT_MSS_LEN > options->len || option[0] == XF_OPT_END)
+		if (i > XF_OPT_MAX - XF_TCP_OPT_MSS_LEN || i + XF_TCP_OPT_MSS_LEN > options->len)
 			break;
+		option = &options->byte[i];
 		if (option[0] == XF_OPT_NOP) {
-			next = i + 1;
+			*at = i + 1;
 			continue;
 		}
-		if (option[1] < 2)
+		if (option[0] == XF_OPT_END || option[1] < 2)
 			break;
+		*at = i + option[1];
 		if (option[0] == XF_TCP_OPT_MSS && option[1] == XF_TCP_OPT_MSS_LEN) {
 			__u16 mss = option[2] << 8 | option[3];
 
@@ -72,36 +78,37 @@ __noinline __u32 xf_clamp_mss(struct xf_options *options, __u16 limit)
 
 				option[2] = limit >> 8;
 				option[3] = limit;
-				delta += (__u16)~old + new;
+				*delta += (__u16)~old + new;
 			}
 		}
-		next = i + option[1];
 	}
-	return delta;
+	return *delta;
 }
 
 /* 1 if the list can be walked to its end: no length below 2 or beyond the list. */
 __noinline int xf_options_valid(struct xf_options *options)
 {
-	__u32 next = 0;
+	volatile __u32 *at;
 
 	if (!options)
 		return 0;
-#pragma unroll
-	for (__u32 i = 0; i < XF_OPT_MAX; i++) {
-		__u8 *option = &options->byte[i];
+	at = &options->at;
+	for (int n = 0; n < XF_OPT_MAX; n++) {
+		__u32 i = *at;
+		__u8 *option;
 
-		if (i != next)
-			continue;
-		if (i >= options->len || option[0] == XF_OPT_END)
+		if (i >= XF_OPT_MAX || i >= options->len)
+			return 1;
+		option = &options->byte[i];
+		if (option[0] == XF_OPT_END)
 			return 1;
 		if (option[0] == XF_OPT_NOP) {
-			next = i + 1;
+			*at = i + 1;
 			continue;
 		}
 		if (i + 1 >= options->len || option[1] < 2 || i + option[1] > options->len)
 			return 0;
-		next = i + option[1];
+		*at = i + option[1];
 	}
 	return 1;
 }

@@ -96,37 +96,58 @@ static __always_inline bool xf_is_vlan(__be16 proto)
 	       proto == bpf_htons(ETH_P_QINQ1);
 }
 
-static __always_inline enum xf_reason xf_parse_ipv4(void *end, __u32 frame_len, struct xf_packet *packet)
+/* False for a header cut short, or inconsistent. */
+static __always_inline bool xf_parse_ipv4(void *end, struct xf_packet *packet)
 {
 	struct iphdr *ip = packet->ip;
 
 	if ((void *)(ip + 1) > end)
-		return XF_MALFORMED;
+		return false;
 	packet->ihl = ip->ihl * 4;
 	packet->total = bpf_ntohs(ip->tot_len);
 	packet->frag_off = bpf_ntohs(ip->frag_off);
 	packet->fragment = packet->frag_off & (XF_IP_MF | XF_IP_OFFSET);
-	if (ip->version != 4 || packet->ihl < sizeof(*ip) || packet->total < packet->ihl ||
-	    packet->total > frame_len - packet->l3)
-		return XF_MALFORMED;
-	if ((ip->daddr & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000) ||
-	    ip->daddr == bpf_htonl(0xffffffff))
-		return XF_GROUP;
-	return XF_FITS;
+	return ip->version == 4 && packet->ihl >= sizeof(*ip) && packet->total >= packet->ihl;
 }
 
-/* A payload length of 0 is that of a jumbogram (RFC 2675): malformed to us. */
-static __always_inline enum xf_reason xf_parse_ipv6(void *end, __u32 frame_len, struct xf_packet *packet)
+/* A payload length of 0 is that of a jumbogram (RFC 2675): inconsistent to us. */
+static __always_inline bool xf_parse_ipv6(void *end, struct xf_packet *packet)
 {
 	struct ipv6hdr *ip = packet->ip6;
 
 	if ((void *)(ip + 1) > end)
-		return XF_MALFORMED;
+		return false;
 	packet->ihl = sizeof(*ip);
 	packet->total = sizeof(*ip) + bpf_ntohs(ip->payload_len);
-	if (ip->version != 6 || !ip->payload_len || packet->total > frame_len - packet->l3)
-		return XF_MALFORMED;
-	return ip->daddr.s6_addr[0] == 0xff ? XF_GROUP : XF_FITS;
+	return ip->version == 6 && ip->payload_len;
+}
+
+/* Behind these two: false if the packet claims to be longer than a frame of so many bytes holds. */
+static __always_inline bool xf_is_within(const struct xf_packet *packet, __u32 frame_len)
+{
+	return packet->total <= frame_len - packet->l3;
+}
+
+/* True for a multicast or broadcast address. */
+static __always_inline bool xf_to_group(const struct xf_packet *packet)
+{
+	if (packet->v6)
+		return packet->ip6->daddr.s6_addr[0] == 0xff;
+	return (packet->ip->daddr & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000) ||
+	       packet->ip->daddr == bpf_htonl(0xffffffff);
+}
+
+/*
+ * `value`, of which the verifier then knows no more than that it is within
+ * `mask`, like `any`, of which it knows nothing. Masked anew, because 6.1 knows
+ * nothing of what was XORed.
+ */
+static __always_inline __u32 xf_forget(__u32 value, __u32 any, __u32 mask)
+{
+	any &= mask;
+	value ^= any;
+	barrier_var(value);
+	return (value ^ any) & mask;
 }
 
 /* Finds where the IP packet in a frame begins. Returns XF_FITS, or why there is none to handle. */
@@ -154,6 +175,8 @@ static __always_inline enum xf_reason xf_parse_link(void *data, void *end, struc
 		return XF_NOT_IP;
 	if (eth->h_dest[0] & 1)
 		return XF_GROUP;
+	/* Else the verifier would go through all that follows once for each number of tags. */
+	l3 = xf_forget(l3, eth->h_dest[5], 31);
 	*packet = (struct xf_packet){ .ip = data + l3, .l3 = l3, .v6 = proto == bpf_htons(ETH_P_IPV6) };
 	return XF_FITS;
 }
@@ -170,7 +193,10 @@ static __always_inline enum xf_reason xf_parse(void *data, void *end, __u32 fram
 
 	if (reason != XF_FITS)
 		return reason;
-	return packet->v6 ? xf_parse_ipv6(end, frame_len, packet) : xf_parse_ipv4(end, frame_len, packet);
+	if (!(packet->v6 ? xf_parse_ipv6(end, packet) : xf_parse_ipv4(end, packet)) ||
+	    !xf_is_within(packet, frame_len))
+		return XF_MALFORMED;
+	return xf_to_group(packet) ? XF_GROUP : XF_FITS;
 }
 
 static __always_inline bool xf_is_extension(__u8 next)
@@ -249,11 +275,18 @@ static __always_inline void xf_find_tcp(XF_CTX *ctx, void *end, struct xf_packet
 	}
 
 	struct xf_chain chain = { .at = l4, .left = len, .next = packet->ip6->nexthdr };
-	struct tcphdr header;
+	struct tcphdr header, *next = (void *)(packet->ip6 + 1);
 
-	if (xf_is_extension(chain.next) && !xf_skip_extensions(ctx, &chain))
+	if (xf_is_extension(chain.next)) {
+		if (!xf_skip_extensions(ctx, &chain))
+			return;
+		packet->fragment = chain.fragment;
+	} else if ((void *)(next + 1) <= end) {
+		/* Nearly always, and without a helper. */
+		if (chain.next == IPPROTO_TCP && len >= sizeof(*next))
+			xf_note_tcp(next, l4, len, tcp);
 		return;
-	packet->fragment = chain.fragment;
+	}
 	if (chain.next == IPPROTO_TCP && chain.left >= sizeof(header) &&
 	    !xf_load(ctx, chain.at, &header, sizeof(header)))
 		xf_note_tcp(&header, chain.at, chain.left, tcp);

@@ -20,11 +20,6 @@ struct {
 	__type(value, struct xf_under_way);
 } under_way SEC(".maps");
 
-static __always_inline __u32 slot_of_pair(__u64 hash)
-{
-	return (hash ^ hash >> 31) & (XF_PAIR_SLOTS - 1);
-}
-
 static __always_inline bool is_under_way(const struct xf_under_way *pieces, __u64 now)
 {
 	return pieces && pieces->packets > 0 && (__s64)(now - pieces->last_ns) < (__s64)UNDER_WAY_NS;

@@ -25,12 +25,15 @@
 
 const volatile struct xf_config cfg;
 
+volatile struct xf_live live = { .lan_mtu = ETH_DATA_LEN };
+volatile struct xf_shared shared;
+
 #include "deaf.h"
 #include "order.h"
 #include "pace.h"
 #include "under_way.h"
-
-volatile struct xf_live live = { .lan_mtu = ETH_DATA_LEN };
+#include "route_cache.h"
+#include "edit.h"
 
 /* Sockets by RX queue; the number of entries is set before loading. */
 struct {
@@ -56,73 +59,55 @@ static __always_inline bool link_local(const struct xf_packet *packet)
 }
 
 /*
- * Sends the frame to the worker of its queue. Answers `reason`, or
- * XF_NO_WORKER for a frame that is as it was, to be passed. A driver without
- * metadata makes the worker do without: it looks for the magic.
+ * What is known of a packet that may leave the short way. No pointers, so that
+ * a global function can take it: the verifier goes through that once, and not
+ * with every state of the way to it.
  */
-static __always_inline enum xf_reason redirect(struct xdp_md *ctx, __u64 now, const struct xf_route *route,
-					       enum xf_reason reason)
-{
-	__u32 queue = ctx->rx_queue_index;
-	bool added = !bpf_xdp_adjust_meta(ctx, -(int)sizeof(struct xf_meta));
+struct xf_detour {
+	__u64 now; /* CLOCK_MONOTONIC ns, once it is about to go */
+	struct xf_tcp tcp;
+	struct xf_order order;
+	__u32 l3;
+	__u32 ihl;
+	__u32 total;
+	__u16 frag_off;
+	__u16 mtu;
+	__u16 mss4;
+	__u16 mss6;
+	__u8 v6;
+	__u8 fragment;
+	__u16 reason; /* why it may have to go to a worker: enum xf_reason */
+	__u32 in_two; /* it can be left to be cut in two fragments; and Linux 6.1 wants every byte set */
+};
 
+/*
+ * Sends the frame to the worker of its queue; false if it is as it was, to be
+ * passed. A driver without metadata makes the worker do without: it looks for
+ * the magic.
+ */
+static __always_inline bool redirect(struct xdp_md *ctx, const struct xf_detour *detour)
+{
+	bool added;
+
+	note_order(detour->order.pair, detour->order.flow, detour->now);
+	added = !bpf_xdp_adjust_meta(ctx, -(int)sizeof(struct xf_meta));
 	if (added) {
 		struct xf_meta *meta = (void *)(long)ctx->data_meta;
 
 		if ((void *)(meta + 1) <= (void *)(long)ctx->data) {
-			meta->rx_ns = now;
-			meta->mtu = route->mtu;
-			meta->mss4 = route->mss4;
-			meta->mss6 = route->mss6;
+			meta->rx_ns = detour->now;
+			meta->mtu = detour->mtu;
+			meta->mss4 = detour->mss4;
+			meta->mss6 = detour->mss6;
 			meta->magic = XF_META_MAGIC;
 		}
 	}
-	if (bpf_redirect_map(&xsks, queue, XDP_PASS) == XDP_REDIRECT)
-		return reason;
+	if (bpf_redirect_map(&xsks, ctx->rx_queue_index, XDP_PASS) == XDP_REDIRECT)
+		return true;
 	/* The socket left a moment ago. */
 	if (added)
 		bpf_xdp_adjust_meta(ctx, sizeof(struct xf_meta));
-	return XF_NO_WORKER;
-}
-
-static __always_inline void clear_df(struct iphdr *ip)
-{
-	__be16 old = ip->frag_off;
-
-	ip->frag_off = old & ~bpf_htons(XF_IP_DF);
-	ip->check = xf_csum_update(ip->check, (__u16)~old + ip->frag_off);
-}
-
-/* Edits a packet that fits: all that can fail happens before the first byte is changed. */
-static __always_inline enum xf_reason edit(struct xdp_md *ctx, const struct xf_packet *packet,
-					   const struct xf_tcp *tcp, const struct xf_route *route,
-					   struct xf_counters *count)
-{
-	__u16 mss = packet->v6 ? route->mss6 : route->mss4;
-	struct xf_options options = { .len = tcp->options_len };
-	__u32 at = tcp->l4 + sizeof(struct tcphdr), delta = 0;
-
-	if (mss && options.len && !bpf_xdp_load_bytes(ctx, at, options.byte, xf_options_len(&options)))
-		delta = xf_clamp_mss(&options, mss);
-	if (delta && !packet->fragment && xf_unfinished(packet, IPPROTO_TCP, tcp->len, tcp->check)) {
-		__u64 now = bpf_ktime_get_ns();
-
-		if (!worker_alive(ctx->rx_queue_index, now))
-			return XF_NO_WORKER;
-		return redirect(ctx, now, route, XF_UNFINISHED);
-	}
-	if (!packet->v6 && cfg.df == XF_DF_CLEAR && packet->frag_off & XF_IP_DF) {
-		clear_df(packet->ip);
-		count->edit[XF_EDIT_DF]++;
-	}
-	if (delta) {
-		__sum16 check = xf_csum_update(tcp->check, delta);
-
-		bpf_xdp_store_bytes(ctx, at, options.byte, xf_options_len(&options));
-		bpf_xdp_store_bytes(ctx, tcp->l4 + offsetof(struct tcphdr, check), &check, sizeof(check));
-		count->edit[XF_EDIT_MSS]++;
-	}
-	return XF_FITS;
+	return false;
 }
 
 /*
@@ -131,7 +116,7 @@ static __always_inline enum xf_reason edit(struct xdp_md *ctx, const struct xf_p
  * not redirected at all, for the worker would give it back as it is, and in
  * generic mode it would come here again.
  */
-static __always_inline bool fragmentable(struct xdp_md *ctx, const struct xf_packet *packet)
+static __always_inline bool fragmentable(struct xdp_md *ctx, const struct xf_detour *packet)
 {
 	struct xf_options options = {};
 	__u32 offset = (packet->frag_off & XF_IP_OFFSET) * 8;
@@ -149,8 +134,7 @@ static __always_inline bool fragmentable(struct xdp_md *ctx, const struct xf_pac
 }
 
 /* XF_OVERSIZE for an oversize packet that is the worker's, else why it is not. */
-static __always_inline enum xf_reason oversize(struct xdp_md *ctx, const struct xf_packet *packet,
-					       const struct xf_tcp *tcp, __u32 frame_len)
+static __always_inline enum xf_reason oversize(struct xdp_md *ctx, const struct xf_detour *packet, __u32 frame_len)
 {
 	bool df = packet->v6 || packet->frag_off & XF_IP_DF;
 	/* Not to be fragmented: a segment that cannot be resegmented either comes back as it is. */
@@ -158,7 +142,7 @@ static __always_inline enum xf_reason oversize(struct xdp_md *ctx, const struct 
 
 	if (whole) {
 		/* In generic mode what comes back is seen again, without end. */
-		if (!cfg.resegment || !tcp->l4 || packet->fragment || live.generic)
+		if (!cfg.resegment || !packet->tcp.l4 || packet->fragment || live.generic)
 			return packet->v6 ? XF_IPV6_TOO_BIG : XF_DF_KEPT;
 	} else if (!fragmentable(ctx, packet)) {
 		return XF_MALFORMED;
@@ -168,8 +152,7 @@ static __always_inline enum xf_reason oversize(struct xdp_md *ctx, const struct 
 	if (df && cfg.window_ns) {
 		struct xf_pair pair;
 
-		endpoints(packet, &pair);
-		if (!from_deaf_host(&pair))
+		if (!endpoints(ctx, packet->l3, packet->v6, &pair) || !from_deaf_host(&pair))
 			return XF_WARNED;
 	}
 	return XF_OVERSIZE;
@@ -180,10 +163,10 @@ static __always_inline enum xf_reason oversize(struct xdp_md *ctx, const struct 
  * alone or merged with others: into two, with nothing signed and no options or
  * extension headers of IP. GRO merges none of the rest either.
  */
-static __always_inline bool left_to_gro(struct xdp_md *ctx, const struct xf_packet *packet, const struct xf_tcp *tcp,
-					__u32 mtu)
+static __always_inline bool left_to_gro(struct xdp_md *ctx, const struct xf_detour *packet)
 {
-	__u32 headers = packet->ihl + tcp->header_len;
+	const struct xf_tcp *tcp = &packet->tcp;
+	__u32 headers = packet->ihl + tcp->header_len, mtu = packet->mtu;
 
 	return !packet->fragment && tcp->l4 == packet->l3 + packet->ihl &&
 	       (packet->v6 || packet->ihl == sizeof(struct iphdr)) &&
@@ -191,8 +174,57 @@ static __always_inline bool left_to_gro(struct xdp_md *ctx, const struct xf_pack
 	       headers < mtu && packet->total - headers <= 2 * ((mtu - headers) & ~1) && xf_bare_tcp(ctx, tcp);
 }
 
+/*
+ * True for an oversize packet that never leaves the kernel. Where there are
+ * many to fragment a worker has less to do for each, in batches: theirs they
+ * are once nothing of their hosts is under way, which a worker could overtake.
+ */
+static __always_inline bool left_behind(struct xdp_md *ctx, const struct xf_detour *packet)
+{
+	__u32 pair = packet->order.pair;
+	__u64 now;
+
+	if (live.generic || packet->l3 > ETH_HLEN + sizeof(struct xf_vlan))
+		return false;
+	if (live.late & XF_LEAVE_TCP && packet->tcp.l4)
+		return left_to_gro(ctx, packet);
+	if (!(live.late & XF_LEAVE_DATAGRAMS) || !packet->in_two)
+		return false;
+	now = bpf_ktime_get_ns();
+	return !busy(now) || !worker_alive(ctx->rx_queue_index, now) ||
+	       is_under_way(bpf_map_lookup_elem(&under_way, &pair), now);
+}
+
+/*
+ * Decides on a packet that may have to go to a worker. Answers its reason if it
+ * goes, XF_FITS if it is to be edited here instead, else why it is passed.
+ */
+__noinline int decide(struct xdp_md *ctx, struct xf_detour *packet)
+{
+	__u32 frame_len = bpf_xdp_get_buff_len(ctx);
+	enum xf_reason reason;
+
+	if (!packet)
+		return XF_FITS;
+	reason = packet->reason;
+	if (reason == XF_OVERSIZE) {
+		reason = oversize(ctx, packet, frame_len);
+		if (reason != XF_OVERSIZE)
+			return reason;
+		if (live.late && !goes_after(packet->order.pair, packet->order.flow) && left_behind(ctx, packet))
+			return XF_LATE;
+	} else if (reason != XF_UNFINISHED && frame_len > live.max_whole) {
+		return XF_FITS;
+	}
+	packet->now = bpf_ktime_get_ns();
+	if (worker_alive(ctx->rx_queue_index, packet->now))
+		return reason;
+	/* Fail open: what fits does not need the worker. */
+	return reason == XF_OVERSIZE || reason == XF_UNFINISHED ? XF_NO_WORKER : XF_FITS;
+}
+
 /* True for an oversize packet that the program behind GRO can fragment. */
-static __always_inline bool left_to_fragment(void *end, const struct xf_packet *packet, __u32 mtu)
+static __always_inline bool in_two(void *end, const struct xf_packet *packet, __u32 mtu)
 {
 	const struct udphdr *udp = (void *)(packet->ip + 1);
 
@@ -203,42 +235,43 @@ static __always_inline bool left_to_fragment(void *end, const struct xf_packet *
 	return (void *)(udp + 1) <= end && !xf_unfinished_udp(packet, udp);
 }
 
-/*
- * True for an oversize packet that never leaves the kernel. Where there are
- * many to fragment a worker has less to do for each, in batches: theirs they
- * are once nothing of their hosts is under way, which a worker could overtake.
- */
-static __always_inline bool left_behind(struct xdp_md *ctx, void *end, const struct xf_packet *packet,
-					const struct xf_tcp *tcp, __u32 mtu)
+/* Decides on a packet that may have to go to a worker, for `reason`. */
+static __always_inline enum xf_reason consider(struct xdp_md *ctx, void *end, enum xf_reason reason,
+					       const struct xf_packet *packet, const struct xf_tcp *tcp,
+					       const struct xf_order *order, const struct xf_route *route,
+					       struct xf_detour *detour)
 {
-	__u64 now;
-	__u32 slot;
-
-	if (live.generic || packet->l3 > ETH_HLEN + sizeof(struct xf_vlan))
-		return false;
-	if (live.late & XF_LEAVE_TCP && tcp->l4)
-		return left_to_gro(ctx, packet, tcp, mtu);
-	if (!(live.late & XF_LEAVE_DATAGRAMS) || !left_to_fragment(end, packet, mtu))
-		return false;
-	now = bpf_ktime_get_ns();
-	if (!busy(now) || !worker_alive(ctx->rx_queue_index, now))
-		return true;
-	slot = slot_of_pair(hash_of_pair(packet));
-	return is_under_way(bpf_map_lookup_elem(&under_way, &slot), now);
+	*detour = (struct xf_detour){
+		.tcp = *tcp,
+		.order = *order,
+		.l3 = packet->l3,
+		.ihl = packet->ihl,
+		.total = packet->total,
+		.frag_off = packet->frag_off,
+		.mtu = route->mtu,
+		.mss4 = route->mss4,
+		.mss6 = route->mss6,
+		.v6 = packet->v6,
+		.fragment = packet->fragment,
+		.reason = reason,
+		.in_two = reason == XF_OVERSIZE && in_two(end, packet, route->mtu),
+	};
+	return decide(ctx, detour);
 }
 
-/* Decides on one packet, and does it. */
-static __always_inline enum xf_reason handle(struct xdp_md *ctx, void *end, __u32 frame_len,
-					     struct xf_packet *packet, struct xf_counters *count)
+/* Decides on one IP packet, and does what is to be done here. */
+static __always_inline enum xf_reason handle(struct xdp_md *ctx, void *end, struct xf_packet *packet,
+					     struct xf_counters *count, struct xf_detour *detour)
 {
-	struct xf_route *route = xf_route_of(packet);
+	const struct xf_order none = { .pair = XF_NO_SLOT, .flow = XF_NO_SLOT };
+	struct xf_order order = none;
 	enum xf_reason reason = XF_FITS;
-	struct xf_order order = {};
 	struct xf_tcp tcp = {};
+	struct xf_route route;
 
-	if (!route || route->flags & XF_ROUTE_PASS)
+	if (!route_of(packet, &route) || route.flags & XF_ROUTE_PASS)
 		return XF_OUT_OF_SCOPE;
-	if (route->flags & XF_ROUTE_LOCAL)
+	if (route.flags & XF_ROUTE_LOCAL)
 		return XF_LOCAL;
 	if (link_local(packet))
 		return XF_OUT_OF_SCOPE;
@@ -246,39 +279,39 @@ static __always_inline enum xf_reason handle(struct xdp_md *ctx, void *end, __u3
 		return XF_SUPER_PACKET;
 
 	xf_find_tcp(ctx, end, packet, &tcp);
-	if (packet->total > route->mtu) {
-		reason = oversize(ctx, packet, &tcp, frame_len);
-		if (reason != XF_OVERSIZE)
+	if (packet->total > route.mtu)
+		reason = XF_OVERSIZE;
+	else if (cfg.redirect_all)
+		reason = XF_ALL;
+	if (cfg.sticky_ns && !cfg.redirect_all && !live.generic && (reason == XF_OVERSIZE || redirected_lately())) {
+		order = order_of(end, packet, &tcp);
+		if (reason == XF_FITS && goes_after(order.pair, order.flow))
+			reason = XF_STICKY;
+	}
+	if (reason != XF_FITS) {
+		reason = consider(ctx, end, reason, packet, &tcp, &order, &route, detour);
+		if (reason != XF_FITS)
 			return reason;
 	}
-	if (cfg.sticky_ns && !cfg.redirect_all && !live.generic)
-		order = order_of(end, packet, &tcp);
-	if (reason == XF_FITS && cfg.redirect_all)
-		reason = XF_ALL;
-	else if (reason == XF_FITS && goes_after(&order))
-		reason = XF_STICKY;
-	else if (reason == XF_OVERSIZE && live.late && !goes_after(&order) &&
-		 left_behind(ctx, end, packet, &tcp, route->mtu))
-		return XF_LATE;
-
-	if (reason == XF_OVERSIZE || (reason != XF_FITS && frame_len <= live.max_whole)) {
-		__u64 now = bpf_ktime_get_ns();
-
-		if (worker_alive(ctx->rx_queue_index, now)) {
-			note_order(&order, now);
-			return redirect(ctx, now, route, reason);
-		}
-		if (reason == XF_OVERSIZE)
-			return XF_NO_WORKER;
-		/* Fail open: what fits does not need the worker. */
-	}
-	return edit(ctx, packet, &tcp, route, count);
+	reason = edit(ctx, packet, &tcp, &route, count);
+	/* No other packet of the flow need wait for a SYN. */
+	return reason == XF_FITS ? reason : consider(ctx, end, reason, packet, &tcp, &none, &route, detour);
 }
 
-static __always_inline enum xf_reason handle_frame(struct xdp_md *ctx, struct xf_counters *count)
+/* A frame in one piece lies whole between data and end, which saves the helper that measures any. */
+static __always_inline bool within_frame(struct xdp_md *ctx, void *data, void *end, const struct xf_packet *packet)
+{
+	__u64 linear = end - data;
+
+	/* Pointers must not be taken apart in 32 bits. */
+	barrier_var(linear);
+	return xf_is_within(packet, linear) || xf_is_within(packet, bpf_xdp_get_buff_len(ctx));
+}
+
+static __always_inline enum xf_reason handle_frame(struct xdp_md *ctx, struct xf_counters *count,
+						   struct xf_detour *detour)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__u32 frame_len = bpf_xdp_get_buff_len(ctx);
 	struct xf_packet packet;
 	enum xf_reason reason = xf_parse_link(data, end, &packet);
 
@@ -286,11 +319,13 @@ static __always_inline enum xf_reason handle_frame(struct xdp_md *ctx, struct xf
 		return reason;
 	/* The compiler makes two of what follows, so that neither family pays for the other. */
 	if (!packet.v6) {
-		reason = xf_parse_ipv4(end, frame_len, &packet);
-		return reason == XF_FITS ? handle(ctx, end, frame_len, &packet, count) : reason;
+		if (!xf_parse_ipv4(end, &packet) || !within_frame(ctx, data, end, &packet))
+			return XF_MALFORMED;
+		return xf_to_group(&packet) ? XF_GROUP : handle(ctx, end, &packet, count, detour);
 	}
-	reason = xf_parse_ipv6(end, frame_len, &packet);
-	return reason == XF_FITS ? handle(ctx, end, frame_len, &packet, count) : reason;
+	if (!xf_parse_ipv6(end, &packet) || !within_frame(ctx, data, end, &packet))
+		return XF_MALFORMED;
+	return xf_to_group(&packet) ? XF_GROUP : handle(ctx, end, &packet, count, detour);
 }
 
 SEC("xdp.frags")
@@ -298,22 +333,28 @@ int xdpfrag(struct xdp_md *ctx)
 {
 	__u32 zero = 0;
 	struct xf_counters *count = bpf_map_lookup_elem(&counters, &zero);
+	struct xf_detour detour;
 	__u32 reason;
+	int action = XDP_PASS;
 
 	if (!count)
 		return XDP_PASS;
-	reason = handle_frame(ctx, count);
-	if (reason < XF_REASON_MAX)
-		count->reason[reason]++;
+	reason = handle_frame(ctx, count, &detour);
 	switch (reason) {
 	case XF_OVERSIZE:
 	case XF_STICKY:
 	case XF_ALL:
 	case XF_UNFINISHED:
-		return XDP_REDIRECT;
-	default:
-		return XDP_PASS;
+		if (redirect(ctx, &detour))
+			action = XDP_REDIRECT;
+		else
+			reason = XF_NO_WORKER;
 	}
+	/* The compiler knows it from the switch, the verifier of 6.1 does not. */
+	barrier_var(reason);
+	if (reason < XF_REASON_MAX)
+		count->reason[reason]++;
+	return action;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

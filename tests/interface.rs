@@ -1,7 +1,7 @@
 //! `bpf/intf.h` and its Rust mirrors agree: names, values, sizes.
 
 use xdpfrag::packet::{Edit, Late, Reason};
-use xdpfrag::xdp::{Counters, DeafHost, Heartbeats, Meta, Route, layout};
+use xdpfrag::xdp::{Counters, DeafHost, Heartbeats, Meta, Route, Shared, layout};
 
 const HEADER: &str = include_str!("../bpf/intf.h");
 
@@ -101,12 +101,14 @@ fn sizes_are_those_of_the_header() {
     assert_eq!(DeafHost::KEY_SIZE, size("struct xf_address"));
     assert_eq!(DeafHost::SIZE, size("struct xf_deaf"));
     assert_eq!(layout::Live::SIZE, size("struct xf_live"));
+    assert_eq!(Shared::SIZE, size("struct xf_shared"));
     assert_eq!(Heartbeats::ENTRY, size("struct xf_heartbeat"));
 }
 
 #[test]
 fn constants_are_those_of_the_header() {
     assert_eq!(u64::from(layout::META_MAGIC), define("XF_META_MAGIC"));
+    assert_eq!(Shared::HELD, define("XF_HELD"));
     assert!(define("XF_FLOW_SLOTS").is_power_of_two() && define("XF_PAIR_SLOTS").is_power_of_two());
     assert_eq!(u64::from(layout::ROUTE_LOCAL), define("XF_ROUTE_LOCAL"));
     assert_eq!(u64::from(layout::ROUTE_PASS), define("XF_ROUTE_PASS"));

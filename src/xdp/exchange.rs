@@ -69,6 +69,7 @@ impl LanProgram {
                 maps.heartbeats.reuse_fd(self.heartbeats_map.as_fd())?;
                 maps.counters.reuse_fd(self.counters.as_fd())?;
                 maps.under_way.reuse_fd(self.under_way.as_fd())?;
+                maps.bss.reuse_fd(self.shared.as_fd())?;
                 maps.data.reuse_fd(self.live.map.as_fd())
             })?;
             Ok(Variant { program: skeleton.progs.xdpfrag.as_fd().try_clone_to_owned()?, config })
@@ -95,6 +96,7 @@ impl LanProgram {
     /// silent for [`LanConfig::sticky`]. For when `--redirect all` ends, which takes no note of flows: else what
     /// still waits for a worker would be overtaken.
     pub fn hold_flows(&self, now_ns: u64) -> result::Result<(), Error> {
+        self.shared.hold_flows();
         // `pairs` holds two stamps (`struct xf_pair_stamps`).
         for (map, name, stamps) in [(&self.flows, "flows", 1), (&self.pairs, "pairs", 2)] {
             let count = map.max_entries();

@@ -17,6 +17,7 @@ use super::heartbeat::Heartbeats;
 use super::layout::{self, Counters, DeafHost, FrameLimits, Leave, Live, Route};
 use super::live::LiveSettings;
 use super::log;
+use super::shared::{self, Shared};
 use super::skeleton::xdpfrag::types;
 use super::sys::{self, Run};
 use crate::packet::Df;
@@ -98,7 +99,7 @@ impl LanConfig {
             resegment: self.resegment.into(),
             grace_ns: self.deaf_only.map_or(0, |patience| ns(patience.grace)),
             window_ns: self.deaf_only.map_or(0, |patience| ns(patience.window).max(1)),
-            ..types::xf_config::default()
+            sticky_ticks: shared::ticks(self.sticky),
         }
     }
 }
@@ -119,6 +120,7 @@ pub struct LanProgram {
     pub(super) counters: MapHandle,
     pub(super) heartbeats_map: MapHandle,
     heartbeats: Arc<Heartbeats>,
+    pub(super) shared: Shared,
     pub(super) under_way: MapHandle,
     pub(super) live: Arc<LiveSettings>,
 }
@@ -161,6 +163,7 @@ impl LanProgram {
             counters: MapHandle::try_from(&*skeleton.maps.counters)?,
             heartbeats: Heartbeats::map(heartbeats_map.as_fd(), queues)?,
             heartbeats_map,
+            shared: Shared::map(MapHandle::try_from(&*skeleton.maps.bss)?)?,
             under_way: MapHandle::try_from(&*skeleton.maps.under_way)?,
             live: Arc::new(LiveSettings::new(MapHandle::try_from(&*skeleton.maps.data)?, live)?),
         })
@@ -173,7 +176,9 @@ impl LanProgram {
             IpNet::V4(p) => self.routes.update(&layout::prefix4_to_bytes(p), &value, MapFlags::ANY),
             IpNet::V6(p) => self.routes6.update(&layout::prefix6_to_bytes(p), &value, MapFlags::ANY),
         }
-        .map_err(Error::map(routes_of(prefix), format!("set {prefix}")))
+        .map_err(Error::map(routes_of(prefix), format!("set {prefix}")))?;
+        self.shared.routes_changed();
+        Ok(())
     }
 
     /// Passes packets to `address`, one of this machine.
@@ -187,7 +192,9 @@ impl LanProgram {
             IpNet::V4(p) => self.routes.delete(&layout::prefix4_to_bytes(p)),
             IpNet::V6(p) => self.routes6.delete(&layout::prefix6_to_bytes(p)),
         }
-        .map_err(Error::map(routes_of(prefix), format!("remove {prefix}")))
+        .map_err(Error::map(routes_of(prefix), format!("remove {prefix}")))?;
+        self.shared.routes_changed();
+        Ok(())
     }
 
     /// Says what happens to packets from `source` to a prefix whose route is [`Route::BySource`] of `selector`.

@@ -18,6 +18,7 @@ pub mod sys;
 
 mod attach;
 mod log;
+mod shared;
 mod skeleton;
 
 pub use attach::{AttachError, Attached};
@@ -30,6 +31,7 @@ pub use lan::{LanConfig, LanProgram, Patience};
 pub use late::{LateConfig, LateLink, LateProgram};
 pub use layout::{Counters, DeafHost, FrameLimits, Leave, Meta, Route};
 pub use live::LiveSettings;
+pub use shared::Shared;
 pub use sys::XdpMode;
 
 // The mirrors in `layout` against what clang made of the header.
@@ -44,5 +46,7 @@ const _: () = {
     assert!(size_of::<types::xf_address>() == layout::DeafHost::KEY_SIZE);
     assert!(size_of::<types::xf_deaf>() == layout::DeafHost::SIZE);
     assert!(size_of::<types::xf_heartbeat>() == Heartbeats::ENTRY);
+    assert!(size_of::<types::xf_shared>() == Shared::SIZE);
+    assert!(size_of::<types::bss>() == Shared::SIZE);
     assert!(size_of::<types::data>() == layout::Live::SIZE);
 };

@@ -14,4 +14,5 @@ mod late;
 mod order;
 mod parity;
 mod scope;
+mod verifier;
 mod xdp;

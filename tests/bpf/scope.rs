@@ -7,6 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use xdpfrag::config::Scope;
 use xdpfrag::control::scope::Applied;
 use xdpfrag::packet::{Edit, Reason, Rule};
@@ -302,4 +304,98 @@ fn no_packet_goes_unserved_while_the_scope_changes() {
     let counters = gateway.program.counters().unwrap();
     assert_eq!(counters.reason(Reason::OutOfScope), 0);
     assert_eq!(counters.edit(Edit::Mss), counters.frames());
+}
+
+/// Pins this thread to a CPU.
+fn on_cpu(cpu: usize) {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &cpus).unwrap();
+}
+
+#[test]
+fn no_cpu_remembers_a_route_that_has_changed() {
+    if skipped("no_cpu_remembers_a_route_that_has_changed") {
+        return;
+    }
+    let gateway = bare();
+    let (prefix, selector) = (net("198.18.2.0/24"), 1);
+    let frame = syn("198.18.1.5".parse().unwrap(), "198.18.2.2".parse().unwrap(), false);
+    let set = |route| gateway.program.set_route(prefix, route).unwrap();
+    let limit = || {
+        let data = gateway.program.run_once(&frame).unwrap().data;
+        u16::from_be_bytes(*data.last_chunk().unwrap())
+    };
+    let cpus: Vec<usize> = {
+        let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap();
+        (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap()).collect()
+    };
+    // Everywhere, twice: what is looked up, and what is remembered.
+    let everywhere = |expected| {
+        for cpu in &cpus {
+            on_cpu(*cpu);
+            assert_eq!([limit(), limit()], [expected; 2], "CPU {cpu}");
+        }
+    };
+    everywhere(1460);
+    set(Route::Tunnel(RULE));
+    everywhere(1100);
+    set(Route::Tunnel(OTHER));
+    everywhere(1000);
+    set(Route::Pass);
+    everywhere(1460);
+    gateway.program.set_source(selector, net("198.18.1.0/24"), Route::Tunnel(RULE)).unwrap();
+    set(Route::BySource(selector));
+    everywhere(1100);
+    gateway.program.set_source(selector, net("198.18.1.5/32"), Route::Tunnel(OTHER)).unwrap();
+    everywhere(1000);
+    gateway.program.remove_source(selector, net("198.18.1.5/32")).unwrap();
+    everywhere(1100);
+    gateway.program.set_route(net("198.18.2.2/32"), Route::Tunnel(OTHER)).unwrap();
+    everywhere(1000);
+    gateway.program.remove_route(net("198.18.2.2/32")).unwrap();
+    everywhere(1100);
+    gateway.program.remove_route(prefix).unwrap();
+    everywhere(1460);
+}
+
+#[test]
+fn what_was_looked_up_during_a_change_is_not_remembered() {
+    if skipped("what_was_looked_up_during_a_change_is_not_remembered") {
+        return;
+    }
+    let gateway = bare();
+    let frame = syn("198.18.1.5".parse().unwrap(), "198.18.2.2".parse().unwrap(), false);
+    // Odd while the route is changed; behind that it says which of the two it is.
+    let changes = AtomicU64::new(0);
+    let seen = AtomicU64::new(0);
+    let set = |rule| gateway.program.set_route(net("198.18.2.0/24"), Route::Tunnel(rule)).unwrap();
+    set(RULE);
+    thread::scope(|threads| {
+        threads.spawn(|| {
+            while changes.load(Ordering::SeqCst) < 20_000 {
+                let before = changes.load(Ordering::SeqCst);
+                let data = gateway.program.run_once(&frame).unwrap().data;
+                if before.is_multiple_of(2) && changes.load(Ordering::SeqCst) == before {
+                    let rule = if before.is_multiple_of(4) { RULE } else { OTHER };
+                    assert_eq!(data[data.len() - 4..], mss(rule.mss4.unwrap()));
+                    seen.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        });
+        while changes.load(Ordering::SeqCst) < 20_000 {
+            let now = changes.fetch_add(1, Ordering::SeqCst);
+            set(if now.is_multiple_of(4) { OTHER } else { RULE });
+            changes.fetch_add(1, Ordering::SeqCst);
+            // Time for the other thread to look at it.
+            let before = seen.load(Ordering::SeqCst);
+            for _ in 0..200 {
+                if seen.load(Ordering::SeqCst) != before {
+                    break;
+                }
+                thread::yield_now();
+            }
+        }
+    });
+    assert!(seen.load(Ordering::SeqCst) > 0);
 }

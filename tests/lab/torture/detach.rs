@@ -70,8 +70,7 @@ fn a_detached_program_is_attached_again() {
 #[test]
 fn what_works_in_tc_is_attached_again() {
     let late = ["--tcp", "resegment", "--redirect", "late"];
-    for (flags, what) in
-        [(&[][..], "the MSS clamp on the way to the LAN"), (&late, "the program behind GRO")]
+    for (flags, what) in [(&[][..], "the MSS clamp on the way to the LAN"), (&late, "the program behind GRO")]
     {
         let Some(lab) = lab(LabConfig::default()) else { return };
         let daemon = forward(&lab, flags);

@@ -22,7 +22,18 @@ fn a_time_namespace_with_another_clock() {
         }
         let mut command = Command::new("unshare");
         command.args(["--time", "--monotonic", offset, "--"]).arg(binary());
-        command.args(["run", "--iface", LAN, "--mtu", "1422", "--redirect", "oversize", "--stall", "100", "--json"]);
+        command.args([
+            "run",
+            "--iface",
+            LAN,
+            "--mtu",
+            "1422",
+            "--redirect",
+            "oversize",
+            "--stall",
+            "100",
+            "--json",
+        ]);
         let daemon = Daemon::start_command(&lab.gateway, command).unwrap();
         let offsets = fs::read_to_string(format!("/proc/{}/timens_offsets", daemon.pid())).unwrap();
         assert!(offsets.contains(offset), "{offsets}");
