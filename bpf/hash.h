@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * The hash of a packet's hosts. Included behind `cfg` and parse.h.
+ * Which packets are one flow. Included behind `cfg` and parse.h.
+ *
+ * Whole packets are told apart by port. Fragments carry no ports: they belong to
+ * their two hosts.
  */
 #ifndef XDPFRAG_HASH_H
 #define XDPFRAG_HASH_H
@@ -35,9 +38,48 @@ static __always_inline __u64 hash_of_pair(const struct xf_packet *packet)
 	return mix(hash ^ ((__u64)ip->saddr << 32 | ip->daddr), ip->protocol);
 }
 
-static __always_inline __u32 slot_of_pair(__u64 hash)
+/* The slot of the flow with these ports. A collision makes another flow ride along: harmless. */
+static __always_inline __u32 flow_slot(__u64 pair, __be16 source, __be16 dest)
 {
-	return (hash ^ hash >> 31) & (XF_PAIR_SLOTS - 1);
+	__u64 hash = mix(pair, 1ull << 32 | (__u32)source << 16 | dest);
+
+	return (hash ^ hash >> 31) & (XF_FLOW_SLOTS - 1);
+}
+
+/* A packet's place in the order: slots of its hosts and of its flow, XF_NO_SLOT for none. */
+struct xf_order {
+	__u32 pair;
+	__u32 flow; /* of a whole packet */
+};
+
+#define XF_NO_SLOT (~0u)
+
+/*
+ * Behind xf_find_tcp(), of a packet whose hosts have this hash. Protocols without
+ * ports, or with extension headers before them, are one flow per pair.
+ */
+static __always_inline struct xf_order order_of(void *end, const struct xf_packet *packet, const struct xf_tcp *tcp,
+						__u64 hash)
+{
+	struct xf_order order = { .pair = (hash ^ hash >> 31) & (XF_PAIR_SLOTS - 1), .flow = XF_NO_SLOT };
+	__u8 protocol = packet->v6 ? packet->ip6->nexthdr : packet->ip->protocol;
+	__be16 source = tcp->source, dest = tcp->dest;
+	__u32 ihl = packet->ihl;
+	struct udphdr *udp;
+
+	if (packet->fragment)
+		return order;
+	if (protocol == IPPROTO_UDP) {
+		/* Masked anew, as in xf_find_tcp(). */
+		barrier_var(ihl);
+		udp = (void *)packet->ip + (ihl & 0x3c);
+		if ((void *)(udp + 1) <= end) {
+			source = udp->source;
+			dest = udp->dest;
+		}
+	}
+	order.flow = flow_slot(hash, source, dest);
+	return order;
 }
 
 #endif

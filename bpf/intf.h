@@ -59,7 +59,7 @@ enum xf_late {
 	XF_LATE_DATAGRAM,   /* IPv4 but TCP: cut into two fragments */
 	XF_LATE_CHECKSUM,   /* TCP with a wrong checksum: left alone */
 	XF_LATE_REFUSED,    /* could not be changed: left alone */
-	XF_LATE_FOLLOWED,   /* behind a piece of the same hosts: through the backlog as well */
+	XF_LATE_FOLLOWED,   /* behind a piece of the same flow: through the backlog as well */
 	XF_LATE_RETURNED,   /* came back from the backlog */
 	XF_LATE_LOST,	    /* dropped half changed for lack of memory, or dropped by a full backlog */
 	XF_LATE_MAX,
@@ -132,7 +132,9 @@ struct xf_heartbeat {
 	/* Of the XDP program: */
 	__u64 missed;	  /* the `ns` that it found too old for the first time */
 	__u64 missed_at;  /* at this time */
-	__u64 pad[5];
+	/* Of the worker: all frames with no later time stamp have been handed back; 0: it does not know. */
+	__u64 served_ns;
+	__u64 pad[4];
 };
 
 /* Key of the `deaf` map: an IPv6 address, or an IPv4 address mapped to one (RFC 4291 section 2.5.5.2). */
@@ -182,9 +184,14 @@ struct xf_live {
 	__u32 max_whole; /* longest frame it can hand back as it is */
 };
 
+/* Entry of the `flows` map, half of one of `pairs`: when a packet last went to the worker, and to that of which queue. */
+#define XF_STAMP(ns, queue) ((__u64)(ns) << 8 | (queue))
+#define XF_STAMP_NS(stamp)  ((stamp) & ~0xffull) /* CLOCK_MONOTONIC ns << 8 */
+#define XF_STAMP_QUEUE	    0xffull		     /* this itself for queues from there on, and for any */
+
 /*
- * Value of the `under_way` map: packets between two hosts that are on their way
- * through a CPU's backlog, behind GRO.
+ * Value of the `under_way` map: packets of a flow, or fragments between two
+ * hosts, that are on their way through a CPU's backlog, behind GRO.
  */
 struct xf_under_way {
 	__u64 last_ns; /* CLOCK_MONOTONIC: when the last one set out */

@@ -46,6 +46,7 @@ struct {
 	__type(value, struct late_counters);
 } late_counters SEC(".maps");
 
+#include "hash.h"
 #include "under_way.h"
 #include "late_queue.h"
 #include "late_segment.h"
@@ -165,6 +166,7 @@ int xdpfrag_late(struct __sk_buff *skb)
 	struct xf_packet packet;
 	struct xf_route *route;
 	struct xf_tcp tcp = {};
+	struct xf_order order;
 	__u32 zero = 0, slot;
 	__u64 hash;
 	int action = TC_ACT_UNSPEC;
@@ -185,14 +187,15 @@ int xdpfrag_late(struct __sk_buff *skb)
 	if (!behind && packet.total <= route->mtu)
 		return TC_ACT_UNSPEC;
 	hash = hash_of_pair(&packet);
-	slot = slot_of_pair(hash);
+	order = order_of(end, &packet, &tcp, hash);
+	slot = slot_of(&order);
 	if (packet.total > route->mtu) {
 		if (tcp.l4 && cfg.leave & XF_LEAVE_TCP)
 			action = oversize_tcp(skb, &packet, &tcp, route->mtu, slot, count);
 		else if (!packet.v6 && cfg.leave & XF_LEAVE_DATAGRAMS)
 			action = oversize_datagram(skb, &packet, route->mtu, hash, slot, count);
 	}
-	if (action != TC_ACT_UNSPEC || !behind || !goes_after(slot, count))
+	if (action != TC_ACT_UNSPEC || !behind || !goes_after(&order, count))
 		return action;
 	count->packets[XF_LATE_FOLLOWED]++;
 	return queue(skb, slot);

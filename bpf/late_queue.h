@@ -4,7 +4,7 @@
  * `struct late_counters` and under_way.h.
  *
  * Two packets cannot both go on from the program: both pieces of one take this
- * way (BPF_F_INGRESS), and so does, to keep its order, what their hosts send
+ * way (BPF_F_INGRESS), and so does, to keep its order, what their flow sends
  * before they are back. What comes back carries a token in skb->cb and passes.
  */
 #ifndef XDPFRAG_LATE_QUEUE_H
@@ -90,20 +90,28 @@ static __always_inline bool came_back(struct __sk_buff *skb, struct late_counter
 	return true;
 }
 
-/* True for a packet that has to go after pieces of the same hosts. */
-static __always_inline bool goes_after(__u32 slot, struct late_counters *count)
+/* True if packets that count there are under way. */
+static __always_inline bool any_of(__u32 slot, struct late_counters *count)
 {
 	struct xf_under_way *pieces = bpf_map_lookup_elem(&under_way, &slot);
 
 	if (!pieces || pieces->packets <= 0)
 		return false;
 	/* A kernel that wiped the token would send a packet round for ever. */
-	if (is_under_way(pieces, bpf_ktime_get_ns()))
+	if ((__s64)(bpf_ktime_get_ns() - pieces->last_ns) < (__s64)UNDER_WAY_NS)
 		return pieces->packets <= UNDER_WAY_MAX;
 	/* The backlog had no room for them. */
 	count->packets[XF_LATE_LOST] += pieces->packets;
 	pieces->packets = 0;
 	return false;
+}
+
+/* True for a packet that has to go after one that is under way: a fragment after any, lest all are looked at. */
+static __always_inline bool goes_after(const struct xf_order *order, struct late_counters *count)
+{
+	if (order->flow == XF_NO_SLOT)
+		return true;
+	return any_of(order->flow, count) || any_of(slot_of_fragments(order), count);
 }
 
 #endif

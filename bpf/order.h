@@ -1,18 +1,29 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * Which packets go after another to the worker, so that none overtakes it.
- * Included by xdpfrag.bpf.c behind `cfg`, `shared` and parse.h.
+ * Which packets go after another to the worker, so that none overtakes it: those
+ * of a flow that sent an oversize one, until that has been handed back.
+ * Fragments stay behind every whole packet of their two hosts, and every whole
+ * packet behind them.
  *
- * Whole packets are told apart by port. Fragments carry no ports: they stay
- * behind every whole packet of their two hosts, and every whole packet behind
- * them.
+ * Included by xdpfrag.bpf.c behind `cfg`, `shared`, hash.h and heartbeat.h.
  */
 #ifndef XDPFRAG_ORDER_H
 #define XDPFRAG_ORDER_H
 
-#include "flow.h"
+/*
+ * When a flow of this hash last went to the worker: an XF_STAMP. Where workers
+ * cannot tell what they have handed back, it comes back once it has been silent
+ * for sticky_ns: with no pause a frame on the short way could overtake the one
+ * before it.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, XF_FLOW_SLOTS);
+	__type(key, __u32);
+	__type(value, __u64);
+} flows SEC(".maps");
 
-/* When packets between two hosts last went to the worker, CLOCK_MONOTONIC ns. */
+/* When packets between two hosts last went to the worker: XF_STAMPs. */
 struct xf_pair_stamps {
 	__u64 whole;
 	__u64 fragment;
@@ -25,39 +36,6 @@ struct {
 	__type(value, struct xf_pair_stamps);
 } pairs SEC(".maps");
 
-/* A packet's place in the order: slots of both maps, XF_NO_SLOT for none. */
-struct xf_order {
-	__u32 pair;
-	__u32 flow; /* of a whole packet */
-};
-
-#define XF_NO_SLOT (~0u)
-
-/* Behind xf_find_tcp(). Protocols without ports, or with extension headers before them, are one flow per pair. */
-static __always_inline struct xf_order order_of(void *end, const struct xf_packet *packet, const struct xf_tcp *tcp)
-{
-	__u64 hash = hash_of_pair(packet);
-	struct xf_order order = { .pair = slot_of_pair(hash), .flow = XF_NO_SLOT };
-	__u8 protocol = packet->v6 ? packet->ip6->nexthdr : packet->ip->protocol;
-	__be16 source = tcp->source, dest = tcp->dest;
-	__u32 ihl = packet->ihl;
-	struct udphdr *udp;
-
-	if (packet->fragment)
-		return order;
-	if (protocol == IPPROTO_UDP) {
-		/* Masked anew, as in xf_find_tcp(). */
-		barrier_var(ihl);
-		udp = (void *)packet->ip + (ihl & 0x3c);
-		if ((void *)(udp + 1) <= end) {
-			source = udp->source;
-			dest = udp->dest;
-		}
-	}
-	order.flow = flow_slot(hash, source, dest);
-	return order;
-}
-
 /*
  * False if nothing can go after another, since nothing went to a worker lately:
  * neither the hash nor the two look-ups are needed then. By the tick, which is
@@ -69,6 +47,23 @@ static __always_inline bool redirected_lately(void)
 
 	/* Signed, also for XF_HELD, which lies ahead. */
 	return last && (__s64)(bpf_jiffies64() - last) < cfg.sticky_ticks;
+}
+
+/* True if what goes after a packet with this stamp has to follow it. */
+static __always_inline bool follows(__u64 stamp)
+{
+	__u32 queue = stamp & XF_STAMP_QUEUE;
+	struct xf_heartbeat *worker;
+	__u64 served;
+
+	/* Signed: another core may have set it and have read the clock later. */
+	if (!stamp || (__s64)((bpf_ktime_get_ns() << 8) - XF_STAMP_NS(stamp)) >= (__s64)(cfg.sticky_ns << 8))
+		return false;
+	if (queue == XF_STAMP_QUEUE)
+		return true;
+	worker = bpf_map_lookup_elem(&heartbeats, &queue);
+	served = worker ? *(volatile __u64 *)&worker->served_ns : 0;
+	return !served || (__s64)((served << 8) - XF_STAMP_NS(stamp)) < 0;
 }
 
 /*
@@ -88,11 +83,12 @@ __noinline int goes_after(__u32 pair, __u32 flow)
 	return follows(hosts->fragment) || follows(own ? *own : hosts->whole);
 }
 
-/* The packet in this place goes to the worker now. */
-__noinline int note_order(__u32 pair, __u32 flow, __u64 now)
+/* The packet in this place goes to the worker of `queue` now. */
+__noinline int note_order(__u32 pair, __u32 flow, __u64 now, __u32 queue)
 {
 	struct xf_pair_stamps *hosts = bpf_map_lookup_elem(&pairs, &pair);
 	__u64 *own = bpf_map_lookup_elem(&flows, &flow), tick = bpf_jiffies64();
+	__u64 stamp = XF_STAMP(now, queue < XF_STAMP_QUEUE ? queue : XF_STAMP_QUEUE);
 
 	if (!hosts)
 		return 0;
@@ -100,11 +96,11 @@ __noinline int note_order(__u32 pair, __u32 flow, __u64 now)
 	if (shared.last_redirect != tick)
 		shared.last_redirect = tick;
 	if (!own) {
-		hosts->fragment = now;
+		hosts->fragment = stamp;
 		return 0;
 	}
-	*own = now;
-	hosts->whole = now;
+	*own = stamp;
+	hosts->whole = stamp;
 	return 0;
 }
 

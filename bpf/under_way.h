@@ -1,27 +1,40 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * What is between XDP and the stack: pieces that the program behind GRO has cut
- * off, on their way through a CPU's backlog. Whatever else their two hosts send
- * goes after them. The XDP program makes the map, and late.bpf.c is loaded with
- * the same one.
+ * off, on their way through a CPU's backlog. What else their flow sends goes
+ * after them; fragments are behind all of them, and everything of their hosts
+ * behind them. The XDP program makes the map, and late.bpf.c is loaded with the
+ * same one. Included behind hash.h.
  */
 #ifndef XDPFRAG_UNDER_WAY_H
 #define XDPFRAG_UNDER_WAY_H
-
-#include "hash.h"
 
 /* Nothing stays in a backlog for so long: what has not come back then was dropped there. */
 #define UNDER_WAY_NS 100000000ull
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, XF_PAIR_SLOTS);
+	__uint(max_entries, XF_FLOW_SLOTS + XF_PAIR_SLOTS);
 	__type(key, __u32);
 	__type(value, struct xf_under_way);
 } under_way SEC(".maps");
 
-static __always_inline bool is_under_way(const struct xf_under_way *pieces, __u64 now)
+/* Of fragments between two hosts. */
+static __always_inline __u32 slot_of_fragments(const struct xf_order *order)
 {
+	return XF_FLOW_SLOTS + order->pair;
+}
+
+/* Where a packet in this place counts. */
+static __always_inline __u32 slot_of(const struct xf_order *order)
+{
+	return order->flow == XF_NO_SLOT ? slot_of_fragments(order) : order->flow;
+}
+
+static __always_inline bool is_under_way(__u32 slot, __u64 now)
+{
+	struct xf_under_way *pieces = bpf_map_lookup_elem(&under_way, &slot);
+
 	return pieces && pieces->packets > 0 && (__s64)(now - pieces->last_ns) < (__s64)UNDER_WAY_NS;
 }
 

@@ -29,7 +29,7 @@ volatile struct xf_live live = { .lan_mtu = ETH_DATA_LEN };
 volatile struct xf_shared shared;
 
 #include "deaf.h"
-#include "order.h"
+#include "hash.h"
 #include "pace.h"
 #include "under_way.h"
 #include "route_cache.h"
@@ -44,6 +44,7 @@ struct {
 } xsks SEC(".maps");
 
 #include "heartbeat.h"
+#include "order.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -89,7 +90,7 @@ static __always_inline bool redirect(struct xdp_md *ctx, const struct xf_detour 
 {
 	bool added;
 
-	note_order(detour->order.pair, detour->order.flow, detour->now);
+	note_order(detour->order.pair, detour->order.flow, detour->now, ctx->rx_queue_index);
 	added = !bpf_xdp_adjust_meta(ctx, -(int)sizeof(struct xf_meta));
 	if (added) {
 		struct xf_meta *meta = (void *)(long)ctx->data_meta;
@@ -177,11 +178,10 @@ static __always_inline bool left_to_gro(struct xdp_md *ctx, const struct xf_deto
 /*
  * True for an oversize packet that never leaves the kernel. Where there are
  * many to fragment a worker has less to do for each, in batches: theirs they
- * are once nothing of their hosts is under way, which a worker could overtake.
+ * are once nothing of their flow is under way, which a worker could overtake.
  */
 static __always_inline bool left_behind(struct xdp_md *ctx, const struct xf_detour *packet)
 {
-	__u32 pair = packet->order.pair;
 	__u64 now;
 
 	if (live.generic || packet->l3 > ETH_HLEN + sizeof(struct xf_vlan))
@@ -191,8 +191,8 @@ static __always_inline bool left_behind(struct xdp_md *ctx, const struct xf_deto
 	if (!(live.late & XF_LEAVE_DATAGRAMS) || !packet->in_two)
 		return false;
 	now = bpf_ktime_get_ns();
-	return !busy(now) || !worker_alive(ctx->rx_queue_index, now) ||
-	       is_under_way(bpf_map_lookup_elem(&under_way, &pair), now);
+	return !busy(now) || !worker_alive(ctx->rx_queue_index, now) || is_under_way(slot_of(&packet->order), now) ||
+	       is_under_way(slot_of_fragments(&packet->order), now);
 }
 
 /*
@@ -211,7 +211,7 @@ __noinline int decide(struct xdp_md *ctx, struct xf_detour *packet)
 		reason = oversize(ctx, packet, frame_len);
 		if (reason != XF_OVERSIZE)
 			return reason;
-		if (live.late && !goes_after(packet->order.pair, packet->order.flow) && left_behind(ctx, packet))
+		if (live.late && left_behind(ctx, packet) && !goes_after(packet->order.pair, packet->order.flow))
 			return XF_LATE;
 	} else if (reason != XF_UNFINISHED && frame_len > live.max_whole) {
 		return XF_FITS;
@@ -284,7 +284,7 @@ static __always_inline enum xf_reason handle(struct xdp_md *ctx, void *end, stru
 	else if (cfg.redirect_all)
 		reason = XF_ALL;
 	if (cfg.sticky_ns && !cfg.redirect_all && !live.generic && (reason == XF_OVERSIZE || redirected_lately())) {
-		order = order_of(end, packet, &tcp);
+		order = order_of(end, packet, &tcp, hash_of_pair(packet));
 		if (reason == XF_FITS && goes_after(order.pair, order.flow))
 			reason = XF_STICKY;
 	}

@@ -249,7 +249,7 @@ fn worker(
     let heartbeat = program.heartbeats().of(0).unwrap();
     let config = WorkerConfig { interface: "lan0".into(), queue: 0, core: Some(0), poll };
     let (sender, receiver) = unbounded();
-    (Worker::spawn(config, turn, move |now| heartbeat.beat(now), sender).unwrap(), receiver)
+    (Worker::spawn(config, turn, move |beat| heartbeat.beat(beat.now_ns), sender).unwrap(), receiver)
 }
 
 fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {

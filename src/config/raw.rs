@@ -149,8 +149,9 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value_t)]
     pub notrack: Notrack,
 
-    /// Milliseconds for which a flow follows its last oversize frame through the worker, so that
-    /// its frames keep their order; 0 for never (up to 60000)
+    /// Milliseconds for which a flow follows its last oversize frame through the worker at most, so
+    /// that its frames keep their order, where it does not end as soon as that one has been handed
+    /// back (--handback veth); 0 for never (up to 60000)
     #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u32).range(0..=60_000))]
     pub sticky: u32,
 

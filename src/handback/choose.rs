@@ -101,6 +101,10 @@ impl Handback for AnyHandback {
         either!(self, inner => inner.reap());
     }
 
+    fn synchronous(&self) -> bool {
+        either!(self, inner => inner.synchronous())
+    }
+
     fn ledger(&self) -> Ledger {
         either!(self, inner => inner.ledger())
     }

@@ -250,6 +250,11 @@ impl Handback for Inject {
 
     fn reap(&mut self) {}
 
+    /// The stack receives the frames within the call (`xdp_recv_frames`).
+    fn synchronous(&self) -> bool {
+        true
+    }
+
     fn ledger(&self) -> Ledger {
         let (total, held) = (SLOTS as u32, self.filled as u32);
         Ledger { total, free: total - held, held, ..Ledger::default() }

@@ -115,6 +115,12 @@ pub trait Handback: Sink {
     /// there is nothing to do; called once per turn.
     fn reap(&mut self);
 
+    /// True if the kernel has sent a frame on its way, or queued it behind what it received before, by the time that
+    /// [`flush`](Handback::flush) has taken it: what the LAN interface receives later cannot overtake it.
+    fn synchronous(&self) -> bool {
+        false
+    }
+
     /// Where its memory is.
     fn ledger(&self) -> Ledger;
 }

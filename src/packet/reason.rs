@@ -80,7 +80,7 @@ labelled! {
         Datagram = "datagram", "--redirect late: cut into two fragments";
         Checksum = "checksum", "--redirect late: TCP with a wrong checksum, left to the kernel";
         Refused = "refused", "--redirect late: could not be changed, left to the kernel";
-        Followed = "followed", "--redirect late: behind a piece of the same hosts, to keep their order";
+        Followed = "followed", "--redirect late: behind a piece of the same flow, to keep its order";
         Returned = "returned", "--redirect late: back from the CPU's backlog";
         Lost = "lost", "--redirect late: dropped for lack of memory, or by a full backlog (net.core.netdev_max_backlog)";
     }

@@ -18,5 +18,5 @@ pub use counters::Counters;
 pub use notify::Notifier;
 pub use outlet::{FLUSH_ATTEMPTS, FLUSH_PAUSE};
 pub use settings::{Posted, Settings};
-pub use thread::{Worker, WorkerConfig, WorkerEnd, WorkerError};
+pub use thread::{Beat, Worker, WorkerConfig, WorkerEnd, WorkerError};
 pub use turn::{FLUSH_AT, Progress, Turn};

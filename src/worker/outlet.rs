@@ -44,6 +44,9 @@ pub(super) struct Outlet<H> {
     lost: usize,
     failures: u32,
     broken: Option<HandbackError>,
+    /// Time stamp of the last frame received, 0 if it has none; and the same when nothing was pending last.
+    last_rx_ns: u64,
+    served_ns: u64,
 }
 
 impl<H: Handback> Outlet<H> {
@@ -61,7 +64,17 @@ impl<H: Handback> Outlet<H> {
             lost: 0,
             failures: 0,
             broken: None,
+            last_rx_ns: 0,
+            served_ns: 0,
         }
+    }
+
+    /// See [`Turn::served_ns`](super::Turn::served_ns).
+    pub(super) fn served_ns(&mut self) -> u64 {
+        if self.handback.synchronous() && self.open.is_empty() {
+            self.served_ns = self.last_rx_ns;
+        }
+        self.served_ns
     }
 
     /// True if the last flush did not get everything to the kernel.
@@ -80,6 +93,7 @@ impl<H: Handback> Outlet<H> {
         if self.broken.is_some() {
             return self.counters.ended(Reason::HandbackError, 1);
         }
+        self.last_rx_ns = received.meta.map_or(0, |meta| meta.rx_ns);
         let rule = rule(received, settings);
         let tapped = self.tapped.as_ref().is_some_and(|tapped| tapped.wants(received.bytes));
         let mut outcome = self.apply(&settings.transform, received.bytes, rule, tapped);

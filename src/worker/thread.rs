@@ -47,6 +47,15 @@ pub struct WorkerConfig {
     pub poll: Poll,
 }
 
+/// A sign of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Beat {
+    /// CLOCK_MONOTONIC; 0: no more frames should come.
+    pub now_ns: u64,
+    /// Of the XDP program's time stamps: all frames up to this one are with the kernel; 0: not known.
+    pub served_ns: u64,
+}
+
 /// A worker's last message.
 #[derive(Debug)]
 pub struct WorkerEnd {
@@ -96,7 +105,7 @@ impl Worker {
     pub fn spawn<P, H>(
         config: WorkerConfig,
         turn: Turn<P, H>,
-        beat: impl Fn(u64) + Send + 'static,
+        beat: impl Fn(Beat) + Send + 'static,
         ended: Sender<WorkerEnd>,
     ) -> io::Result<Worker>
     where
@@ -116,7 +125,7 @@ impl Worker {
                     let result = catch_unwind(AssertUnwindSafe(|| run(&config, &mut turn, &beat, &stop)))
                         .unwrap_or_else(|panic| Err(WorkerError::Panic(message(panic.as_ref()))));
                     // From here on the XDP program passes new frames to the kernel.
-                    beat(0);
+                    beat(Beat::default());
                     let panicked = matches!(result, Err(WorkerError::Panic(_)));
                     // A bug that strikes here again has been reported.
                     let _ = catch_unwind(AssertUnwindSafe(move || end(turn, panicked)));
@@ -180,7 +189,7 @@ impl Drop for Worker {
 fn run<P: Port, H: Handback>(
     config: &WorkerConfig,
     turn: &mut Turn<P, H>,
-    beat: &impl Fn(u64),
+    beat: &impl Fn(Beat),
     stop: &AtomicBool,
 ) -> Result<(), WorkerError> {
     // A NAPI thread on the same core would else fill the RX ring faster than it is emptied, and work for nothing.
@@ -199,21 +208,22 @@ fn run<P: Port, H: Handback>(
 fn serve<P: Port, H: Handback>(
     config: &WorkerConfig,
     turn: &mut Turn<P, H>,
-    beat: &impl Fn(u64),
+    beat: &impl Fn(Beat),
     stop: &AtomicBool,
     first: bool,
 ) -> Result<(), WorkerError> {
     let mut spin = Spin::new(config.poll);
     // A turn may take long: a sleep before it must not count as part of it.
-    let awake = || {
-        let now = monotonic_ns();
-        beat(now);
-        now
+    let awake = |served_ns| {
+        let now_ns = monotonic_ns();
+        beat(Beat { now_ns, served_ns });
+        now_ns
     };
     let (mut last_frame, mut last_publication, mut last_sleep) = (0, 0, monotonic_ns());
     while !stop.load(Acquire) {
         let progress = turn.turn()?;
-        let now = awake();
+        let served = turn.served_ns();
+        let now = awake(served);
         let nap = (turn.settings().stall / 4).min(LONGEST_NAP);
         if now - last_publication >= nap.as_nanos() as u64 {
             turn.publish_drops().map_err(WorkerError::Port)?;
@@ -222,19 +232,19 @@ fn serve<P: Port, H: Handback>(
         if progress.blocked {
             last_frame = now;
             std::thread::sleep(FLUSH_PAUSE);
-            last_sleep = awake();
+            last_sleep = awake(served);
         } else if !progress.idle() {
             last_frame = now;
             spin.found();
             if first && now - last_sleep >= SHIFT_NS {
                 std::thread::sleep(BREAK);
-                last_sleep = awake();
+                last_sleep = awake(served);
             }
         } else if spin.look(now - last_frame) {
             std::hint::spin_loop();
         } else {
             turn.wait(nap).map_err(WorkerError::Port)?;
-            last_sleep = awake();
+            last_sleep = awake(served);
         }
     }
     Ok(())
@@ -326,7 +336,7 @@ mod tests {
             let (sender, ended) = unbounded();
             let worker = {
                 let beats = Arc::clone(&beats);
-                let beat = move |now| beats.lock().unwrap().push(now);
+                let beat = move |beat: Beat| beats.lock().unwrap().push(beat.now_ns);
                 Worker::spawn(config(poll), turn(10, identity), beat, sender).unwrap()
             };
             std::thread::sleep(Duration::from_millis(200));
@@ -429,7 +439,7 @@ mod tests {
     #[test]
     fn a_panic_is_reported_as_the_end_of_the_worker_and_costs_no_more_than_what_is_in_hand() {
         let (sender, ended) = unbounded();
-        let beat = |now| assert!(now == 0, "the heart stopped");
+        let beat = |beat: Beat| assert!(beat.now_ns == 0, "the heart stopped");
         let worker = Worker::spawn(config(Poll::Busy), turn(500, identity), beat, sender).unwrap();
         let error = ended.recv_timeout(TIMEOUT).unwrap().result.unwrap_err();
         assert!(matches!(&error, WorkerError::Panic(message) if message == "the heart stopped"), "{error}");

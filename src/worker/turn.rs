@@ -118,6 +118,11 @@ impl<P: Port, H: Handback> Turn<P, H> {
         self.port.wait(timeout)
     }
 
+    /// The time stamp of the XDP program up to which all frames have gone on their way in the kernel; 0: not known.
+    pub fn served_ns(&mut self) -> u64 {
+        self.outlet.served_ns()
+    }
+
     /// Publishes what the kernel lost before the port.
     ///
     /// # Errors

@@ -101,7 +101,8 @@ impl LanProgram {
         for (map, name, stamps) in [(&self.flows, "flows", 1), (&self.pairs, "pairs", 2)] {
             let count = map.max_entries();
             let slots: Vec<u8> = (0..count).flat_map(u32::to_ne_bytes).collect();
-            let values = now_ns.to_ne_bytes().repeat(stamps * count as usize);
+            // XF_STAMP of any queue.
+            let values = (now_ns << 8 | 0xff).to_ne_bytes().repeat(stamps * count as usize);
             let updated = map.update_batch(&slots, &values, count, MapFlags::ANY, MapFlags::ANY);
             updated.map_err(Error::map(name, "have every flow keep to its worker"))?;
         }

