@@ -52,7 +52,10 @@ struct {
 #include "late_segment.h"
 #include "late_fragment.h"
 
-#define XF_MIN_MTU 68
+/* What user space may change while the program runs (.data). */
+volatile struct late_live {
+	__u32 least_mtu; /* no route has a lower MTU: what is no longer needs no look at the routes */
+} live = { .least_mtu = 68 };
 
 /*
  * Grown, a GSO packet has its gso_size lowered by as much (bpf_skb_net_grow());
@@ -161,7 +164,7 @@ SEC("tc")
 int xdpfrag_late(struct __sk_buff *skb)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	bool behind = last_queued && (__s64)(bpf_ktime_get_ns() - last_queued) < (__s64)UNDER_WAY_NS;
+	bool fits = !skb->gso_size && skb->len <= ETH_HLEN + live.least_mtu, behind = anything_queued();
 	struct late_counters *count;
 	struct xf_packet packet;
 	struct xf_route *route;
@@ -171,25 +174,25 @@ int xdpfrag_late(struct __sk_buff *skb)
 	__u64 hash;
 	int action = TC_ACT_UNSPEC;
 
-	/* Nothing is shorter than the shortest MTU (RFC 791), and little traffic needs more than this line. */
-	if (!behind && skb->len <= ETH_HLEN + XF_MIN_MTU)
+	/* Most needs no more than this line. */
+	if (fits && !behind)
 		return TC_ACT_UNSPEC;
 	count = bpf_map_lookup_elem(&late_counters, &zero);
 	if (!count || came_back(skb, count))
 		return TC_ACT_UNSPEC;
-	if (xf_parse(data, end, skb->len, &packet) != XF_FITS ||
-	    (!behind && !skb->gso_size && packet.total <= XF_MIN_MTU))
+	if (xf_parse(data, end, skb->len, &packet) != XF_FITS)
 		return TC_ACT_UNSPEC;
 	xf_find_tcp(skb, end, &packet, &tcp);
-	route = xf_route_of(&packet);
-	if (!route || route->flags & (XF_ROUTE_LOCAL | XF_ROUTE_PASS))
-		return TC_ACT_UNSPEC;
-	if (!behind && packet.total <= route->mtu)
+	route = fits ? NULL : xf_route_of(&packet);
+	if (route && (route->flags & (XF_ROUTE_LOCAL | XF_ROUTE_PASS) || packet.total <= route->mtu))
+		route = NULL;
+	/* What goes after something is in scope as that is. */
+	if (!route && !behind)
 		return TC_ACT_UNSPEC;
 	hash = hash_of_pair(&packet);
 	order = order_of(end, &packet, &tcp, hash);
 	slot = slot_of(&order);
-	if (packet.total > route->mtu) {
+	if (route) {
 		if (tcp.l4 && cfg.leave & XF_LEAVE_TCP)
 			action = oversize_tcp(skb, &packet, &tcp, route->mtu, slot, count);
 		else if (!packet.v6 && cfg.leave & XF_LEAVE_DATAGRAMS)

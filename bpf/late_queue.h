@@ -36,21 +36,33 @@ static __always_inline struct scratch *scratch_of_cpu(void)
 	return bpf_map_lookup_elem(&scratch, &zero);
 }
 
-/* When a packet was queued last, CLOCK_MONOTONIC ns: without one nothing can follow, and nothing come back. */
+/* When a packet was queued last, CLOCK_MONOTONIC ns, and how many have not come back. */
 volatile __u64 last_queued;
+volatile __s64 queued;
+
+/* True if something is under way: else nothing can go after it. */
+static __always_inline bool anything_queued(void)
+{
+	return queued > 0 && (__s64)(bpf_ktime_get_ns() - last_queued) < (__s64)UNDER_WAY_NS;
+}
 
 /* Takes note of a packet that is about to be queued. */
 static __always_inline void mark(struct __sk_buff *skb, __u32 slot)
 {
 	struct xf_under_way *pieces = bpf_map_lookup_elem(&under_way, &slot);
+	__u64 now = bpf_ktime_get_ns();
 
 	skb->cb[0] = cfg.token;
 	skb->cb[1] = cfg.token >> 32;
 	skb->cb[2] = slot;
-	last_queued = bpf_ktime_get_ns();
+	/* What a backlog had no room for does not come back. */
+	if (now - last_queued > UNDER_WAY_NS)
+		queued = 0;
+	last_queued = now;
+	__sync_fetch_and_add(&queued, 1);
 	if (!pieces)
 		return;
-	pieces->last_ns = last_queued;
+	pieces->last_ns = now;
 	__sync_fetch_and_add(&pieces->packets, 1);
 }
 
@@ -68,6 +80,7 @@ static __always_inline bool queue_copy(struct __sk_buff *skb, __u32 slot)
 	mark(skb, slot);
 	if (!bpf_clone_redirect(skb, cfg.ifindex, BPF_F_INGRESS))
 		return true;
+	__sync_fetch_and_add(&queued, -1);
 	pieces = bpf_map_lookup_elem(&under_way, &slot);
 	if (pieces)
 		__sync_fetch_and_add(&pieces->packets, -1);
@@ -80,10 +93,11 @@ static __always_inline bool came_back(struct __sk_buff *skb, struct late_counter
 	__u32 slot = skb->cb[2];
 	struct xf_under_way *pieces;
 
-	if (!last_queued || skb->cb[0] != (__u32)cfg.token || skb->cb[1] != cfg.token >> 32)
+	if (skb->cb[0] != (__u32)cfg.token || skb->cb[1] != cfg.token >> 32)
 		return false;
 	skb->cb[0] = skb->cb[1] = skb->cb[2] = 0;
 	count->packets[XF_LATE_RETURNED]++;
+	__sync_fetch_and_add(&queued, -1);
 	pieces = bpf_map_lookup_elem(&under_way, &slot);
 	if (pieces && pieces->packets > 0)
 		__sync_fetch_and_add(&pieces->packets, -1);

@@ -7,12 +7,14 @@
 
 #define PACE_NS 1000000ull /* a millisecond */
 /* Packets in one: with more, calls that hand back whole batches cost less than two trips through the backlog each. */
-#define PACE_MAX 200
+#define PACE_MAX 250
+/* With fewer the CPU is no longer busy; it is not there all the time, and then finds many at once. */
+#define PACE_MIN 180
 
 struct pace {
 	__u64 since;   /* CLOCK_MONOTONIC ns */
 	__u32 packets; /* since then */
-	__u32 busy;    /* there were too many in the millisecond before */
+	__u32 busy;    /* there were too many */
 };
 
 struct {
@@ -31,12 +33,13 @@ static __always_inline bool busy(__u64 now)
 	if (!pace)
 		return false;
 	if (now - pace->since >= PACE_NS) {
-		pace->busy = pace->packets > PACE_MAX && now - pace->since < 2 * PACE_NS;
+		pace->busy &= pace->packets * PACE_NS > PACE_MIN * (now - pace->since);
 		pace->since = now;
 		pace->packets = 0;
 	}
-	pace->packets++;
-	return pace->busy || pace->packets > PACE_MAX;
+	if (++pace->packets > PACE_MAX)
+		pace->busy = 1;
+	return pace->busy;
 }
 
 #endif

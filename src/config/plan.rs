@@ -84,6 +84,12 @@ pub struct Auto {
 pub struct Scope(pub BTreeMap<IpNet, BTreeMap<IpNet, Option<Rule>>>);
 
 impl Scope {
+    /// The lowest SA MTU in it, bytes; the largest number there is if nothing is in scope.
+    pub fn least_mtu(&self) -> u16 {
+        let rules = self.0.values().flat_map(BTreeMap::values);
+        rules.flatten().map(|rule| rule.mtu).min().unwrap_or(u16::MAX)
+    }
+
     /// The rule for packets from `source` to `destination`.
     pub fn rule(&self, source: IpAddr, destination: IpAddr) -> Option<Rule> {
         // fe80::/10 never leaves its link (RFC 4291 section 2.5.6), hence is in no tunnel.
@@ -126,7 +132,7 @@ pub enum Redirect {
     All,
     /// Oversize frames that the kernel does not make fit by itself (native XDP, Linux 6.6): with --tcp resegment GRO
     /// merges TCP and the kernel cuts it to the SA MTU on its way out; datagrams are cut in two behind GRO
-    /// while there are few (200 in a millisecond per core), and not with --notify.
+    /// while there are few (250 in a millisecond per core), and not with --notify.
     Late,
 }
 

@@ -48,6 +48,8 @@ pub struct LateConfig {
 pub struct LateProgram {
     program: OwnedFd,
     counters: MapHandle,
+    /// `struct late_live`.
+    live: MapHandle,
     ifindex: u32,
 }
 
@@ -106,6 +108,7 @@ impl LateProgram {
             Ok(LateProgram {
                 program: skeleton.progs.xdpfrag_late.as_fd().try_clone_to_owned()?,
                 counters: MapHandle::try_from(&*skeleton.maps.late_counters)?,
+                live: MapHandle::try_from(&*skeleton.maps.data)?,
                 ifindex: config.ifindex,
             })
         })
@@ -125,6 +128,16 @@ impl LateProgram {
                 source: source.into(),
             })?,
         })
+    }
+
+    /// Tells the program that no route has a lower MTU than `mtu`, which spares it a look at them for what is no longer.
+    ///
+    /// # Errors
+    /// If the kernel refuses the map update.
+    pub fn set_least_mtu(&self, mtu: u16) -> Result<()> {
+        let value = u32::from(mtu).to_ne_bytes();
+        let updated = self.live.update(&0u32.to_ne_bytes(), &value, MapFlags::ANY);
+        updated.map_err(Error::map("late.live", "set the least MTU"))
     }
 
     /// Packets per [`Late`], in its order, summed over the CPUs.

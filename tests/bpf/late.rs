@@ -48,6 +48,7 @@ fn late(change: impl FnOnce(&mut LateConfig)) -> Behind {
     };
     change(&mut config);
     let program = LateProgram::load(config, &gateway.program, &map, None).unwrap();
+    program.set_least_mtu(600).unwrap();
     Behind { gateway, program, idents }
 }
 

@@ -70,7 +70,10 @@ impl Gateway {
         };
         let load = || LateProgram::load(config, &self.program, &shared.ident_map, self.late.as_ref());
         let program = match privileges::loading(load) {
-            Ok(program) => program.and_then(|program| Ok((program.attach()?, program))),
+            Ok(program) => program.and_then(|program| {
+                program.set_least_mtu(self.applied.scope().least_mtu())?;
+                Ok((program.attach()?, program))
+            }),
             Err(why) => {
                 instead(&why);
                 return Ok(());
