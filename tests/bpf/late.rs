@@ -310,7 +310,7 @@ fn the_xdp_program_leaves_datagrams_behind_that_become_two_fragments_while_there
         let seen = gateway.send(&other.bytes());
         assert_eq!((seen.action, seen.reason), (XDP_REDIRECT, Reason::Oversize), "{other:?}");
     }
-    // Back to back, which on a slow machine is not always on one core, nor 200 in a millisecond.
+    // Back to back, which on a slow machine is not always on one core, nor 250 in a millisecond.
     let flood = Frame::udp(1500).bytes();
     gateway.beat(now_ns());
     assert!(
