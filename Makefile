@@ -93,7 +93,7 @@ vm-test: deps
 torture: deps
 	@rm -f target/torture.txt; XDPFRAG_TORTURE=$(CURDIR)/target/torture.txt \
 		cargo test --locked --test lab torture:: -- --test-threads=1; status=$$?; \
-	echo; echo "| fault | fits: lost | after, ms | oversize: lost | after, ms |"; echo "|---|---|---|---|---|"; \
+	echo; echo "| fault | fits: lost | after, ms | oversize: lost | after, ms | again by |"; echo "|---|---|---|---|---|---|"; \
 	grep '^|' target/torture.txt; grep -v '^|' target/torture.txt; exit $$status
 
 # Traffic and requests for half an hour: what an instance holds must stay what it is. `make test` has 6 s of it.

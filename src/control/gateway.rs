@@ -154,7 +154,10 @@ impl Gateway {
         if let Some(limit) = self.limit(plan) {
             say(&limit);
         }
-        self.start_late(plan, shared, say)?;
+        // Begun before where another instance served the interface.
+        if self.late_link.is_none() || self.mode == XdpMode::Generic {
+            self.start_late(plan, shared, say)?;
+        }
         let live = self.program.live();
         shared.tap.on_change(move |captured| {
             if let Err(error) = live.keep_from_late(captured) {
@@ -167,6 +170,23 @@ impl Gateway {
             say(&format!("{interface}: MSS clamped on the way to the LAN ({})", link.method().label()));
         }
         Ok(self.workers.len())
+    }
+
+    /// Does what can be done while another instance serves the interface: opens hand-backs, and attaches the program
+    /// behind GRO. It makes fit what comes while neither instance has its XDP program attached.
+    ///
+    /// # Errors
+    /// As [`start`](Gateway::start).
+    pub fn prepare(&mut self, plan: &Plan, shared: &Shared, say: &dyn Fn(&str)) -> Result<(), GatewayError> {
+        self.open_handbacks(plan)?;
+        self.follow_addresses()?;
+        if self.auto.is_some() {
+            // What cannot be read now is read after the start.
+            if let Ok(tunnels) = Tunnels::read() {
+                self.follow_tunnels(&tunnels)?;
+            }
+        }
+        self.start_late(plan, shared, say)
     }
 
     /// Lowers the MSS on the way to the LAN, if `plan` has anything to lower.

@@ -179,7 +179,7 @@ impl Running {
         let prepare = |interface: &String| {
             let mut gateway = Gateway::load(interface, plan, &shared)?;
             if predecessors.serve(interface) {
-                gateway.open_handbacks(plan)?;
+                gateway.prepare(plan, &shared, say)?;
             }
             Ok(gateway)
         };

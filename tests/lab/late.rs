@@ -172,6 +172,15 @@ fn senders_that_leave_checksums_to_hardware_are_the_workers() {
     assert_eq!(snmp(&lab.far, "Udp", "InCsumErrors"), 0);
     let interface = stop(daemon);
     assert_eq!(interface.late["datagram"], 0, "{interface:?}");
+    // TCP, merged by GRO and alone.
+    for gro in ["on", "off"] {
+        lab.gateway.output("ethtool", &["-K", LAN, "gro", gro]).unwrap();
+        let daemon = forward(&lab, &LATE);
+        let report = carry_to(&lab, FAR.into(), Direction::Upload);
+        assert!(report.complete(), "GRO {gro}: {report:?}");
+        assert_eq!(snmp(&lab.far, "Tcp", "InCsumErrors"), 0, "GRO {gro}");
+        stop(daemon);
+    }
 }
 
 #[test]

@@ -89,7 +89,7 @@ impl Gateway {
     ///
     /// # Errors
     /// If there is no queue.
-    pub fn open_handbacks(&mut self, plan: &Plan) -> Result<(), GatewayError> {
+    pub(super) fn open_handbacks(&mut self, plan: &Plan) -> Result<(), GatewayError> {
         if plan.handback != HandbackChoice::Veth {
             for queue in self.queues(plan)? {
                 let Ok(chosen) = handback::choose(HandbackChoice::Inject, &self.handback_config(queue))

@@ -9,7 +9,8 @@ use crate::support::{binary, deliver, forward, lab, mixed, stop};
 
 const WATCH: Duration = Duration::from_secs(1);
 
-fn taken_over(lab: &Lab, arguments: &[&str]) {
+/// `oversize` is what may be lost of the stream that the kernel alone would not carry.
+fn taken_over(lab: &Lab, arguments: &[&str], oversize: Limit) {
     let old = forward(lab, arguments);
     deliver(lab, mixed(100));
     let (mut new, mut ended) = (None, None);
@@ -18,9 +19,6 @@ fn taken_over(lab: &Lab, arguments: &[&str]) {
         ended = Some(old.wait().unwrap());
     });
     let with = if arguments.is_empty() { String::new() } else { format!(", `{}`", arguments.join(" ")) };
-    // It begins when the new instance is ready, which takes as long as a start. The devices of `--handback veth` can be
-    // made only when those of the old one are gone.
-    let oversize = Limit { datagrams: 150, ..Limit::outage(400) };
     costs_within(&format!("a new instance takes over (`run --replace`){with}"), cost, UNHARMED, oversize);
     let ended = ended.expect("the old instance");
     assert!(ended.status.success(), "{}", ended.stderr);
@@ -33,8 +31,13 @@ fn taken_over(lab: &Lab, arguments: &[&str]) {
 #[test]
 fn a_new_instance_takes_over() {
     let Some(lab) = lab(LabConfig::default()) else { return };
-    taken_over(&lab, &[]);
-    taken_over(&lab, &["--handback", "veth"]);
+    // The program behind GRO of the new instance is attached before that of the old one goes.
+    taken_over(&lab, &["--redirect", "auto"], UNHARMED);
+    // By workers it begins when the new instance is ready, which takes as long as a start. The devices of
+    // `--handback veth` can be made only when those of the old one are gone.
+    let oversize = Limit { datagrams: 150, ..Limit::outage(400) };
+    taken_over(&lab, &[], oversize);
+    taken_over(&lab, &["--handback", "veth"], oversize);
     // With nobody to take over from it is a start like any other.
     stop(forward(&lab, &["--replace"]));
 }

@@ -137,8 +137,8 @@ fn report(fault: &str, cost: Cost) {
     // libtest names the thread of a test after it.
     let current = thread::current();
     let test = current.name().expect("the thread of a test");
-    let again = format!("`cargo test --test lab {test}`");
-    note(&format!("| {fault} | {} | {} | {again} |", cell(cost.fits), cell(cost.oversize)));
+    let again = test.trim_start_matches("torture::");
+    note(&format!("| {fault} | {} | {} | `{again}` |", cell(cost.fits), cell(cost.oversize)));
 }
 
 /// Adds a line to what `make torture` prints.

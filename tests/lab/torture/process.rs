@@ -60,15 +60,19 @@ fn an_orderly_restart() {
 #[test]
 fn a_stop_and_a_continuation() {
     let Some(lab) = lab(LabConfig::default()) else { return };
-    let daemon = forward(&lab, &["--stall", STALL]);
-    let cost = disturb(&lab, WATCH, || {
-        daemon.signal(Signal::SIGSTOP).unwrap();
-        thread::sleep(WATCH);
-        daemon.signal(Signal::SIGCONT).unwrap();
-    });
-    costs_within("SIGSTOP for 1 s (`--stall 100`)", cost, UNHARMED, STUCK);
-    deliver(&lab, mixed(200));
-    stop(daemon);
+    // What the kernel makes fit by itself needs no process.
+    for (redirect, oversize) in [("oversize", STUCK), ("auto", UNHARMED)] {
+        let daemon = forward(&lab, &["--redirect", redirect, "--stall", STALL]);
+        let cost = disturb(&lab, WATCH, || {
+            daemon.signal(Signal::SIGSTOP).unwrap();
+            thread::sleep(WATCH);
+            daemon.signal(Signal::SIGCONT).unwrap();
+        });
+        let fault = format!("SIGSTOP for 1 s (`--stall 100 --redirect {redirect}`)");
+        costs_within(&fault, cost, UNHARMED, oversize);
+        deliver(&lab, mixed(200));
+        stop(daemon);
+    }
 }
 
 #[test]
