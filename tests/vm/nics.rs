@@ -180,7 +180,8 @@ fn forwards(nic: &Nic, arguments: &[&str], zero_copy: bool) {
         assert_eq!(driver.contains("zero-copy AF_XDP"), new_kernel(), "{driver}");
     }
     let own_queues = lab.combined();
-    let always = ["--mtu", "1422", "--stall", "10000", "--json"];
+    // By workers, all of it: what the kernel can do alone says nothing of sockets and queues.
+    let always = ["--mtu", "1422", "--redirect", "oversize", "--stall", "10000", "--json"];
     let daemon = Daemon::start(&lab.router, Path::new(BINARY), &[&always, arguments].concat()).unwrap();
     // Drivers restart their NIC for XDP.
     lab.wait_for_carrier().unwrap();
