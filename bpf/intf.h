@@ -195,9 +195,11 @@ struct xf_live {
  */
 struct xf_under_way {
 	__u64 last_ns; /* CLOCK_MONOTONIC: when the last one set out */
-	__s32 packets;
-	__u32 pad;
+	__u32 sent;    /* how many have set out */
+	__u32 back;    /* and the number of the one that came back last */
 };
+
+#define XF_PIECE_MAX 4096 /* data in a piece that is cut behind GRO, at most */
 
 /* What the XDP program shares with user space, which has it mapped (.bss). */
 struct xf_shared {

@@ -74,6 +74,11 @@ static __always_inline int lower(struct __sk_buff *skb, __u32 share, struct late
 		if (step > 0xfff)
 			step = 0xfff;
 		if (bpf_skb_adjust_room(skb, step, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_NO_CSUM_RESET)) {
+			/* Some kernels fail when it has grown already. */
+			if (i || skb->gso_size != size) {
+				count->packets[XF_LATE_LOST]++;
+				return TC_ACT_SHOT;
+			}
 			count->packets[XF_LATE_REFUSED]++;
 			return TC_ACT_UNSPEC;
 		}
@@ -140,7 +145,7 @@ static __always_inline int oversize_tcp(struct __sk_buff *skb, const struct xf_p
 	return cut(skb, &segment, slot, count);
 }
 
-/* An oversize IPv4 packet to fragment: the conditions are those of left_to_fragment() in xdpfrag.bpf.c. */
+/* An oversize IPv4 packet to fragment: the conditions are those of leavable() in xdpfrag.bpf.c. */
 static __always_inline int oversize_datagram(struct __sk_buff *skb, const struct xf_packet *packet, __u32 mtu,
 					     __u64 hash, __u32 slot, struct late_counters *count)
 {
@@ -198,7 +203,7 @@ int xdpfrag_late(struct __sk_buff *skb)
 		else if (!packet.v6 && cfg.leave & XF_LEAVE_DATAGRAMS)
 			action = oversize_datagram(skb, &packet, route->mtu, hash, slot, count);
 	}
-	if (action != TC_ACT_UNSPEC || !behind || !goes_after(&order, count))
+	if (action != TC_ACT_UNSPEC || !behind || !goes_after(&order, bpf_ktime_get_ns()))
 		return action;
 	count->packets[XF_LATE_FOLLOWED]++;
 	return queue(skb, slot);

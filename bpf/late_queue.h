@@ -10,11 +10,8 @@
 #ifndef XDPFRAG_LATE_QUEUE_H
 #define XDPFRAG_LATE_QUEUE_H
 
-/* More than the backlogs of all CPUs hold (net.core.netdev_max_backlog each, 1000 by default). */
-#define UNDER_WAY_MAX 1000000
-
 #define CHUNK	 512 /* longest input of bpf_csum_diff() on older kernels */
-#define TAIL_MAX 4096
+#define TAIL_MAX XF_PIECE_MAX
 
 /* What the stack is too small for. */
 struct scratch {
@@ -36,14 +33,15 @@ static __always_inline struct scratch *scratch_of_cpu(void)
 	return bpf_map_lookup_elem(&scratch, &zero);
 }
 
-/* When a packet was queued last, CLOCK_MONOTONIC ns, and how many have not come back. */
+/* When a packet was queued last, CLOCK_MONOTONIC ns; how many were, and have come back or were lost. */
 volatile __u64 last_queued;
-volatile __s64 queued;
+volatile __u64 all_sent, all_back;
 
 /* True if something is under way: else nothing can go after it. */
 static __always_inline bool anything_queued(void)
 {
-	return queued > 0 && (__s64)(bpf_ktime_get_ns() - last_queued) < (__s64)UNDER_WAY_NS;
+	/* Signed: another core may have set it and have read the clock later. */
+	return all_sent != all_back && (__s64)(bpf_ktime_get_ns() - last_queued) < (__s64)UNDER_WAY_NS;
 }
 
 /* Takes note of a packet that is about to be queued. */
@@ -55,15 +53,14 @@ static __always_inline void mark(struct __sk_buff *skb, __u32 slot)
 	skb->cb[0] = cfg.token;
 	skb->cb[1] = cfg.token >> 32;
 	skb->cb[2] = slot;
-	/* What a backlog had no room for does not come back. */
-	if (now - last_queued > UNDER_WAY_NS)
-		queued = 0;
+	if ((__s64)(now - last_queued) > (__s64)UNDER_WAY_NS)
+		all_back = all_sent;
 	last_queued = now;
-	__sync_fetch_and_add(&queued, 1);
+	__sync_fetch_and_add(&all_sent, 1);
 	if (!pieces)
 		return;
 	pieces->last_ns = now;
-	__sync_fetch_and_add(&pieces->packets, 1);
+	skb->cb[3] = __sync_fetch_and_add(&pieces->sent, 1) + 1;
 }
 
 static __always_inline int queue(struct __sk_buff *skb, __u32 slot)
@@ -75,57 +72,48 @@ static __always_inline int queue(struct __sk_buff *skb, __u32 slot)
 /* Queues a copy; false if there is no memory, or no room in the backlog. */
 static __always_inline bool queue_copy(struct __sk_buff *skb, __u32 slot)
 {
-	struct xf_under_way *pieces;
-
 	mark(skb, slot);
-	if (!bpf_clone_redirect(skb, cfg.ifindex, BPF_F_INGRESS))
-		return true;
-	__sync_fetch_and_add(&queued, -1);
-	pieces = bpf_map_lookup_elem(&under_way, &slot);
-	if (pieces)
-		__sync_fetch_and_add(&pieces->packets, -1);
-	return false;
+	return !bpf_clone_redirect(skb, cfg.ifindex, BPF_F_INGRESS);
 }
 
-/* True for a packet that comes back. */
+/*
+ * True for a packet that comes back. A backlog is a queue: what was sent before
+ * it and has not come back was dropped there.
+ */
 static __always_inline bool came_back(struct __sk_buff *skb, struct late_counters *count)
 {
-	__u32 slot = skb->cb[2];
+	__u32 slot = skb->cb[2], number = skb->cb[3];
 	struct xf_under_way *pieces;
+	__s32 missing;
 
 	if (skb->cb[0] != (__u32)cfg.token || skb->cb[1] != cfg.token >> 32)
 		return false;
-	skb->cb[0] = skb->cb[1] = skb->cb[2] = 0;
+	/* One by one: the verifier takes no pointer into the context. */
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		*(volatile __u32 *)&skb->cb[i] = 0;
 	count->packets[XF_LATE_RETURNED]++;
-	__sync_fetch_and_add(&queued, -1);
+	__sync_fetch_and_add(&all_back, 1);
 	pieces = bpf_map_lookup_elem(&under_way, &slot);
-	if (pieces && pieces->packets > 0)
-		__sync_fetch_and_add(&pieces->packets, -1);
+	if (!pieces)
+		return true;
+	missing = number - pieces->back - 1;
+	/* Below 0: of another flow in this slot, by way of another CPU. */
+	if (missing < 0)
+		return true;
+	pieces->back = number;
+	if (missing) {
+		count->packets[XF_LATE_LOST] += missing;
+		__sync_fetch_and_add(&all_back, missing);
+	}
 	return true;
 }
 
-/* True if packets that count there are under way. */
-static __always_inline bool any_of(__u32 slot, struct late_counters *count)
-{
-	struct xf_under_way *pieces = bpf_map_lookup_elem(&under_way, &slot);
-
-	if (!pieces || pieces->packets <= 0)
-		return false;
-	/* A kernel that wiped the token would send a packet round for ever. */
-	if ((__s64)(bpf_ktime_get_ns() - pieces->last_ns) < (__s64)UNDER_WAY_NS)
-		return pieces->packets <= UNDER_WAY_MAX;
-	/* The backlog had no room for them. */
-	count->packets[XF_LATE_LOST] += pieces->packets;
-	pieces->packets = 0;
-	return false;
-}
-
 /* True for a packet that has to go after one that is under way: a fragment after any, lest all are looked at. */
-static __always_inline bool goes_after(const struct xf_order *order, struct late_counters *count)
+static __always_inline bool goes_after(const struct xf_order *order, __u64 now)
 {
-	if (order->flow == XF_NO_SLOT)
-		return true;
-	return any_of(order->flow, count) || any_of(slot_of_fragments(order), count);
+	return order->flow == XF_NO_SLOT || is_under_way(order->flow, now) ||
+	       is_under_way(slot_of_fragments(order), now);
 }
 
 #endif

@@ -17,8 +17,8 @@ struct segment {
 	__u32 sum[2];	 /* over the data of each half */
 	__u32 v6;
 	union {
+		__u8 header[32]; /* zeros behind its end; first, so that all of it is initialised */
 		struct tcphdr tcp;
-		__u8 header[32]; /* zeros behind its end */
 	};
 };
 
@@ -61,21 +61,22 @@ static __always_inline __sum16 checksum(const struct segment *segment, __u32 len
 	return ~xf_csum_fold(whole);
 }
 
-/* True if the checksum is right, or was left to hardware: new ones over damaged data would launder it. */
+/*
+ * True if the checksum is right: new ones over damaged data would launder it. One
+ * that was left to hardware (CHECKSUM_PARTIAL) the kernel would finish once more.
+ */
 static __always_inline bool sound(struct __sk_buff *skb, struct segment *segment)
 {
 	__sum16 came = segment->tcp.check;
 	__s64 first = sum_of(skb, segment->data, segment->share);
 	__s64 second = sum_of(skb, segment->data + segment->share, segment->len - segment->share);
-	__u32 pseudo = xf_csum_fold(segment->addresses) + bpf_htons(segment->data - segment->l4 + segment->len);
 
 	if (first < 0 || second < 0)
 		return false;
 	segment->sum[0] = first;
 	segment->sum[1] = second;
 	segment->tcp.check = 0;
-	return came == checksum(segment, segment->len, xf_csum_fold(first) + xf_csum_fold(second)) ||
-	       came == xf_csum_fold(pseudo);
+	return came == checksum(segment, segment->len, xf_csum_fold(first) + xf_csum_fold(second));
 }
 
 /* Writes the headers of a half with `len` bytes of data. */

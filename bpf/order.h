@@ -3,7 +3,7 @@
  * Which packets go after another to the worker, so that none overtakes it: those
  * of a flow that sent an oversize one, until that has been handed back.
  * Fragments stay behind every whole packet of their two hosts, and every whole
- * packet behind them.
+ * packet behind them, for sticky_ns.
  *
  * Included by xdpfrag.bpf.c behind `cfg`, `shared`, hash.h and heartbeat.h.
  */
@@ -23,7 +23,7 @@ struct {
 	__type(value, __u64);
 } flows SEC(".maps");
 
-/* When packets between two hosts last went to the worker: XF_STAMPs. */
+/* When packets between two hosts last went to a worker: XF_STAMPs of any, for they may come on several queues. */
 struct xf_pair_stamps {
 	__u64 whole;
 	__u64 fragment;
@@ -88,7 +88,7 @@ __noinline int note_order(__u32 pair, __u32 flow, __u64 now, __u32 queue)
 {
 	struct xf_pair_stamps *hosts = bpf_map_lookup_elem(&pairs, &pair);
 	__u64 *own = bpf_map_lookup_elem(&flows, &flow), tick = bpf_jiffies64();
-	__u64 stamp = XF_STAMP(now, queue < XF_STAMP_QUEUE ? queue : XF_STAMP_QUEUE);
+	__u64 of_any = XF_STAMP(now, XF_STAMP_QUEUE);
 
 	if (!hosts)
 		return 0;
@@ -96,11 +96,11 @@ __noinline int note_order(__u32 pair, __u32 flow, __u64 now, __u32 queue)
 	if (shared.last_redirect != tick)
 		shared.last_redirect = tick;
 	if (!own) {
-		hosts->fragment = stamp;
+		hosts->fragment = of_any;
 		return 0;
 	}
-	*own = stamp;
-	hosts->whole = stamp;
+	*own = queue < XF_STAMP_QUEUE ? XF_STAMP(now, queue) : of_any;
+	hosts->whole = of_any;
 	return 0;
 }
 

@@ -314,14 +314,20 @@ static __always_inline __u32 xf_first_share(__u32 mtu)
 }
 
 /*
- * True for an oversize packet without options that becomes two fragments; no
- * whole TCP segment, which GRO may merge with others.
+ * True for an oversize packet without options that becomes two fragments of use
+ * (see Layout::new in src/packet/fragment.rs); no whole TCP segment, which GRO
+ * may merge with others.
  */
 static __always_inline bool xf_in_two_fragments(const struct xf_packet *packet, __u32 mtu)
 {
-	return !packet->v6 && packet->ihl == sizeof(struct iphdr) &&
-	       (packet->fragment || packet->ip->protocol != IPPROTO_TCP) &&
-	       packet->total <= xf_first_share(mtu) + mtu;
+	__u32 share = xf_first_share(mtu), data = packet->total - sizeof(struct iphdr);
+
+	if (packet->v6 || packet->ihl != sizeof(struct iphdr) ||
+	    (!packet->fragment && packet->ip->protocol == IPPROTO_TCP))
+		return false;
+	if ((packet->frag_off & XF_IP_OFFSET) * 8 + packet->total > 65535 || (packet->frag_off & XF_IP_MF && data % 8))
+		return false;
+	return packet->total <= share + mtu && data <= share + XF_PIECE_MAX;
 }
 
 static __always_inline __u16 xf_csum_fold(__u32 sum)

@@ -9,7 +9,7 @@
 #ifndef XDPFRAG_UNDER_WAY_H
 #define XDPFRAG_UNDER_WAY_H
 
-/* Nothing stays in a backlog for so long: what has not come back then was dropped there. */
+/* Nothing stays in a backlog for so long: if the last one has not come back then, it was dropped there. */
 #define UNDER_WAY_NS 100000000ull
 
 struct {
@@ -35,7 +35,7 @@ static __always_inline bool is_under_way(__u32 slot, __u64 now)
 {
 	struct xf_under_way *pieces = bpf_map_lookup_elem(&under_way, &slot);
 
-	return pieces && pieces->packets > 0 && (__s64)(now - pieces->last_ns) < (__s64)UNDER_WAY_NS;
+	return pieces && pieces->sent != pieces->back && (__s64)(now - pieces->last_ns) < (__s64)UNDER_WAY_NS;
 }
 
 #endif

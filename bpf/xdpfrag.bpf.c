@@ -78,7 +78,7 @@ struct xf_detour {
 	__u8 v6;
 	__u8 fragment;
 	__u16 reason; /* why it may have to go to a worker: enum xf_reason */
-	__u32 in_two; /* it can be left to be cut in two fragments; and Linux 6.1 wants every byte set */
+	__u32 leavable; /* see leavable(); and Linux 6.1 wants every byte set */
 };
 
 /*
@@ -172,7 +172,8 @@ static __always_inline bool left_to_gro(struct xdp_md *ctx, const struct xf_deto
 	return !packet->fragment && tcp->l4 == packet->l3 + packet->ihl &&
 	       (packet->v6 || packet->ihl == sizeof(struct iphdr)) &&
 	       !(tcp->flags & (XF_TCP_SYN | XF_TCP_RST | XF_TCP_URG)) &&
-	       headers < mtu && packet->total - headers <= 2 * ((mtu - headers) & ~1) && xf_bare_tcp(ctx, tcp);
+	       headers < mtu && mtu - headers <= XF_PIECE_MAX &&
+	       packet->total - headers <= 2 * ((mtu - headers) & ~1) && xf_bare_tcp(ctx, tcp);
 }
 
 /*
@@ -184,15 +185,18 @@ static __always_inline bool left_behind(struct xdp_md *ctx, const struct xf_deto
 {
 	__u64 now;
 
-	if (live.generic || packet->l3 > ETH_HLEN + sizeof(struct xf_vlan))
+	if (live.generic || !packet->leavable || packet->l3 > ETH_HLEN + sizeof(struct xf_vlan))
 		return false;
-	if (live.late & XF_LEAVE_TCP && packet->tcp.l4)
-		return left_to_gro(ctx, packet);
-	if (!(live.late & XF_LEAVE_DATAGRAMS) || !packet->in_two)
+	if (packet->tcp.l4 && !packet->fragment)
+		return live.late & XF_LEAVE_TCP && left_to_gro(ctx, packet);
+	if (!(live.late & XF_LEAVE_DATAGRAMS))
 		return false;
 	now = bpf_ktime_get_ns();
-	return !busy(now) || !worker_alive(ctx->rx_queue_index, now) || is_under_way(slot_of(&packet->order), now) ||
-	       is_under_way(slot_of_fragments(&packet->order), now);
+	if (!busy(now) || !worker_alive(ctx->rx_queue_index, now))
+		return true;
+	/* Without --sticky nobody keeps an order. */
+	return packet->order.pair != XF_NO_SLOT && (is_under_way(slot_of(&packet->order), now) ||
+						    is_under_way(slot_of_fragments(&packet->order), now));
 }
 
 /*
@@ -223,11 +227,17 @@ __noinline int decide(struct xdp_md *ctx, struct xf_detour *packet)
 	return reason == XF_OVERSIZE || reason == XF_UNFINISHED ? XF_NO_WORKER : XF_FITS;
 }
 
-/* True for an oversize packet that the program behind GRO can fragment. */
-static __always_inline bool in_two(void *end, const struct xf_packet *packet, __u32 mtu)
+/*
+ * True for an oversize packet that the program behind GRO can fragment, or a TCP
+ * segment: with a checksum that is not left to hardware, which would add it up
+ * over a piece.
+ */
+static __always_inline bool leavable(void *end, const struct xf_packet *packet, const struct xf_tcp *tcp, __u32 mtu)
 {
 	const struct udphdr *udp = (void *)(packet->ip + 1);
 
+	if (tcp->l4 && !packet->fragment)
+		return !xf_unfinished(packet, IPPROTO_TCP, tcp->len, tcp->check);
 	if (!xf_in_two_fragments(packet, mtu))
 		return false;
 	if (packet->fragment || packet->ip->protocol != IPPROTO_UDP)
@@ -254,7 +264,7 @@ static __always_inline enum xf_reason consider(struct xdp_md *ctx, void *end, en
 		.v6 = packet->v6,
 		.fragment = packet->fragment,
 		.reason = reason,
-		.in_two = reason == XF_OVERSIZE && in_two(end, packet, route->mtu),
+		.leavable = reason == XF_OVERSIZE && leavable(end, packet, tcp, route->mtu),
 	};
 	return decide(ctx, detour);
 }

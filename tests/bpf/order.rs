@@ -67,15 +67,21 @@ fn a_flow_follows_only_until_what_went_before_it_has_been_handed_back() {
     assert_eq!(reason(&small), Reason::Sticky, "not yet the last one");
     worker.served(now_ns());
     assert_eq!(reason(&small), Reason::Fits);
-    assert_eq!(reason(&last), Reason::Fits);
     // The next one holds it again.
     let third = redirected(&large);
-    assert_eq!(reason(&last), Reason::Sticky);
-    worker.served(third);
-    assert_eq!(reason(&small), Reason::Sticky, "behind that fragment");
+    worker.served(third - 1);
+    assert_eq!(reason(&small), Reason::Sticky);
+    worker.served(now_ns());
+    assert_eq!(reason(&small), Reason::Fits);
     // A worker that does not know.
+    redirected(&large);
     worker.served(0);
     assert_eq!(reason(&small), Reason::Sticky);
+    // Fragments may come on another queue.
+    worker.served(now_ns());
+    assert_eq!(reason(&small), Reason::Fits);
+    assert_eq!(reason(&last), Reason::Sticky);
+    assert_eq!(reason(&small), Reason::Sticky, "behind that fragment");
 }
 
 #[test]

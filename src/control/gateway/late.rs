@@ -1,11 +1,19 @@
 //! `--redirect late`, and `auto`.
 
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::sys::utsname::uname;
+
 use super::{Gateway, GatewayError, Shared, random};
 use crate::config::{Force, Plan, Redirect};
 use crate::net::Ethtool;
 use crate::packet::{Df, Tcp};
 use crate::worker::privileges;
 use crate::xdp::{LateConfig, LateProgram, Leave, Method, XdpMode};
+
+/// Several times as long as drivers and `gro_flush_timeout` keep packets to merge.
+const LEFT_IN_GRO: Duration = Duration::from_millis(10);
 
 impl Gateway {
     /// Leaves nothing to the kernel any more: the workers do it all.
@@ -28,7 +36,11 @@ impl Gateway {
         say: &dyn Fn(&str),
     ) -> Result<(), GatewayError> {
         self.stop_late()?;
-        self.late_link = None;
+        if self.late_link.is_some() {
+            // GRO may still hold what the XDP program has left to it.
+            sleep(LEFT_IN_GRO);
+            self.late_link = None;
+        }
         let asked = match plan.redirect {
             Redirect::Late => true,
             Redirect::Auto => false,
@@ -46,12 +58,18 @@ impl Gateway {
             return Ok(());
         }
         let features = Ethtool::open().and_then(|mut ethtool| ethtool.features(self.name()));
-        let merges = features.map_or(asked, |features| features.has("rx-gro"));
-        let segments = plan.treatment.tcp == Tcp::Resegment;
+        let has = |feature, unknown| features.as_ref().map_or(unknown, |features| features.has(feature));
+        let merges = has("rx-gro", asked);
+        // What is merged so keeps the sizes of its parts.
+        let (as_list, datagrams) = (has("rx-gro-list", false), has("rx-udp-gro-forwarding", false));
+        let segments = plan.treatment.tcp == Tcp::Resegment && !as_list;
         // Only workers tell senders; unless asked for, TCP is left alone where nothing would be merged.
-        let leave = Leave { tcp: segments && (asked || (merges && !plan.notify)), datagrams: !plan.notify };
+        let leave = Leave {
+            tcp: segments && (asked || (merges && !plan.notify && lowers_safely(&release()))),
+            datagrams: !plan.notify && !as_list && !datagrams,
+        };
         if leave == Leave::NOTHING {
-            instead("--notify is the workers' to do");
+            instead("with --notify, rx-gro-list or rx-udp-gro-forwarding the workers do it");
             return Ok(());
         }
         if let Err(why) = self.has_tcx() {
@@ -107,6 +125,23 @@ impl Gateway {
     }
 }
 
+/// Of the running kernel, such as `6.12.95+deb12-amd64`.
+fn release() -> String {
+    uname().map(|names| names.release().to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// False for kernels that may crash when they cut a merged packet whose gso_size was lowered, for a link that takes
+/// scattered frames and no TSO (CVE-2024-42281, mended in 6.6.44 and 6.10.3).
+fn lowers_safely(release: &str) -> bool {
+    let mut numbers = release.split(['.', '-', '+']).map_while(|part| part.parse::<u32>().ok());
+    let mut next = || numbers.next().unwrap_or_default();
+    match (next(), next(), next()) {
+        (6, 6, patch) => patch >= 44,
+        (6, 10, patch) => patch >= 3,
+        version => version >= (6, 11, 0),
+    }
+}
+
 fn describe(leave: Leave) -> &'static str {
     match (leave.tcp, leave.datagrams) {
         (true, true) => {
@@ -114,5 +149,22 @@ fn describe(leave: Leave) -> &'static str {
         }
         (true, false) => "oversize TCP is left to GRO, and cut behind it",
         _ => "oversize datagrams are cut in the kernel while there are few",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lowers_safely;
+
+    #[test]
+    fn kernels_that_cut_lowered_packets_right_are_known() {
+        for safe in
+            ["6.6.44", "6.10.3-amd64", "6.12.95+deb12-amd64", "6.18.44-fc-v657", "7.3.4+deb13-amd64", "10.0"]
+        {
+            assert!(lowers_safely(safe), "{safe}");
+        }
+        for not in ["6.6.43", "6.7.12", "6.9.0-rc1", "6.10.2", "6.10", "", "odd"] {
+            assert!(!lowers_safely(not), "{not}");
+        }
     }
 }
