@@ -91,7 +91,6 @@ impl LateProgram {
                 df_keep: config.df_keep.into(),
                 ident_bits: config.partition.bits(),
                 ident_part: config.partition.low().into(),
-                ..types::late_config::default()
             };
             let [routes, routes6, sources, sources6] = lan.route_maps();
             open.maps.routes.reuse_fd(routes)?;

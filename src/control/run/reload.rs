@@ -74,8 +74,8 @@ impl Running {
         let behind_gro = differs_late(&self.plan, &plan);
         let start_late = |gateways: &mut [Gateway], plan: &Plan| {
             let start = |gateway: &mut Gateway| gateway.start_late(plan, &self.shared, say);
-            let served = gateways.iter_mut().filter(|gateway| behind_gro && gateway.serves());
-            served.map(start).collect::<Result<(), _>>().map_err(|error| error.to_string())
+            let mut served = gateways.iter_mut().filter(|gateway| behind_gro && gateway.serves());
+            served.try_for_each(start).map_err(|error| error.to_string())
         };
         for gateway in gateways.iter().filter(|_| behind_gro) {
             gateway.stop_late().map_err(|error| error.to_string())?;
