@@ -38,8 +38,13 @@ fn it_ends_0_with_everything_delivered() {
 fn interrupted_it_takes_its_child_along() {
     let Some(_place) = lab(LabConfig::default()) else { return };
     for signal in [Signal::SIGINT, Signal::SIGKILL] {
-        let mut demo =
-            Command::new(binary()).arg("lab").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        // A shell's background jobs ignore SIGINT, and what they start inherits that.
+        let mut demo = Command::new("env")
+            .args(["--default-signal=INT".as_ref(), binary().as_os_str(), "lab".as_ref()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut progress = BufReader::new(demo.stderr.take().unwrap()).lines();
         assert!(progress.any(|line| line.unwrap().contains("with xdpfrag: 4000")));
         let [child] = <[u32; 1]>::try_from(children(demo.id())).expect("one child: `xdpfrag run`");
