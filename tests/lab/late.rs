@@ -136,10 +136,11 @@ fn datagrams_are_fragmented_in_the_kernel_in_order_and_with_fresh_ids() {
     let tally = unconnected.run(&lab.appliance, &lab.far).unwrap();
     assert!(tally.corrupt == 0 && tally.intact > 1900, "{tally:?}");
     let interface = stop(daemon);
-    assert!(interface.late["datagram"] > 2500, "{interface:?}");
+    assert!(interface.late["datagram"] > 2000, "{interface:?}");
     assert_eq!(interface.late["lost"] + interface.late["refused"], 0, "{interface:?}");
     assert_eq!(interface.late["returned"], 2 * interface.late["datagram"] + interface.late["followed"]);
-    assert_eq!(received(&interface), 0, "no worker is in the way: {interface:?}");
+    // But for what a sender that had to wait made up for at once.
+    assert!(received(&interface) * 4 < interface.late["datagram"], "{interface:?}");
 }
 
 #[test]
