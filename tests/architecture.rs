@@ -30,6 +30,7 @@ const MAY_BE_UNSAFE: &[&str] = &[
     "port/xsk.rs",
     "handback/inject.rs",
     "handback/skeleton.rs",
+    "handback/tap.rs",
     "handback/veth.rs",
     "worker/priority.rs",
     "xdp/sys.rs",

@@ -11,7 +11,9 @@ use libbpf_rs::query::ProgInfoIter;
 use nix::net::if_::{if_nameindex, if_nametoindex};
 use nix::sys::socket::{setsockopt, sockopt};
 use xdpfrag::config::HandbackChoice;
-use xdpfrag::handback::{Flushed, Handback, HandbackConfig, HandbackError, Inject, OpenError, Veth, choose};
+use xdpfrag::handback::{
+    Flushed, Handback, HandbackConfig, HandbackError, Inject, OpenError, Tap, Veth, choose,
+};
 use xdpfrag::net::private_ns::PrivateNs;
 use xdpfrag::packet::Sink;
 use xdpfrag::xdp::Method;
@@ -239,7 +241,7 @@ fn veth_delivers_every_size_and_every_frame_and_leaves_nothing() {
     PrivateNs::new()
         .unwrap()
         .run(|| {
-            let before = programs("veth");
+            let before = programs("redirect");
             let config = lan(1500);
             let links = interfaces();
             let mut handback = Veth::open(&config).unwrap();
@@ -249,7 +251,7 @@ fn veth_delivers_every_size_and_every_frame_and_leaves_nothing() {
             eprintln!("veth: a flush of 64 frames took {median:?} (median)");
             drop(handback);
             eventually("the pair is gone", || interfaces() == links);
-            eventually("the program is gone", || programs("veth") == before);
+            eventually("the program is gone", || programs("redirect") == before);
             // At once again: the same name, the same queue.
             drop(Veth::open(&config).unwrap());
         })
@@ -295,6 +297,55 @@ fn a_lost_device_is_fatal() {
             assert_eq!(inject.pending(), 1);
         })
         .unwrap();
+}
+
+#[test]
+fn tap_delivers_every_size_and_every_frame_and_leaves_nothing() {
+    let Some(_turn) = root("tap") else { return };
+    PrivateNs::new()
+        .unwrap()
+        .run(|| {
+            let before = programs("redirect");
+            let config = lan(1500);
+            let links = interfaces();
+            let mut handback = Tap::open(&config).unwrap();
+            // Of another instance that takes over.
+            let other = Tap::open(&config).unwrap();
+            assert_eq!(interfaces().len(), links.len() + 2);
+            every_size_arrives(&mut handback, 1472);
+            let median = ten_thousand_arrive(&mut handback);
+            eprintln!("tap: a flush of 64 frames took {median:?} (median)");
+            drop((handback, other));
+            eventually("the devices are gone", || interfaces() == links);
+            eventually("the programs are gone", || programs("redirect") == before);
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_packet_that_the_kernel_refuses_is_lost_alone_and_a_lost_tap_is_fatal() {
+    let Some(_turn) = root("refused") else { return };
+    let in_namespace = || {
+        let config = lan(1500);
+        let mut tap = Tap::open(&config).unwrap();
+        let socket = receiver();
+        push(&mut tap, &udp_frame(b"one"));
+        // Shorter than an Ethernet header.
+        push(&mut tap, &[0; 13]);
+        push(&mut tap, &udp_frame(b"another"));
+        assert_eq!(tap.flush(), Flushed { lost: 1, result: Ok(()) });
+        let mut buffer = [0; 64];
+        assert_eq!((socket.recv(&mut buffer).unwrap(), socket.recv(&mut buffer).unwrap()), (3, 7));
+        let device = format!("xdpfrag{:x}t0", config.ifindex);
+        ip(&format!("link set {device} down"));
+        push(&mut tap, &udp_frame(b"x"));
+        assert!(matches!(tap.flush().result, Err(HandbackError::Fatal(_))));
+        assert_eq!(tap.pending(), 1);
+        tap.discard();
+        assert_eq!(tap.pending(), 0);
+        assert!(tap.ledger().balanced());
+    };
+    PrivateNs::new().unwrap().run(in_namespace).unwrap();
 }
 
 /// While the near end is down the device drops frame after frame, which the kernel tells one by one.
@@ -360,30 +411,31 @@ fn auto_takes_live_frames_here() {
         .unwrap()
         .run(|| {
             let mut config = lan(1500);
-            let chosen = choose(HandbackChoice::Auto, &config).unwrap();
-            assert_eq!(chosen.handback.name(), "inject", "{}", chosen.why);
-            drop(chosen);
+            for (segments, name) in [(false, "inject"), (true, "tap")] {
+                let chosen = choose(HandbackChoice::Auto, segments, &config).unwrap();
+                assert_eq!(chosen.handback.name(), name, "{}", chosen.why);
+            }
             config.max_frame = 3500;
-            let chosen = choose(HandbackChoice::Auto, &config).unwrap();
+            let chosen = choose(HandbackChoice::Auto, true, &config).unwrap();
             assert_eq!(chosen.handback.name(), "veth");
             assert!(chosen.why.contains("3408"), "{}", chosen.why);
             drop(chosen);
             config.max_frame = 9022;
-            let error = choose(HandbackChoice::Auto, &config).unwrap_err();
+            let error = choose(HandbackChoice::Auto, true, &config).unwrap_err();
             assert!(error.to_string().contains("9022"), "{error}");
         })
         .unwrap();
 }
 
-/// The process that the next test kills: holds both hand-backs on `lan0` until its end.
+/// The process that the next test kills: holds every hand-back on `lan0` until its end.
 #[test]
-fn hold_both_hand_backs() {
+fn hold_all_hand_backs() {
     if std::env::var_os("XDPFRAG_TEST_HOLD").is_none() {
         return;
     }
     let ifindex = if_nametoindex("lan0").unwrap();
     let config = HandbackConfig { interface: "lan0".into(), ifindex, queue: 0, max_frame: 1522 };
-    let _held = (Inject::open(&config).unwrap(), Veth::open(&config).unwrap());
+    let _held = (Inject::open(&config).unwrap(), Veth::open(&config).unwrap(), Tap::open(&config).unwrap());
     println!("\nholding");
     std::thread::sleep(Duration::from_secs(60));
 }
@@ -392,23 +444,23 @@ fn hold_both_hand_backs() {
 fn nothing_is_left_after_sigkill() {
     let Some(_turn) = root("SIGKILL") else { return };
     let in_namespace = || {
-        let before = (programs("inject"), programs("veth"));
+        let before = (programs("inject"), programs("redirect"));
         lan(1500);
         let links = interfaces();
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "hold_both_hand_backs", "--nocapture"])
+            .args(["--exact", "hold_all_hand_backs", "--nocapture"])
             .env("XDPFRAG_TEST_HOLD", "1")
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
-        assert!(output.lines().any(|line| line.unwrap() == "holding"), "the child opened both");
-        assert_eq!((programs("inject"), programs("veth")), (before.0 + 1, before.1 + 1));
-        assert_eq!(interfaces().len(), links.len() + 1);
+        assert!(output.lines().any(|line| line.unwrap() == "holding"), "the child opened all");
+        assert_eq!((programs("inject"), programs("redirect")), (before.0 + 1, before.1 + 2));
+        assert_eq!(interfaces().len(), links.len() + 2);
         child.kill().unwrap();
         child.wait().unwrap();
-        eventually("the pair is gone", || interfaces() == links);
-        eventually("the programs are gone", || (programs("inject"), programs("veth")) == before);
+        eventually("the devices are gone", || interfaces() == links);
+        eventually("the programs are gone", || (programs("inject"), programs("redirect")) == before);
     };
     PrivateNs::new().unwrap().run(in_namespace).unwrap();
 }

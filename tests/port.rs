@@ -237,7 +237,7 @@ fn worker(
 ) -> (Worker, Receiver<WorkerEnd>) {
     let ifindex = if_nametoindex("lan0").unwrap();
     let config = HandbackConfig { interface: "lan0".into(), ifindex, queue: 0, max_frame: 1444 };
-    let handback = choose(handback, &config).unwrap().handback;
+    let handback = choose(handback, false, &config).unwrap().handback;
     let transform = Transform { df: Df::Clear, tcp: Tcp::Fragment, idents: Arc::new(Idents::default()) };
     let treatment = Arc::new(Treatment {
         scope: vec![("198.18.2.0/24".parse().unwrap(), RULE)],

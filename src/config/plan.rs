@@ -146,6 +146,8 @@ pub enum HandbackChoice {
     Inject,
     /// AF_XDP TX into a veth pair.
     Veth,
+    /// TCP through a TAP device, merged for the kernel to cut; the rest as with inject.
+    Tap,
 }
 
 /// `--poll`.

@@ -178,7 +178,6 @@ impl Gateway {
     /// # Errors
     /// As [`start`](Gateway::start).
     pub fn prepare(&mut self, plan: &Plan, shared: &Shared, say: &dyn Fn(&str)) -> Result<(), GatewayError> {
-        self.open_handbacks(plan)?;
         self.follow_addresses()?;
         if self.auto.is_some() {
             // What cannot be read now is read after the start.
@@ -186,7 +185,8 @@ impl Gateway {
                 self.follow_tunnels(&tunnels)?;
             }
         }
-        self.start_late(plan, shared, say)
+        self.start_late(plan, shared, say)?;
+        self.open_handbacks(plan)
     }
 
     /// Lowers the MSS on the way to the LAN, if `plan` has anything to lower.

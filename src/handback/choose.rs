@@ -1,18 +1,19 @@
 //! Which hand-back: the one asked for, or the best that this kernel has.
 
-use super::{Flushed, Handback, HandbackConfig, Inject, OpenError, Veth};
+use super::{Flushed, Handback, HandbackConfig, Inject, Mixed, OpenError, Tap, Veth};
 use crate::config::HandbackChoice;
 use crate::frame::Ledger;
-use crate::packet::Sink;
+use crate::packet::{Gathered, Segment, Sink};
 
 /// Either hand-back, without dynamic dispatch on the data path.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "one per worker, never moved on the data path")]
 pub enum AnyHandback {
     /// Live frames.
     Inject(Inject),
     /// AF_XDP over a veth pair.
     Veth(Veth),
+    /// A TAP device for TCP, live frames for the rest.
+    Tap(Mixed),
 }
 
 /// A hand-back and why it was taken.
@@ -25,17 +26,31 @@ pub struct Chosen {
 }
 
 /// Opens the hand-back that `choice` names. `Auto` tries live frames first, which cost about half as much
-/// per frame, and the veth pair where they are not to be had.
+/// per frame, and the veth pair where they are not to be had; if workers resegment TCP (`segments`), live frames with a
+/// TAP device for that.
 ///
 /// # Errors
 /// [`OpenError`] of the hand-back asked for; with `Auto`, that of live frames if neither can be opened.
-pub fn choose(choice: HandbackChoice, config: &HandbackConfig) -> Result<Chosen, OpenError> {
+pub fn choose(choice: HandbackChoice, segments: bool, config: &HandbackConfig) -> Result<Chosen, OpenError> {
     let inject = || Inject::open(config).map(AnyHandback::Inject);
     let veth = || Veth::open(config).map(AnyHandback::Veth);
+    let tap = || Tap::open(config);
+    let mixed = |tap| Ok(AnyHandback::Tap(Mixed::new(tap, Inject::open(config)?)));
     match choice {
         HandbackChoice::Inject => Ok(Chosen { handback: inject()?, why: "inject, as asked".into() }),
         HandbackChoice::Veth => Ok(Chosen { handback: veth()?, why: "veth, as asked".into() }),
+        HandbackChoice::Tap => Ok(Chosen { handback: mixed(tap()?)?, why: "tap, as asked".into() }),
         HandbackChoice::Auto => match inject() {
+            Ok(AnyHandback::Inject(inject)) if segments => Ok(match tap() {
+                Ok(tap) => Chosen {
+                    handback: AnyHandback::Tap(Mixed::new(tap, inject)),
+                    why: "tap: TCP by a TAP device, the rest as live frames".into(),
+                },
+                Err(error) => Chosen {
+                    handback: AnyHandback::Inject(inject),
+                    why: format!("inject: TCP as well, because {error}"),
+                },
+            }),
             Ok(handback) => Ok(Chosen { handback, why: "inject: this kernel runs live frames".into() }),
             Err(error) => match veth() {
                 Ok(handback) => Ok(Chosen { handback, why: format!("veth, because {error}") }),
@@ -46,11 +61,12 @@ pub fn choose(choice: HandbackChoice, config: &HandbackConfig) -> Result<Chosen,
 }
 
 impl AnyHandback {
-    /// `inject` or `veth`.
+    /// `inject`, `veth` or `tap`.
     pub fn name(&self) -> &'static str {
         match self {
             AnyHandback::Inject(_) => "inject",
             AnyHandback::Veth(_) => "veth",
+            AnyHandback::Tap(_) => "tap",
         }
     }
 }
@@ -60,6 +76,7 @@ macro_rules! either {
         match $self {
             AnyHandback::Inject($inner) => $call,
             AnyHandback::Veth($inner) => $call,
+            AnyHandback::Tap($inner) => $call,
         }
     };
 }
@@ -73,6 +90,21 @@ impl Sink for AnyHandback {
     #[inline]
     fn push(&mut self, len: usize) -> &mut [u8] {
         either!(self, inner => inner.push(len))
+    }
+
+    #[inline]
+    fn begin(&mut self, tcp: bool) {
+        either!(self, inner => inner.begin(tcp));
+    }
+
+    #[inline]
+    fn gathers(&self) -> bool {
+        either!(self, inner => inner.gathers())
+    }
+
+    #[inline]
+    fn gather(&mut self, segment: &Segment<'_>) -> Gathered {
+        either!(self, inner => inner.gather(segment))
     }
 }
 

@@ -4,10 +4,14 @@
 //! once and its memory is free again in the same turn.
 
 pub mod choose;
+mod gather;
 pub mod inject;
 pub mod mem;
+pub mod mixed;
 mod pair;
+mod redirect;
 mod skeleton;
+pub mod tap;
 pub mod veth;
 
 use std::io;
@@ -21,6 +25,8 @@ use crate::packet::Sink;
 pub use choose::{AnyHandback, Chosen, choose};
 pub use inject::Inject;
 pub use mem::MemHandback;
+pub use mixed::Mixed;
+pub use tap::Tap;
 pub use veth::Veth;
 
 /// What is needed to open any hand-back.
@@ -146,7 +152,7 @@ pub enum OpenError {
     TooLong {
         /// LAN interface.
         interface: String,
-        /// `inject` or `veth`.
+        /// Which one.
         backend: &'static str,
         /// Longest frame asked for, bytes.
         wanted: usize,
@@ -162,6 +168,8 @@ fn remedy(source: &io::Error) -> &'static str {
              network namespace)"
         }
         io::ErrorKind::InvalidInput => " (the kernel is too old for it)",
+        // Of what hand-backs open, only /dev/net/tun can be missing.
+        io::ErrorKind::NotFound => " (no /dev/net/tun: modprobe tun)",
         _ => "",
     }
 }

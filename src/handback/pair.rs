@@ -84,7 +84,8 @@ fn new_link(netlink: &mut Connection, name: &str, mtu: u32, far: BorrowedFd<'_>)
     netlink.request_with(RouteNetlinkMessage::NewLink(link), NLM_F_CREATE | NLM_F_EXCL).map(|_| ())
 }
 
-fn set_up(netlink: &mut Connection, ifindex: u32) -> io::Result<()> {
+/// Sets a device up.
+pub(super) fn set_up(netlink: &mut Connection, ifindex: u32) -> io::Result<()> {
     let mut message = LinkMessage::default();
     message.header.index = ifindex;
     message.header.flags = LinkFlags::Up;
@@ -93,7 +94,7 @@ fn set_up(netlink: &mut Connection, ifindex: u32) -> io::Result<()> {
 }
 
 /// In the namespace of the calling thread. No such file: a kernel without IPv6.
-fn disable_ipv6(interface: &str) -> io::Result<()> {
+pub(super) fn disable_ipv6(interface: &str) -> io::Result<()> {
     match std::fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "1") {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -15,6 +15,6 @@ pub(super) mod inject {
     include!(concat!(env!("OUT_DIR"), "/inject.skel.rs"));
 }
 
-pub(super) mod veth {
-    include!(concat!(env!("OUT_DIR"), "/veth.skel.rs"));
+pub(super) mod redirect {
+    include!(concat!(env!("OUT_DIR"), "/redirect.skel.rs"));
 }

@@ -6,25 +6,22 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::mem::MaybeUninit;
 use std::num::NonZeroU32;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 
-use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{TC_INGRESS, TcHookBuilder};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, send};
 use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
 
 use super::pair::{FAR_NAME, VethPair};
-use super::skeleton::veth::VethSkelBuilder;
-use super::{Flushed, Handback, HandbackConfig, OpenError, bpf_error};
+use super::redirect::attach_redirect;
+use super::{Flushed, Handback, HandbackConfig, OpenError};
 use crate::frame::{Frame, Ledger, Lent, Pool, os_error};
 use crate::net::private_ns::PrivateNs;
 use crate::packet::Sink;
 use crate::xdp::Method;
-use crate::xdp::sys::{Link, TcxHook};
+use crate::xdp::sys::Link;
 
 /// UMEM frames, and the size of both rings: so everything fits them.
 const FRAMES: u32 = 512;
@@ -270,25 +267,4 @@ fn bind(frame_size: u32) -> io::Result<(Umem, Vec<FrameDesc>, Rings)> {
         unsafe { Socket::new(socket_config, &umem, &interface, 0) }.map_err(|error| os_error(&error))?;
     let (fill, completion) = rings.ok_or_else(|| io::Error::other("a new UMEM without rings"))?;
     Ok((umem, descriptors, (tx, rx, fill, completion)))
-}
-
-/// Redirects what `device` receives to the ingress of `lan`: by a tcx link (Linux 6.6), or by a clsact
-/// filter, which goes with the device.
-fn attach_redirect(device: u32, lan: u32, method: Option<Method>) -> io::Result<Option<Link>> {
-    let mut object = MaybeUninit::uninit();
-    let mut open = VethSkelBuilder::default().open(&mut object).map_err(bpf_error)?;
-    let constants = open.maps.rodata_data.as_deref_mut();
-    constants.ok_or_else(|| io::Error::other("the program has no constants"))?.lan_ifindex = lan;
-    let skel = open.load().map_err(bpf_error)?;
-    let program = skel.progs.veth.as_fd();
-    if method != Some(Method::Clsact) {
-        match Link::tcx(program, device, TcxHook::Ingress) {
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && method.is_none() => {}
-            link => return link.map(Some),
-        }
-    }
-    let mut builder = TcHookBuilder::new(program);
-    let mut hook = builder.ifindex(device as i32).handle(1).priority(1).hook(TC_INGRESS);
-    hook.create().and_then(|mut hook| hook.attach()).map_err(bpf_error)?;
-    Ok(None)
 }

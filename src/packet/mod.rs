@@ -11,7 +11,7 @@
 //! transform      the verdict: does it fit the SA MTU, what do --df and --tcp say
 //!   │ transport  edits of the TCP or UDP header: mss (SYN), an unfinished checksum
 //!   ├─ fits ──── one copy into the sink's buffer, then the edits in place
-//!   ├─ TCP ───── resegment   several whole segments, under --tcp resegment
+//!   ├─ TCP ───── resegment   several whole segments, under --tcp resegment; or gso, for the kernel to cut
 //!   ├─ IPv6 ──── pass        the kernel answers with packet too big
 //!   └─ IPv4 ──── ident       a fresh identification for a datagram that came with DF
 //!                fragment    RFC 791, each payload byte copied once into the sink's buffers
@@ -34,6 +34,7 @@ pub mod checksum;
 pub mod ether;
 mod fragment;
 mod frames;
+mod gso;
 pub mod ident;
 pub mod ipv4;
 pub mod ipv6;
@@ -48,6 +49,7 @@ pub mod transform;
 mod transport;
 
 pub use frames::Frames;
+pub use gso::{Gathered, Segment};
 pub use ident::{Idents, Partition};
 pub use parse::{Packet, parse};
 pub use reason::{Edit, Edits, Late, Reason, Verdict};

@@ -5,7 +5,9 @@
 //! only, CWR on the first only (RFC 3168 section 6.1.2), options on all. IPv4 options and IPv6
 //! extension headers are repeated, DF stays as it came, and the IPv4 identification counts on.
 
-use super::ipv4::TCP;
+use super::gso::Segment;
+use super::ipv4::{self, TCP};
+use super::ipv6;
 use super::reason::Reason;
 use super::tcp::{self, CWR, FIN, PSH, RST, SYN, TcpSegment, URG};
 use super::transform::Sink;
@@ -100,7 +102,20 @@ fn variable_words(len: usize, sequence: u32, flags: u8) -> [u16; 4] {
     [len as u16, (sequence >> 16) as u16, sequence as u16, u16::from(flags)]
 }
 
-impl Segments<'_> {
+impl<'a> Segments<'a> {
+    /// The segment as one, for the kernel to cut; `None` if that could go wrong: with options or extension headers of
+    /// IP, with a header checksum that would be made right, or without data.
+    #[inline]
+    pub(super) fn whole(&self, link_len: usize) -> Option<Segment<'a>> {
+        let ip = &self.headers[link_len..self.tcp_at];
+        let sound = match ip.first()? >> 4 {
+            4 => ip.len() == ipv4::HEADER_LEN && checksum::sum(ip) == 0xffff,
+            _ => ip.len() == ipv6::HEADER_LEN,
+        };
+        let Segments { headers, tcp_at, data, share, .. } = *self;
+        (sound && !data.is_empty()).then_some(Segment { headers, ip_at: link_len, tcp_at, data, share })
+    }
+
     /// Longest output frame, bytes.
     #[inline]
     pub(super) fn max_frame(&self) -> usize {

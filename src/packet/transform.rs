@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::fragment::Layout;
+use super::gso::{Gathered, Segment};
 use super::ident::Idents;
-use super::ipv4::Ipv4Packet;
+use super::ipv4::{self, Ipv4Packet};
 use super::ipv6::{self, Ipv6Packet};
 use super::parse::{Packet, parse};
 use super::reason::{Edit, Edits, Reason, Verdict};
@@ -56,6 +57,27 @@ pub trait Sink {
     /// The next reserved buffer, exactly `len` bytes, as the last of the output so far.
     /// Its old content is arbitrary: the caller writes every byte.
     fn push(&mut self, len: usize) -> &mut [u8];
+
+    /// Says of what packet the next output is: a sink may send TCP another way than the rest. Asked once per packet,
+    /// before anything else.
+    #[inline]
+    fn begin(&mut self, tcp: bool) {
+        let _ = tcp;
+    }
+
+    /// True if a segment that fits may belong to what was gathered: asked before its checksum is looked at.
+    #[inline]
+    fn gathers(&self) -> bool {
+        false
+    }
+
+    /// Takes a whole segment for the kernel to cut. One that [fits](Segment::fits) is taken only as the continuation
+    /// of what was gathered.
+    #[inline]
+    fn gather(&mut self, segment: &Segment<'_>) -> Gathered {
+        let _ = segment;
+        Gathered::Refused
+    }
 }
 
 /// What [`Transform::apply`] did.
@@ -105,7 +127,10 @@ impl Transform {
                     Packet::V6(packet) => self.apply_ipv6(received, &packet, rule, sink),
                 }
             }
-            Err(reason) => pass(frame, reason, sink),
+            Err(reason) => {
+                sink.begin(false);
+                pass(frame, reason, sink)
+            }
         }
     }
 
@@ -119,8 +144,12 @@ impl Transform {
     ) -> Outcome {
         let mtu = usize::from(rule.mtu.max(MIN_MTU));
         let transport = Transport::of_ipv4(packet);
+        sink.begin(packet.protocol() == ipv4::TCP);
         if usize::from(packet.total_len()) <= mtu {
-            return self.edit_ipv4(received, packet, transport, rule.mss4, sink);
+            return match self.gather_fitting(received, transport.as_ref(), mtu, sink) {
+                Some(outcome) => outcome,
+                None => self.edit_ipv4(received, packet, transport, rule.mss4, sink),
+            };
         }
         let mut reason = Reason::Fragmented;
         if self.tcp == Tcp::Resegment
@@ -130,7 +159,8 @@ impl Transform {
                 // A list that the kernel would answer with one ICMP parameter problem, not several.
                 Plan::Cut(_) if !options::sound(packet.options()) => {}
                 Plan::Cut(segments) => {
-                    return resegment(&segments, received.link_len, ipv4_edit(packet), sink);
+                    return gather(&segments, received.link_len, sink)
+                        .unwrap_or_else(|| resegment(&segments, received.link_len, ipv4_edit(packet), sink));
                 }
                 Plan::Kept(kept) => reason = kept,
                 Plan::Other => {}
@@ -153,7 +183,11 @@ impl Transform {
     ) -> Outcome {
         let mtu = usize::from(rule.mtu.max(MIN_MTU));
         let transport = Transport::of_ipv6(packet);
+        sink.begin(transport.as_ref().is_some_and(|transport| transport.protocol == ipv4::TCP));
         if packet.total_len() <= mtu {
+            if let Some(outcome) = self.gather_fitting(received, transport.as_ref(), mtu, sink) {
+                return outcome;
+            }
             let Some(out) = copy(received.frame, sink) else { return FULL };
             let mut edits = Edits::NONE;
             if let Some(transport) = &transport {
@@ -166,12 +200,33 @@ impl Transform {
             && let Some(transport) = &transport
         {
             match Plan::new(received.frame, received.link_len, transport, mtu) {
-                Plan::Cut(segments) => return resegment(&segments, received.link_len, edit_ipv6, sink),
+                Plan::Cut(segments) => {
+                    return gather(&segments, received.link_len, sink)
+                        .unwrap_or_else(|| resegment(&segments, received.link_len, edit_ipv6, sink));
+                }
                 Plan::Kept(kept) => reason = kept,
                 Plan::Other => {}
             }
         }
         pass(received.frame, reason, sink)
+    }
+
+    /// A segment that fits and continues what `sink` has gathered of its flow; `None` if it is to go by itself.
+    #[inline]
+    fn gather_fitting<S: Sink>(
+        &self,
+        received: Received<'_>,
+        transport: Option<&Transport<'_>>,
+        mtu: usize,
+        sink: &mut S,
+    ) -> Option<Outcome> {
+        if self.tcp != Tcp::Resegment || !sink.gathers() {
+            return None;
+        }
+        match Plan::new(received.frame, received.link_len, transport?, mtu) {
+            Plan::Cut(segments) => gather(&segments, received.link_len, sink),
+            _ => None,
+        }
     }
 
     /// A packet that fits: the whole frame, Ethernet padding included, with the edits it is due.
@@ -262,6 +317,23 @@ fn edit_transport(transport: &Transport<'_>, mss: Option<u16>, out: &mut [u8]) -
         return Edits::NONE;
     }
     edits.apply(&mut out[transport.ip_header_len..][..transport.bytes.len()])
+}
+
+/// Hands the segment to `sink` whole; `None` if it is not taken.
+#[inline]
+fn gather<S: Sink>(segments: &Segments<'_>, link_len: usize, sink: &mut S) -> Option<Outcome> {
+    let segment = segments.whole(link_len)?;
+    let reason = if segment.fits() { Reason::Fits } else { Reason::Resegmented };
+    match sink.gather(&segment) {
+        Gathered::Taken => {}
+        Gathered::Full => return Some(FULL),
+        Gathered::Refused => return None,
+    }
+    let mut edits = Edits::NONE;
+    if segments.unfinished {
+        edits.insert(Edit::Checksum);
+    }
+    Some(Outcome { verdict: Verdict::Forward(reason), edits, frames: 1 })
 }
 
 /// Writes `segments`; `edit_ip` makes the IP header of each.

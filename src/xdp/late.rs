@@ -51,6 +51,7 @@ pub struct LateProgram {
     /// `struct late_live`.
     live: MapHandle,
     ifindex: u32,
+    leave: Leave,
 }
 
 /// The attached program: dropping it, or the end of the process, detaches.
@@ -109,9 +110,15 @@ impl LateProgram {
                 counters: MapHandle::try_from(&*skeleton.maps.late_counters)?,
                 live: MapHandle::try_from(&*skeleton.maps.data)?,
                 ifindex: config.ifindex,
+                leave: config.leave,
             })
         })
         .map_err(Error::load(NAME))
+    }
+
+    /// What it makes fit.
+    pub fn leaves(&self) -> Leave {
+        self.leave
     }
 
     /// Attaches the program to what the interface has received.

@@ -6,23 +6,14 @@ use xdpfrag::lab::bench::{Cores, Router};
 use xdpfrag::lab::traffic::tcp::Direction;
 use xdpfrag::lab::traffic::udp::Flow;
 use xdpfrag::lab::wire::Rules;
-use xdpfrag::lab::{FAR, FAR6, LAN, Lab, LabConfig, Namespace};
+use xdpfrag::lab::{FAR, FAR6, LAN, Lab, LabConfig};
 use xdpfrag::observe::snapshot::InterfaceSnapshot;
 
 use crate::support::{
-    PORT, carry_to, deliver, forward, lab, lab_alone, mixed, once_of_three, received, snmp, stop,
+    PORT, carry_to, deliver, forward, lab, lab_alone, mixed, once_of_three, received, snmp, stop, tcp_ext,
 };
 
 const LATE: [&str; 4] = ["--tcp", "resegment", "--redirect", "late"];
-
-/// A counter of the TcpExt line of /proc/net/netstat in `namespace`.
-fn tcp_ext(namespace: &Namespace, field: &str) -> u64 {
-    let text = namespace.run(|| Ok(std::fs::read_to_string("/proc/thread-self/net/netstat")?)).unwrap();
-    let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
-    let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
-    let place = names.split(' ').position(|name| name == field).expect("the kernel counts it");
-    values.split(' ').nth(place).unwrap().parse().unwrap()
-}
 
 /// Lets one core receive from eth1, with GRO, as a NIC's interrupt does: halves wait in the backlog of the core that cut
 /// them, and the softirq of a veth is wherever its sender is.

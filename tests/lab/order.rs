@@ -7,9 +7,12 @@ use xdpfrag::lab::{FAR, LabConfig};
 
 use crate::support::{PORT, forward, lab, mixed, received, stop};
 
+/// For TCP; datagrams are live frames.
+const TAP: [&str; 6] = ["--handback", "tap", "--tcp", "resegment", "--redirect", "all"];
+
 #[test]
 fn short_frames_do_not_overtake_long_ones() {
-    for arguments in [&[][..], &["--handback", "veth"], &["--redirect", "all"]] {
+    for arguments in [&[][..], &["--handback", "veth"], &["--redirect", "all"], &TAP] {
         let Some(lab) = lab(LabConfig::default()) else { return };
         let daemon = forward(&lab, arguments);
         let flow = Flow { rate: 30_000, ..Flow::new((FAR, PORT), mixed(15_000)) };

@@ -59,6 +59,7 @@ pub(crate) fn present() -> Objects {
     programs.chain(maps).chain(links).collect()
 }
 
+const TAP: [&str; 4] = ["--tcp", "resegment", "--handback", "tap"];
 const LATE: [&str; 4] = ["--tcp", "resegment", "--redirect", "late"];
 
 fn ends_without_a_trace(signal: Signal, arguments: &[&str]) {
@@ -91,6 +92,7 @@ fn ends_without_a_trace(signal: Signal, arguments: &[&str]) {
 fn nothing_is_left_after_sigint() {
     ends_without_a_trace(Signal::SIGINT, &[]);
     ends_without_a_trace(Signal::SIGINT, &["--handback", "veth"]);
+    ends_without_a_trace(Signal::SIGINT, &TAP);
     ends_without_a_trace(Signal::SIGINT, &LATE);
 }
 
@@ -98,6 +100,7 @@ fn nothing_is_left_after_sigint() {
 fn nothing_is_left_after_sigterm() {
     ends_without_a_trace(Signal::SIGTERM, &[]);
     ends_without_a_trace(Signal::SIGTERM, &["--handback", "veth"]);
+    ends_without_a_trace(Signal::SIGTERM, &TAP);
     ends_without_a_trace(Signal::SIGTERM, &LATE);
 }
 
@@ -105,6 +108,7 @@ fn nothing_is_left_after_sigterm() {
 fn nothing_is_left_after_sigkill() {
     ends_without_a_trace(Signal::SIGKILL, &[]);
     ends_without_a_trace(Signal::SIGKILL, &["--handback", "veth"]);
+    ends_without_a_trace(Signal::SIGKILL, &TAP);
     ends_without_a_trace(Signal::SIGKILL, &LATE);
 }
 

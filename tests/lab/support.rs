@@ -157,3 +157,12 @@ pub(crate) fn snmp(namespace: &Namespace, protocol: &str, field: &str) -> u64 {
     let place = names.split(' ').position(|name| name == field).expect("the kernel counts it");
     values.split(' ').nth(place).unwrap().parse().unwrap()
 }
+
+/// A counter of the TcpExt line of /proc/net/netstat in `namespace`.
+pub(crate) fn tcp_ext(namespace: &Namespace, field: &str) -> u64 {
+    let text = namespace.run(|| Ok(std::fs::read_to_string("/proc/thread-self/net/netstat")?)).unwrap();
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
+    let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
+    let place = names.split(' ').position(|name| name == field).expect("the kernel counts it");
+    values.split(' ').nth(place).unwrap().parse().unwrap()
+}

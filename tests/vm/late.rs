@@ -1,4 +1,5 @@
-//! `--redirect late` in front of ESP: what GRO merged is cut to the SA MTU before the kernel encrypts it.
+//! `--redirect late` and `--handback tap` in front of ESP: what was merged is cut to the SA MTU before the kernel
+//! encrypts it.
 
 use std::time::Duration;
 
@@ -13,12 +14,15 @@ const PORT: u16 = 7004;
 /// Enough for GRO to find something to merge.
 const BYTES: u64 = 1 << 19;
 
+const LATE: [&str; 2] = ["--redirect", "late"];
+const TAP: [&str; 4] = ["--redirect", "oversize", "--handback", "tap"];
+
 /// The program behind GRO needs tcx, Linux 6.6.
 fn old_kernel() -> bool {
     std::env::var("XDPFRAG_VM").is_ok_and(|kernel| kernel == "6.1")
 }
 
-fn carry(route: Route) {
+fn carry(route: Route, flags: &[&str]) {
     let tunnel = Tunnel { route, esp: Esp::CbcSha256, nat_t: true, outer: 4, copy_df: true };
     let gateways = Gateways::new(4, Some(tunnel)).unwrap();
     esp::before(&gateways, MTU);
@@ -26,7 +30,7 @@ fn carry(route: Route) {
     let daemons = gateways.sites.each_ref().map(|site| {
         // As in the field; the lab switches it off with all other offloads.
         site.router.output("ethtool", &["-K", "eth1", "gro", "on"]).unwrap();
-        site.serve(MTU, &["--tcp", "resegment", "--redirect", "late"]).unwrap()
+        site.serve(MTU, &[&["--tcp", "resegment"], flags].concat()).unwrap()
     });
     for site in &gateways.sites {
         site.capture.reset();
@@ -51,7 +55,14 @@ fn carry(route: Route) {
         let interface = &ended.snapshot.expect("--json").interfaces[0];
         println!("{}: {:?}", site.router.name(), interface.late);
         let worker = &interface.workers[0];
+        if flags == TAP {
+            assert_eq!(interface.handback, "tap");
+            assert!(worker.reasons["resegmented"] > 300, "{interface:?}");
+            continue;
+        }
         if old_kernel() {
+            // The best that there is without.
+            assert_eq!(interface.handback, "tap", "{}", ended.stderr);
             let said = "--redirect oversize instead of late: it needs tcx, which Linux has since 6.6";
             assert!(ended.stderr.contains(said), "{}", ended.stderr);
             assert!(worker.reasons["resegmented"] > 300, "{interface:?}");
@@ -68,10 +79,21 @@ fn carry(route: Route) {
 
 #[test]
 fn late_by_policy() {
-    carry(Route::Policy);
+    carry(Route::Policy, &LATE);
 }
 
 #[test]
 fn late_over_an_interface() {
-    carry(Route::Interface);
+    carry(Route::Interface, &LATE);
+}
+
+/// One packet of up to 64 KB, which XFRM cuts before it encrypts.
+#[test]
+fn tap_by_policy() {
+    carry(Route::Policy, &TAP);
+}
+
+#[test]
+fn tap_over_an_interface() {
+    carry(Route::Interface, &TAP);
 }

@@ -115,6 +115,11 @@ impl Gateway {
         Ok(())
     }
 
+    /// True if the kernel makes TCP fit by itself.
+    pub(super) fn leaves_tcp(&self) -> bool {
+        self.late_link.is_some() && self.late.as_ref().is_some_and(|late| late.leaves().tcp)
+    }
+
     /// Asked with a program that every kernel loads: the verifier of those without tcx refuses the other one.
     fn has_tcx(&self) -> Result<(), String> {
         match &self.clamp_link {

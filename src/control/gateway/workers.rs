@@ -8,7 +8,7 @@ use crate::config::{Choice, HandbackChoice, Plan};
 use crate::handback::{self, Chosen, Handback, HandbackConfig};
 use crate::net::links::Link;
 use crate::net::{ethtool, xdp_features};
-use crate::packet::ether;
+use crate::packet::{Tcp, ether};
 use crate::port::{Port, XskConfig, XskPort};
 use crate::worker::{Beat, Turn, Worker, WorkerConfig};
 use crate::xdp::FrameLimits;
@@ -35,7 +35,7 @@ impl Gateway {
         for (position, &queue) in queues.iter().enumerate() {
             let Chosen { handback, why } = match self.handbacks.remove(&queue) {
                 Some(chosen) => chosen,
-                None => handback::choose(plan.handback, &self.handback_config(queue))?,
+                None => handback::choose(plan.handback, self.segments(plan), &self.handback_config(queue))?,
             };
             if position == 0 {
                 say(&format!("{interface}: hand-back {why}"));
@@ -84,20 +84,26 @@ impl Gateway {
         Ok(())
     }
 
-    /// Opens what hand-backs can be had beside those of the instance that serves the interface now: live frames. A
-    /// veth pair has a name, which is that one's. What is missing is opened at the start.
+    /// True if workers resegment TCP.
+    fn segments(&self, plan: &Plan) -> bool {
+        plan.treatment.tcp == Tcp::Resegment && !self.leaves_tcp()
+    }
+
+    /// Opens what hand-backs can be had beside those of the instance that serves the interface now: live frames, and
+    /// TAP devices. A veth pair has a name, which is that one's. What is missing is opened at the start.
     ///
     /// # Errors
     /// If there is no queue.
     pub(super) fn open_handbacks(&mut self, plan: &Plan) -> Result<(), GatewayError> {
-        if plan.handback != HandbackChoice::Veth {
-            for queue in self.queues(plan)? {
-                let Ok(chosen) = handback::choose(HandbackChoice::Inject, &self.handback_config(queue))
-                else {
-                    break;
-                };
-                self.handbacks.insert(queue, chosen);
-            }
+        let choice = match plan.handback {
+            HandbackChoice::Veth => return Ok(()),
+            HandbackChoice::Auto if self.segments(plan) => HandbackChoice::Tap,
+            HandbackChoice::Auto => HandbackChoice::Inject,
+            asked => asked,
+        };
+        for queue in self.queues(plan)? {
+            let Ok(chosen) = handback::choose(choice, false, &self.handback_config(queue)) else { break };
+            self.handbacks.insert(queue, chosen);
         }
         Ok(())
     }

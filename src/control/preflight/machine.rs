@@ -79,6 +79,14 @@ pub(super) fn sockets(findings: &mut Vec<Finding>) {
     }
 }
 
+/// Whether there can be a TAP device, if one is asked for.
+pub(super) fn tap(options: &Options, findings: &mut Vec<Finding>) {
+    if options.handback == HandbackChoice::Tap && !Path::new("/dev/net/tun").exists() {
+        let why = "--handback tap needs /dev/net/tun";
+        findings.push(Finding::fatal("TAP", why).remedy("modprobe tun"));
+    }
+}
+
 /// Major and minor number of a kernel release such as `6.1.0-18-amd64`.
 fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);

@@ -83,6 +83,7 @@ pub fn machine(options: &Options) -> Vec<Finding> {
     machine::kernel(options, &mut findings);
     machine::privileges(&mut findings);
     machine::sockets(&mut findings);
+    machine::tap(options, &mut findings);
     machine::cores(options, &mut findings);
     if options.auto {
         tunnels::check(&mut findings);

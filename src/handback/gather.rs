@@ -1,0 +1,386 @@
+//! What a TAP device is to be written: ordinary frames, and TCP segments of one flow put together for the kernel to cut.
+//!
+//! As GRO does it (`tcp_gro_receive()`): segments of a batch are one packet if nothing but what counts on differs between
+//! their headers. Packets keep the order in which they began; nothing of a flow is moved past what came behind it.
+
+use std::io::IoSlice;
+
+use crate::packet::{Gathered, Segment, checksum, ipv4, ipv6, tcp};
+
+/// `struct virtio_net_hdr`, in the machine's byte order.
+pub(super) const VNET_HEADER: usize = 10;
+const NEEDS_CSUM: u8 = 1;
+const GSO_NONE: u8 = 0;
+const GSO_TCPV4: u8 = 1;
+const GSO_TCPV6: u8 = 4;
+/// Longest packet that the kernel cuts: what the length field of IPv4 can say.
+const MAX_PACKET: usize = 65_535;
+/// Most segments in one packet: 45 of 1460 bytes fill it.
+const MAX_PARTS: usize = 64;
+/// Flows that may be gathered at once; a power of two.
+const BUCKETS: usize = 512;
+const NONE: u16 = u16::MAX;
+
+/// Pending packets of one worker.
+#[derive(Debug)]
+pub(super) struct Gather {
+    /// Headers and data, in the order in which they came.
+    arena: Box<[u8]>,
+    used: usize,
+    items: Vec<Item>,
+    pieces: Vec<Piece>,
+    /// The item that segments of a flow may be added to, by a hash of it.
+    open: Box<[u16; BUCKETS]>,
+    /// No item before this one may be added to.
+    barrier: usize,
+    /// Items that the kernel took.
+    taken: usize,
+    /// Received segments and frames in the others.
+    pending: usize,
+    max_frames: usize,
+    max_frame: usize,
+}
+
+/// Consecutive bytes of the arena.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    start: u32,
+    len: u32,
+    /// The next one of the same item.
+    next: u16,
+}
+
+/// One packet: its first piece holds [`VNET_HEADER`] and all headers.
+#[derive(Debug, Clone, Copy)]
+struct Item {
+    first: u16,
+    last: u16,
+    /// What it is made of: received segments, or one frame.
+    parts: u16,
+    /// Of a frame nothing.
+    tcp: Option<Tcp>,
+}
+
+/// Of gathered segments.
+#[derive(Debug, Clone, Copy)]
+struct Tcp {
+    ip_at: u16,
+    tcp_at: u16,
+    headers: u16,
+    share: u16,
+    data: u32,
+    /// Sequence number of what may be added.
+    next: u32,
+    /// Nothing may be added: what is behind PSH and FIN, or was shorter than the first.
+    closed: bool,
+}
+
+impl Gather {
+    /// Room for `max_frames` frames or segments of at most `max_frame` bytes.
+    pub(super) fn new(max_frames: usize, max_frame: usize) -> Gather {
+        Gather {
+            arena: vec![0; max_frames * (VNET_HEADER + max_frame)].into_boxed_slice(),
+            used: 0,
+            items: Vec::with_capacity(max_frames),
+            pieces: Vec::with_capacity(2 * max_frames),
+            open: Box::new([NONE; BUCKETS]),
+            barrier: 0,
+            taken: 0,
+            pending: 0,
+            max_frames,
+            max_frame,
+        }
+    }
+
+    pub(super) fn pending(&self) -> usize {
+        self.pending
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.max_frames
+    }
+
+    pub(super) fn max_frame(&self) -> usize {
+        self.max_frame
+    }
+
+    /// As [`Sink::reserve`](crate::packet::Sink::reserve).
+    #[inline]
+    pub(super) fn reserve(&mut self, frames: usize, len: usize) -> bool {
+        len <= self.max_frame
+            && self.pending + frames <= self.max_frames
+            && self.items.len() + frames <= self.max_frames
+            && self.used + frames * (VNET_HEADER + len) <= self.arena.len()
+    }
+
+    /// As [`Sink::push`](crate::packet::Sink::push). What comes behind the frame stays behind it.
+    #[inline]
+    pub(super) fn push(&mut self, len: usize) -> &mut [u8] {
+        let piece = self.piece(VNET_HEADER + len);
+        self.items.push(Item { first: piece, last: piece, parts: 1, tcp: None });
+        self.barrier = self.items.len();
+        self.pending += 1;
+        let start = self.pieces[usize::from(piece)].start as usize;
+        let (vnet, frame) = self.arena[start..self.used].split_at_mut(VNET_HEADER);
+        vnet.fill(0);
+        vnet[1] = GSO_NONE;
+        frame
+    }
+
+    /// True if something is gathered that a segment may be added to.
+    #[inline]
+    pub(super) fn gathers(&self) -> bool {
+        self.items.len() > self.barrier
+    }
+
+    /// As [`Sink::gather`](crate::packet::Sink::gather).
+    #[inline]
+    pub(super) fn gather(&mut self, segment: &Segment<'_>) -> Gathered {
+        let bucket = bucket(segment);
+        let open = usize::from(self.open[bucket]);
+        let same_flow =
+            open >= self.barrier && self.items.get(open).is_some_and(|item| self.of_flow(item, segment));
+        let continues = same_flow && self.continued(open, segment);
+        if segment.fits() && !continues {
+            return Gathered::Refused;
+        }
+        let headers = if continues { 0 } else { VNET_HEADER + segment.headers.len() };
+        if self.pending == self.max_frames || self.used + headers + segment.data.len() > self.arena.len() {
+            return Gathered::Full;
+        }
+        let item = if continues { open } else { self.begin(segment) };
+        if !continues {
+            // An index below the number of pieces, which fits.
+            self.open[bucket] = item as u16;
+        }
+        self.add(item, segment);
+        Gathered::Taken
+    }
+
+    /// A new packet with the headers of `segment`.
+    fn begin(&mut self, segment: &Segment<'_>) -> usize {
+        let piece = self.piece(VNET_HEADER + segment.headers.len());
+        let start = self.pieces[usize::from(piece)].start as usize;
+        self.arena[start + VNET_HEADER..self.used].copy_from_slice(segment.headers);
+        let tcp = Tcp {
+            ip_at: segment.ip_at as u16,
+            tcp_at: segment.tcp_at as u16,
+            headers: segment.headers.len() as u16,
+            share: segment.share as u16,
+            data: 0,
+            next: sequence(segment),
+            closed: false,
+        };
+        self.items.push(Item { first: piece, last: piece, parts: 0, tcp: Some(tcp) });
+        self.items.len() - 1
+    }
+
+    /// Puts the data of `segment` behind that of an item.
+    #[inline]
+    fn add(&mut self, item: usize, segment: &Segment<'_>) {
+        let piece = self.piece(segment.data.len());
+        let start = self.pieces[usize::from(piece)].start as usize;
+        self.arena[start..self.used].copy_from_slice(segment.data);
+        let item = &mut self.items[item];
+        self.pieces[usize::from(item.last)].next = piece;
+        item.last = piece;
+        item.parts += 1;
+        self.pending += 1;
+        let Some(tcp) = &mut item.tcp else { return };
+        tcp.data += segment.data.len() as u32;
+        tcp.next = tcp.next.wrapping_add(segment.data.len() as u32);
+        let flags = segment.headers[usize::from(tcp.tcp_at) + 13] & (tcp::PSH | tcp::FIN);
+        tcp.closed = flags != 0;
+        let first = self.pieces[usize::from(item.first)].start as usize;
+        self.arena[first + VNET_HEADER + usize::from(tcp.tcp_at) + 13] |= flags;
+    }
+
+    /// The next `len` bytes of the arena.
+    #[inline]
+    fn piece(&mut self, len: usize) -> u16 {
+        let start = self.used;
+        self.used += len;
+        self.pieces.push(Piece { start: start as u32, len: len as u32, next: NONE });
+        (self.pieces.len() - 1) as u16
+    }
+
+    fn headers(&self, item: &Item) -> &[u8] {
+        let Piece { start, len, .. } = self.pieces[usize::from(item.first)];
+        &self.arena[start as usize + VNET_HEADER..][..len as usize - VNET_HEADER]
+    }
+
+    /// True if both have the same addresses and ports.
+    #[inline]
+    fn of_flow(&self, item: &Item, segment: &Segment<'_>) -> bool {
+        let headers = self.headers(item);
+        item.tcp.is_some_and(|tcp| usize::from(tcp.tcp_at) == segment.tcp_at)
+            && headers[segment.ip_at] >> 4 == segment.headers[segment.ip_at] >> 4
+            && identity(headers, segment.ip_at, segment.tcp_at)
+                == identity(segment.headers, segment.ip_at, segment.tcp_at)
+    }
+
+    /// True if `segment` can be added to the item of its flow: the rules of `tcp_gro_receive()` and `inet_gro_receive()`.
+    #[inline]
+    fn continued(&self, item: usize, segment: &Segment<'_>) -> bool {
+        let item = &self.items[item];
+        let Some(tcp) = item.tcp else { return false };
+        let (first, new) = (self.headers(item), segment.headers);
+        let (ip, at) = (segment.ip_at, segment.tcp_at);
+        !tcp.closed
+            && tcp.next == sequence(segment)
+            && usize::from(tcp.share) == segment.share
+            && usize::from(tcp.headers) == new.len()
+            && usize::from(item.parts) < MAX_PARTS
+            && new.len() - ip + tcp.data as usize + segment.data.len() <= MAX_PACKET
+            && first[..ip] == new[..ip]
+            && same_ip(&first[ip..at], &new[ip..at], item.parts)
+            // The sequence number and the checksum may differ, PSH and FIN come with the last.
+            && first[at + 8..at + 13] == new[at + 8..at + 13]
+            && first[at + 13] & !tcp::CWR == new[at + 13] & !(tcp::PSH | tcp::FIN)
+            && first[at + 14..at + 16] == new[at + 14..at + 16]
+            && first[at + 18..] == new[at + 18..]
+    }
+
+    /// Writes the headers of what is gathered: after that nothing is added.
+    pub(super) fn seal(&mut self) {
+        for index in self.taken..self.items.len() {
+            let item = self.items[index];
+            let Some(tcp) = item.tcp else { continue };
+            let Piece { start, len, .. } = self.pieces[usize::from(item.first)];
+            let (vnet, headers) = self.arena[start as usize..][..len as usize].split_at_mut(VNET_HEADER);
+            complete(vnet, headers, &tcp);
+        }
+        self.open.fill(NONE);
+        self.barrier = self.items.len();
+    }
+
+    /// The oldest packet that the kernel has not taken, in pieces, as it is to be written.
+    pub(super) fn front(&self) -> Option<Slices<'_>> {
+        let mut next = self.items.get(self.taken)?.first;
+        let mut slices = Slices { slices: [IoSlice::new(&[]); MAX_PARTS + 1], len: 0 };
+        while let Some(piece) = self.pieces.get(usize::from(next)) {
+            slices.slices[slices.len] =
+                IoSlice::new(&self.arena[piece.start as usize..][..piece.len as usize]);
+            slices.len += 1;
+            next = piece.next;
+        }
+        Some(slices)
+    }
+
+    /// The kernel has taken it; answers how many frames and segments it was made of.
+    pub(super) fn pop(&mut self) -> usize {
+        let parts = self.items.get(self.taken).map_or(0, |item| usize::from(item.parts));
+        self.taken += 1;
+        self.pending -= parts;
+        if self.taken >= self.items.len() {
+            self.clear();
+        }
+        parts
+    }
+
+    /// Drops everything.
+    pub(super) fn clear(&mut self) {
+        self.items.clear();
+        self.pieces.clear();
+        (self.used, self.taken, self.pending, self.barrier) = (0, 0, 0, 0);
+    }
+}
+
+/// The pieces of one packet.
+pub(super) struct Slices<'a> {
+    slices: [IoSlice<'a>; MAX_PARTS + 1],
+    len: usize,
+}
+
+impl<'a> Slices<'a> {
+    pub(super) fn as_slice(&self) -> &[IoSlice<'a>] {
+        &self.slices[..self.len]
+    }
+}
+
+/// Lengths and checksums, and what the kernel has to know to cut.
+fn complete(vnet: &mut [u8], headers: &mut [u8], tcp: &Tcp) {
+    let (ip_at, tcp_at) = (usize::from(tcp.ip_at), usize::from(tcp.tcp_at));
+    let tcp_len = headers.len() - tcp_at + tcp.data as usize;
+    let v4 = headers[ip_at] >> 4 == 4;
+    let (ip, transport) = headers[ip_at..].split_at_mut(tcp_at - ip_at);
+    let addresses = if v4 {
+        let total = (ip.len() + tcp_len) as u16;
+        ip[2..4].copy_from_slice(&total.to_be_bytes());
+        ip[10..12].fill(0);
+        let sum = !checksum::sum(ip);
+        ip[10..12].copy_from_slice(&sum.to_be_bytes());
+        &ip[12..20]
+    } else {
+        ip[4..6].copy_from_slice(&(tcp_len as u16).to_be_bytes());
+        &ip[8..40]
+    };
+    // CHECKSUM_PARTIAL: the sum of the pseudo-header.
+    let words = [u16::from(ipv4::TCP), tcp_len as u16];
+    let pseudo = checksum::fold(
+        u64::from(checksum::sum(addresses)) + words.iter().map(|word| u64::from(*word)).sum::<u64>(),
+    );
+    transport[tcp::CHECKSUM..][..2].copy_from_slice(&pseudo.to_be_bytes());
+    let whole = tcp.data <= u32::from(tcp.share);
+    vnet[0] = NEEDS_CSUM;
+    vnet[1] = if whole {
+        GSO_NONE
+    } else if v4 {
+        GSO_TCPV4
+    } else {
+        GSO_TCPV6
+    };
+    let share = if whole { 0 } else { tcp.share };
+    for (at, value) in [(2, tcp.headers), (4, share), (6, tcp.tcp_at), (8, tcp::CHECKSUM as u16)] {
+        vnet[at..at + 2].copy_from_slice(&value.to_ne_bytes());
+    }
+}
+
+/// True if two IP headers of one flow differ in nothing that the kernel could not make again.
+#[inline]
+fn same_ip(first: &[u8], new: &[u8], parts: u16) -> bool {
+    if first.len() != ipv4::HEADER_LEN {
+        debug_assert_eq!(first.len(), ipv6::HEADER_LEN);
+        return first[..4] == new[..4] && first[6..] == new[6..];
+    }
+    let id = |header: &[u8]| u16::from_be_bytes([header[4], header[5]]);
+    // Without DF the identification has a meaning (RFC 6864): it counts on.
+    let counts_on = first[6] & 0x40 != 0 || id(first).wrapping_add(parts) == id(new);
+    first[..2] == new[..2] && first[6..10] == new[6..10] && first[12..] == new[12..] && counts_on
+}
+
+fn sequence(segment: &Segment<'_>) -> u32 {
+    let at = segment.tcp_at + 4;
+    u32::from_be_bytes([
+        segment.headers[at],
+        segment.headers[at + 1],
+        segment.headers[at + 2],
+        segment.headers[at + 3],
+    ])
+}
+
+/// Addresses and ports: the end of the IP header and the start of the other.
+#[inline]
+fn identity(headers: &[u8], ip_at: usize, tcp_at: usize) -> &[u8] {
+    let addresses = if tcp_at - ip_at == ipv4::HEADER_LEN { 8 } else { 32 };
+    &headers[tcp_at - addresses..tcp_at + 4]
+}
+
+/// Flows that share one take turns: that costs them something, and mixes nothing up.
+#[inline]
+fn bucket(segment: &Segment<'_>) -> usize {
+    let at = segment.tcp_at;
+    let word = |at: usize| {
+        u32::from_ne_bytes([
+            segment.headers[at],
+            segment.headers[at + 1],
+            segment.headers[at + 2],
+            segment.headers[at + 3],
+        ])
+    };
+    let mixed = word(at - 8) ^ word(at - 4).rotate_left(11) ^ word(at).wrapping_mul(0x9e37_79b1);
+    (mixed.wrapping_mul(0x85eb_ca6b) >> 23) as usize
+}
+
+#[cfg(test)]
+mod tests;
