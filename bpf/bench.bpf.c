@@ -324,6 +324,13 @@ int bench_pass(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 
+/* The same at tcx. */
+SEC("tc")
+int bench_next(struct __sk_buff *skb)
+{
+	return TC_ACT_UNSPEC;
+}
+
 /* The least that AF_XDP can do: the frame, and in front of it what a worker has to know. */
 SEC("xdp")
 int bench_socket(struct xdp_md *ctx)

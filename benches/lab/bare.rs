@@ -1,6 +1,8 @@
-//! What bounds every method: the same frames, dropped by XDP, received by an AF_XDP socket and dropped, received
-//! and transformed by a worker that hands nothing back, and forwarded by the kernel when nothing is left to be done.
+//! What bounds every method: the same frames, dropped by XDP; received by an AF_XDP socket and dropped, copied, sent out
+//! of another, or transformed by a worker that hands nothing back; and forwarded by the kernel when nothing is left to be
+//! done.
 
+use std::cell::RefCell;
 use std::os::fd::AsFd;
 use std::process::Command;
 use std::sync::Arc;
@@ -14,11 +16,11 @@ use anyhow::{Context, Result, ensure};
 use nix::unistd::gettid;
 use serde::Serialize;
 use xdpfrag::config::{Choice, Treatment};
-use xdpfrag::handback::MemHandback;
+use xdpfrag::handback::{Handback, HandbackConfig, MemHandback, Veth};
 use xdpfrag::lab::bench::bare::Bare;
 use xdpfrag::lab::bench::{Cores, Limits, Rate, Testbed, Workload};
 use xdpfrag::lab::{LAN, Lab, LabConfig};
-use xdpfrag::packet::{Df, Idents, Rule, Tcp, Transform};
+use xdpfrag::packet::{Df, Idents, Rule, Sink, Tcp, Transform};
 use xdpfrag::port::{BATCH, Port, XskConfig, XskPort};
 use xdpfrag::worker::Turn;
 
@@ -26,7 +28,7 @@ use super::method::{MSS, SA_MTU};
 
 const WAIT: Duration = Duration::from_millis(5);
 /// Most frames between two hand-backs, and their fragments.
-const SLOTS: usize = 1024;
+const SLOTS: usize = 512;
 const SLOT: usize = 2048;
 
 /// One bound under flood.
@@ -40,17 +42,36 @@ pub(crate) struct Bound {
     pub(crate) cpu_ns: f64,
 }
 
+/// Empties the socket until it is told to stop, in a lab, and says how many frames there were.
+type Receiver = fn(&Lab, XskPort, &AtomicBool) -> Result<u64>;
+
+const RECEIVERS: [(&str, Receiver); 4] = [
+    ("AF_XDP rxdrop, copy mode", take_frame),
+    ("AF_XDP receive and copy", copy),
+    ("AF_XDP receive and transform", transform),
+    ("AF_XDP l2fwd, copy mode, to another veth", forward),
+];
+
 /// Every bound, once.
 pub(crate) fn measure(cores: Cores, duration: Duration) -> Result<Vec<Bound>> {
-    let mut bounds =
-        vec![forwarded(Workload::Cut, cores, duration, "plain forwarding, two fragments each", false)?];
-    for workload in [Workload::Small, Workload::Syn] {
-        bounds.push(forwarded(workload, cores, duration, "plain forwarding behind XDP_PASS", true)?);
+    let mut bounds = Vec::new();
+    for (workload, name) in [
+        (Workload::Cut, "plain forwarding, two fragments each"),
+        (Workload::ImixCut, "plain forwarding, two fragments of each large one"),
+    ] {
+        bounds.push(forwarded(workload, cores, duration, name, |_| Ok(None))?);
+    }
+    for workload in [Workload::ImixCut, Workload::Small, Workload::Syn] {
+        let name = "plain forwarding behind XDP_PASS";
+        bounds.push(forwarded(workload, cores, duration, name, |lab| Bare::passing(lab).map(Some))?);
+        let name = "plain forwarding behind XDP_PASS and an empty tcx program";
+        bounds.push(forwarded(workload, cores, duration, name, |lab| Bare::passing_twice(lab).map(Some))?);
     }
     for workload in [Workload::Udp1500, Workload::Small] {
         bounds.push(dropped(workload, cores, duration)?);
-        bounds.push(received(workload, cores, duration, "AF_XDP rxdrop, copy mode", take_frame)?);
-        bounds.push(received(workload, cores, duration, "AF_XDP receive and transform", transform)?);
+        for (name, receiver) in RECEIVERS {
+            bounds.push(received(workload, cores, duration, name, receiver)?);
+        }
     }
     Ok(bounds)
 }
@@ -68,12 +89,12 @@ fn forwarded(
     cores: Cores,
     duration: Duration,
     name: &'static str,
-    xdp: bool,
+    attach: impl FnOnce(&Lab) -> Result<Option<Bare>>,
 ) -> Result<Bound> {
     let lab = Lab::new(&LabConfig { sa_mtu: 1500, ..LabConfig::default() })?;
     let mut testbed = Testbed::new(&lab, cores, Limits { mtu: 1500, mss: 1460 })?;
     testbed.load(workload)?;
-    let _passing = xdp.then(|| Bare::passing(&lab)).transpose()?;
+    let _attached = attach(&lab)?;
     let trial = testbed.trial(Rate::Flood, duration)?;
     Ok(bound(workload, name, trial.tally.originals(), trial.cpu.total(), trial.sent.elapsed))
 }
@@ -87,13 +108,12 @@ fn dropped(workload: Workload, cores: Cores, duration: Duration) -> Result<Bound
     Ok(bound(workload, "XDP_DROP", bare.dropped()?, trial.cpu.total(), trial.sent.elapsed))
 }
 
-/// `receiver` empties the socket until it is told to stop, and says how many frames there were.
 fn received(
     workload: Workload,
     cores: Cores,
     duration: Duration,
     name: &'static str,
-    receiver: fn(XskPort, &AtomicBool) -> Result<u64>,
+    receiver: Receiver,
 ) -> Result<Bound> {
     let lab = Lab::new(&LabConfig::default())?;
     let mut testbed = Testbed::new(&lab, cores, Limits { mtu: 1500, mss: 1460 })?;
@@ -108,7 +128,7 @@ fn received(
             let told = told;
             core_affinity::set_for_current(core_affinity::CoreId { id: cores.router });
             told.send(gettid().as_raw())?;
-            receiver(port, &stop)
+            receiver(&lab, port, &stop)
         });
         let trial = tid.recv().context("no receiver").and_then(|tid| {
             go_first(tid)?;
@@ -130,10 +150,52 @@ fn go_first(tid: i32) -> Result<()> {
     Ok(())
 }
 
-fn take_frame(mut port: XskPort, stop: &AtomicBool) -> Result<u64> {
+fn take_frame(_: &Lab, port: XskPort, stop: &AtomicBool) -> Result<u64> {
+    empty(port, stop, |_| (), || Ok(()))
+}
+
+/// The least that leaves the UMEM's frames to the kernel.
+fn copy(_: &Lab, port: XskPort, stop: &AtomicBool) -> Result<u64> {
+    let (mut slots, mut next) = (vec![0; SLOTS * SLOT], 0);
+    let take = |frame: &[u8]| {
+        slots[next * SLOT..][..frame.len()].copy_from_slice(frame);
+        std::hint::black_box(&mut slots);
+        next = (next + 1) % SLOTS;
+    };
+    empty(port, stop, take, || Ok(()))
+}
+
+/// Out of the sending half of another socket. What it sends ends at a loopback that is down.
+fn forward(lab: &Lab, port: XskPort, stop: &AtomicBool) -> Result<u64> {
+    let out = lab.gateway.run(|| {
+        let ifindex = nix::net::if_::if_nametoindex("lo")?;
+        Ok(Veth::open(&HandbackConfig { interface: LAN.into(), ifindex, queue: 0, max_frame: 1522 })?)
+    })?;
+    let out = RefCell::new(out);
+    let take = |frame: &[u8]| {
+        let mut out = out.borrow_mut();
+        if out.reserve(1, frame.len()) {
+            out.push(frame.len()).copy_from_slice(frame);
+        }
+    };
+    let flush = || {
+        let flushed = out.borrow_mut().flush();
+        Ok(flushed.result?)
+    };
+    empty(port, stop, take, flush)
+}
+
+/// Gives every frame to `take`, and after each batch calls `flush`.
+fn empty(
+    mut port: XskPort,
+    stop: &AtomicBool,
+    mut take: impl FnMut(&[u8]),
+    mut flush: impl FnMut() -> Result<()>,
+) -> Result<u64> {
     let mut frames = 0;
     while !stop.load(Acquire) {
-        let receipt = port.receive(BATCH, |_| ());
+        let receipt = port.receive(BATCH, |frame| take(frame.bytes));
+        flush()?;
         port.refill();
         frames += receipt.frames as u64;
         if receipt.frames == 0 {
@@ -144,7 +206,7 @@ fn take_frame(mut port: XskPort, stop: &AtomicBool) -> Result<u64> {
 }
 
 /// Everything that a worker does, but that the kernel does not get what it made.
-fn transform(port: XskPort, stop: &AtomicBool) -> Result<u64> {
+fn transform(_: &Lab, port: XskPort, stop: &AtomicBool) -> Result<u64> {
     let transform = Transform { df: Df::Clear, tcp: Tcp::Resegment, idents: Arc::new(Idents::default()) };
     let rule = Rule { mtu: SA_MTU as u16, mss4: Some(MSS as u16), mss6: None };
     let scope = vec![("0.0.0.0/0".parse()?, rule)];

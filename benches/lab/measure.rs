@@ -99,7 +99,9 @@ impl From<&Trial> for Point {
 fn fixed_load(workload: Workload) -> f64 {
     match workload {
         Workload::Udp1500 | Workload::Tcp1 | Workload::Tcp64 | Workload::Cut => 80_000.0,
-        Workload::Imix | Workload::ImixMixed | Workload::Small | Workload::Syn => 160_000.0,
+        Workload::Imix | Workload::ImixMixed | Workload::ImixCut | Workload::Small | Workload::Syn => {
+            160_000.0
+        }
     }
 }
 

@@ -38,6 +38,8 @@ pub enum Workload {
     /// The two fragments of each datagram of [`Udp1500`](Workload::Udp1500), from a sender that cuts them itself: two
     /// frames per packet, and hence none of [`ALL`](Workload::ALL).
     Cut,
+    /// [`Imix`](Workload::Imix) with its largest packets cut so.
+    ImixCut,
 }
 
 /// `struct bench_template`.
@@ -73,6 +75,7 @@ impl Workload {
             Workload::Small => "64byte",
             Workload::Syn => "syn",
             Workload::Cut => "udp1500-cut",
+            Workload::ImixCut => "imix-cut",
         }
     }
 
@@ -89,6 +92,7 @@ impl Workload {
             Workload::Small => "UDP DF, frames of 64 bytes, 256 flows",
             Workload::Syn => "TCP SYN, MSS 1460, 256 flows",
             Workload::Cut => "the two fragments of each datagram of udp1500, 256 flows",
+            Workload::ImixCut => "the packets of imix, the two fragments of the largest",
         }
     }
 
@@ -115,7 +119,9 @@ impl Workload {
     pub fn packet_bytes(self) -> f64 {
         match self {
             Workload::Udp1500 | Workload::Tcp1 | Workload::Tcp64 | Workload::Cut => 1500.0,
-            Workload::Imix | Workload::ImixMixed => (7.0 * 46.0 + 4.0 * 576.0 + 1500.0) / 12.0,
+            Workload::Imix | Workload::ImixMixed | Workload::ImixCut => {
+                (7.0 * 46.0 + 4.0 * 576.0 + 1500.0) / 12.0
+            }
             Workload::Small => 46.0,
             Workload::Syn => 60.0,
         }
@@ -131,11 +137,14 @@ impl Workload {
         match self {
             Workload::Udp1500 => (0..FLOWS).map(|flow| udp(self.port(), flow, 1514)).collect(),
             Workload::Small => (0..FLOWS).map(|flow| udp(self.port(), flow, 60)).collect(),
-            // Steps of 5, so that neighbours in time are no neighbours in the flow table.
-            Workload::Imix => (0..21 * 12)
-                .map(|nth| nth * 5 % (21 * 12))
-                .map(|flow| udp(self.port(), flow, IMIX[usize::from(flow) % 12]))
-                .collect(),
+            Workload::Imix => self.imix(),
+            Workload::ImixCut => {
+                let pieces = |whole: Template| match whole.frame.len() {
+                    1514 => cut(&whole).to_vec(),
+                    _ => vec![whole],
+                };
+                Ok(self.imix()?.into_iter().flat_map(pieces).collect())
+            }
             Workload::ImixMixed => (0..3 * FLOWS)
                 .map(|nth| udp(self.port(), nth * 5 % FLOWS, IMIX[usize::from(nth) % 12]))
                 .collect(),
@@ -148,6 +157,14 @@ impl Workload {
                 Ok(whole.iter().flat_map(cut).collect())
             }
         }
+    }
+}
+
+impl Workload {
+    /// A size per flow, in steps of 5, so that neighbours in time are no neighbours in the flow table.
+    fn imix(self) -> Result<Vec<Template>> {
+        let flows = (0..21 * 12).map(|nth| nth * 5 % (21 * 12));
+        flows.map(|flow| udp(self.port(), flow, IMIX[usize::from(flow) % 12])).collect()
     }
 }
 
