@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 
 use xdpfrag::lab::bench::Workload;
 
-use super::report::Report;
+use super::measure::Cell;
+use super::report::{self, Report};
 
-/// Least ratios to nftables and to plain forwarding, of packets delivered and of packets per CPU time.
+/// Least ratios to nftables and to plain forwarding, of packets delivered by one core.
 struct Goal {
     workload: Workload,
     nftables: f64,
@@ -30,43 +31,45 @@ const LATENCY_PLAIN: f64 = 1.5;
 /// Both tables; empty parts if nftables or plain was not measured.
 pub(crate) fn markdown(report: &Report) -> String {
     let mut text = String::from(
-        "| workload | xdpfrag | k packets/s | to nftables | to plain | CPU ns/packet | to nftables | to plain | goals |\n\
-         |---|---|---|---|---|---|---|---|---|\n",
+        "| workload | xdpfrag | flood, k/s | to nftables | to plain | knee, k/s | to nftables | to plain | by flood | by knee |\n\
+         |---|---|---|---|---|---|---|---|---|---|\n",
     );
     for goal in &GOALS {
         let workload = goal.workload.name();
-        let (Some(nftables), Some(plain)) =
-            (report.knee(workload, "nftables"), report.knee(workload, "plain"))
-        else {
-            continue;
-        };
         for method in report.ours() {
-            let Some(knee) = report.knee(workload, &method) else { continue };
-            let rates = [knee.0 / nftables.0, knee.0 / plain.0];
-            // More packets for the same time.
-            let costs = [nftables.1 / knee.1, plain.1 / knee.1];
-            let verdict = |name: &str, least: f64, at: usize| {
-                let verdict = match (rates[at] >= least, costs[at] >= least) {
-                    (true, true) => "met",
-                    (true, false) => "met by rate, not by CPU time",
-                    (false, true) => "met by CPU time, not by rate",
-                    (false, false) => "missed",
-                };
-                format!("{name} ≥ {least}: {verdict}")
+            let ratios = |pick: fn(&Cell) -> f64| {
+                let to = |other: &str| report.ratio(workload, &method, other, pick);
+                Some([to("nftables")?, to("plain")?])
             };
-            let mut goals = vec![verdict("nftables", goal.nftables, 0)];
-            goals.extend(goal.plain.map(|least| verdict("plain", least, 1)));
+            let (Some(flood), Some(knee)) = (ratios(report::flood), ratios(report::knee)) else { continue };
+            let (Some(flooded), Some(carried)) =
+                (report.flood(workload, &method), report.knee(workload, &method))
+            else {
+                continue;
+            };
+            let verdict = |[nftables, plain]: [f64; 2]| {
+                let met = |name: &str, ratio: f64, least: f64| {
+                    format!("{name} ≥ {least} {}", if ratio >= least { "met" } else { "missed" })
+                };
+                let plain = goal.plain.map(|least| met("plain", plain, least));
+                [Some(met("nftables", nftables, goal.nftables)), plain]
+                    .into_iter()
+                    .flatten()
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            };
             // Writing to a String does not fail.
             let _ = writeln!(
                 text,
-                "| {workload} | {method} | {:.0} | {:.2} | {:.2} | {:.0} | {:.2} | {:.2} | {} |",
-                knee.0 / 1e3,
-                rates[0],
-                rates[1],
-                knee.1,
-                costs[0],
-                costs[1],
-                goals.join("; ")
+                "| {workload} | {method} | {:.0} | {:.2} | {:.2} | {:.0} | {:.2} | {:.2} | {} | {} |",
+                flooded / 1e3,
+                flood[0],
+                flood[1],
+                carried.0 / 1e3,
+                knee[0],
+                knee[1],
+                verdict(flood),
+                verdict(knee)
             );
         }
     }
@@ -79,18 +82,19 @@ fn latency(report: &Report) -> String {
          |---|---|---|---|---|\n",
     );
     for workload in report.workloads() {
-        let p99 = |method: &str| report.p99(workload, method, HALF);
-        let (Some(nftables), Some(plain)) = (p99("nftables"), p99("plain")) else { continue };
         for method in report.ours() {
-            let Some(ours) = p99(&method) else { continue };
+            let Some(ours) = report.p99(workload, &method, HALF) else { continue };
+            let p99 = |cell: &Cell| cell.latency.get(HALF).map_or(f64::NAN, |at| at.p99_ns as f64);
+            let to = |other: &str| report.ratio(workload, &method, other, p99);
+            let (Some(nftables), Some(plain)) = (to("nftables"), to("plain")) else { continue };
             let judged = |ratio: f64, most: f64| {
                 format!("{ratio:.2} {}", if ratio <= most { "met" } else { "missed" })
             };
             let _ = writeln!(
                 text,
                 "| {workload} | {method} | {ours:.1} | {} | {} |",
-                judged(ours / nftables, LATENCY_NFTABLES),
-                judged(ours / plain, LATENCY_PLAIN)
+                judged(nftables, LATENCY_NFTABLES),
+                judged(plain, LATENCY_PLAIN)
             );
         }
     }

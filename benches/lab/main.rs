@@ -20,7 +20,7 @@ use clap::{Parser, ValueEnum};
 use xdpfrag::lab::bench::{Cores, Workload};
 
 use machine::Machine;
-use measure::{Cell, Durations};
+use measure::{Cell, Durations, Gateway};
 use method::Method;
 
 /// Where what arrives is counted.
@@ -42,7 +42,7 @@ struct Arguments {
     #[arg(long)]
     quick: bool,
 
-    /// Repeats, interleaved between the methods
+    /// Rounds per workload, in each of which every method has its turn
     #[arg(long, value_name = "N")]
     repeats: Option<usize>,
 
@@ -138,21 +138,30 @@ fn main() -> Result<()> {
     ensure!(repeats > 0, "--repeats: at least 1");
     let mut bounds = Vec::new();
     let mut cells: BTreeMap<(usize, usize), Vec<Cell>> = BTreeMap::new();
-    for repeat in 0..repeats {
-        if arguments.bounds || arguments.only.is_empty() {
-            bounds.extend(bare::measure(cores, durations.flood)?);
-        }
-        for (column, method) in methods.iter().enumerate() {
-            eprintln!("repeat {} of {repeats}: {}", repeat + 1, method.name());
-            let measured = measure::method(method, &workloads, cores, durations, &arguments)
-                .with_context(|| format!("method {}", method.name()))?;
-            for (row, cell) in measured.into_iter().enumerate() {
+    let labs = methods.iter().map(Method::lab).collect::<Result<Vec<_>>>()?;
+    let gateways = methods.iter().zip(&labs).map(|(method, lab)| {
+        Gateway::new(method, lab, cores, &arguments).with_context(|| format!("method {}", method.name()))
+    });
+    let mut gateways = gateways.collect::<Result<Vec<_>>>()?;
+    for (row, &workload) in workloads.iter().enumerate() {
+        gateways.iter_mut().try_for_each(|gateway| gateway.load(workload))?;
+        for repeat in 0..repeats {
+            eprintln!("{}: round {} of {repeats}", workload.name(), repeat + 1);
+            let beside = || {
+                if arguments.bounds || arguments.only.is_empty() {
+                    bounds.extend(bare::measure(workload, cores, durations.flood)?);
+                }
+                Ok(())
+            };
+            let measured = measure::round(&gateways, workload, durations, arguments.load, beside)?;
+            for (column, cell) in measured.into_iter().enumerate() {
                 cells.entry((row, column)).or_default().push(cell);
             }
         }
     }
+    gateways.into_iter().try_for_each(Gateway::stop)?;
     let how = format!(
-        "{repeats} interleaved repeats, medians; SA MTU 1422; generator on core {}, router on {}, sink on {}; \
+        "{repeats} rounds, medians, ratios within a round; SA MTU 1422; generator on core {}, router on {}, sink on {}; \
          xdpfrag run --poll wait --tcp resegment {}; {:.0} s in all",
         cores.generator,
         cores.router,
@@ -160,8 +169,7 @@ fn main() -> Result<()> {
         arguments.run_args,
         start.elapsed().as_secs_f64()
     );
-    let report =
-        report::Report::new(Machine::here(), how, bare::medians(bounds), &workloads, &methods, &cells);
+    let report = report::Report::new(Machine::here(), how, bounds, &workloads, &methods, &cells);
     print!("{}", report.text());
     if let Some(directory) = &arguments.save {
         report.save(directory)?;

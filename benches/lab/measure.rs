@@ -1,11 +1,12 @@
-//! One method under every workload.
+//! Every method under one workload, in turn.
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use xdpfrag::lab::bench::rfc2544::{LOADS, Latency};
 use xdpfrag::lab::bench::{Cores, CpuTime, Rate, Search, Testbed, Trial, Workload};
+use xdpfrag::lab::{Daemon, Lab};
 
 use super::Arguments;
 use super::method::Method;
@@ -105,45 +106,89 @@ fn fixed_load(workload: Workload) -> f64 {
     }
 }
 
-/// A new lab for `method`, and in it every workload.
-pub(crate) fn method(
-    method: &Method,
-    workloads: &[Workload],
-    cores: Cores,
-    durations: Durations,
-    arguments: &Arguments,
-) -> Result<Vec<Cell>> {
-    let lab = method.lab()?;
-    let mut testbed = Testbed::new(&lab, cores, method.limits())?;
-    let daemon = method.start(&lab, &mut testbed, cores, &arguments.binary, &arguments.run_args)?;
-    let mut cells = Vec::new();
-    for &workload in workloads {
-        testbed.load(workload)?;
-        let load = arguments.load.unwrap_or_else(|| fixed_load(workload));
-        cells.push(cell(&testbed, workload, load, durations)?);
-    }
-    if let Some(daemon) = daemon {
-        daemon.stop()?;
-    }
-    Ok(cells)
+/// A method that is ready, in a lab of its own.
+#[derive(Debug)]
+pub(crate) struct Gateway<'lab> {
+    name: String,
+    testbed: Testbed<'lab>,
+    daemon: Option<Daemon>,
 }
 
-fn cell(testbed: &Testbed<'_>, workload: Workload, load: f64, durations: Durations) -> Result<Cell> {
-    testbed.trial(Rate::Moderated(load), durations.warm_up)?;
-    let at_load = valid(testbed.trial(Rate::Moderated(load), durations.load)?, workload)?;
-    let flood = valid(testbed.trial(Rate::Flood, durations.flood)?, workload)?;
-    let (at_load, flood) = (Point::from(&at_load), Point::from(&flood));
-    // Batches make packets cheaper than they are at a low load.
-    let high = (3e9 / at_load.cpu_ns).max(1.3 * flood.delivered).min(flood.offered);
+impl<'lab> Gateway<'lab> {
+    pub(crate) fn new(
+        method: &Method,
+        lab: &'lab Lab,
+        cores: Cores,
+        arguments: &Arguments,
+    ) -> Result<Gateway<'lab>> {
+        let mut testbed = Testbed::new(lab, cores, method.limits())?;
+        let daemon = method.start(lab, &mut testbed, cores, &arguments.binary, &arguments.run_args)?;
+        Ok(Gateway { name: method.name(), testbed, daemon })
+    }
+
+    pub(crate) fn load(&mut self, workload: Workload) -> Result<()> {
+        self.testbed.load(workload)
+    }
+
+    pub(crate) fn stop(self) -> Result<()> {
+        self.daemon.map_or(Ok(()), |daemon| daemon.stop().map(drop))
+    }
+
+    fn trial(&self, workload: Workload, rate: Rate, duration: Duration) -> Result<Point> {
+        let trial = self.testbed.trial(rate, duration).and_then(|trial| valid(trial, workload));
+        trial.map(|trial| Point::from(&trial)).with_context(|| format!("method {}", self.name))
+    }
+}
+
+/// One round: a trial of each gateway after the other, then the next kind of trial. What is compared lies a second apart,
+/// because the machine may be another in a minute. `beside` is called once among the floods.
+pub(crate) fn round(
+    gateways: &[Gateway<'_>],
+    workload: Workload,
+    durations: Durations,
+    load: Option<f64>,
+    beside: impl FnOnce() -> Result<()>,
+) -> Result<Vec<Cell>> {
+    let load = load.unwrap_or_else(|| fixed_load(workload));
+    for gateway in gateways {
+        gateway.trial(workload, Rate::Moderated(load), durations.warm_up)?;
+    }
+    let each = |rate, duration| {
+        gateways.iter().map(|gateway| gateway.trial(workload, rate, duration)).collect::<Result<Vec<_>>>()
+    };
+    let floods = each(Rate::Flood, durations.flood)?;
+    beside()?;
+    let loads = each(Rate::Moderated(load), durations.load)?;
+    let knees = gateways.iter().zip(loads.iter().zip(&floods));
+    let knees = knees.map(|(gateway, (load, flood))| {
+        knee(&gateway.testbed, workload, load, flood, durations)
+            .with_context(|| format!("method {}", gateway.name))
+    });
+    let knees = knees.collect::<Result<Vec<_>>>()?;
+    let latencies = gateways.iter().zip(&knees).map(|(gateway, knee)| match knee {
+        Some(knee) if LATENCY_OF.contains(&workload) => {
+            latencies(&gateway.testbed, knee.delivered, durations)
+        }
+        _ => Ok(Vec::new()),
+    });
+    let latencies = latencies.collect::<Result<Vec<_>>>()?;
+    let points = loads.into_iter().zip(knees).zip(floods).zip(latencies);
+    Ok(points.map(|(((load, knee), flood), latency)| Cell { load, knee, flood, latency }).collect())
+}
+
+/// The highest load without loss, of which batches make packets cheaper than they are at a low load.
+fn knee(
+    testbed: &Testbed<'_>,
+    workload: Workload,
+    load: &Point,
+    flood: &Point,
+    durations: Durations,
+) -> Result<Option<Point>> {
+    let high = (3e9 / load.cpu_ns).max(1.3 * flood.delivered).min(flood.offered);
     let search =
         Search { trial: durations.step, steps: durations.steps, range: SEARCH_RANGE, tolerance: TOLERANCE };
     let knee = search.run(testbed, high, Rate::Moderated)?;
-    let knee = knee.map(|trial| valid(trial, workload)).transpose()?;
-    let latency = match &knee {
-        Some(knee) if LATENCY_OF.contains(&workload) => latencies(testbed, knee.delivered(), durations)?,
-        _ => Vec::new(),
-    };
-    Ok(Cell { load: at_load, knee: knee.as_ref().map(Point::from), flood, latency })
+    Ok(knee.map(|trial| valid(trial, workload)).transpose()?.as_ref().map(Point::from))
 }
 
 /// At shares of the knee, every packet when it is due.

@@ -32,7 +32,7 @@ impl Method {
         let told_apart = |pair: &(HandbackChoice, Redirect)| {
             pair.0 != HandbackChoice::Auto
                 && pair.1 != Redirect::Auto
-                && *pair != (HandbackChoice::Veth, Redirect::Late)
+                && (pair.0 == HandbackChoice::Inject || pair.1 != Redirect::Late)
         };
         let ours = pairs.filter(told_apart).map(|(handback, redirect)| Method::Xdpfrag(handback, redirect));
         [Method::Plain, Method::Nftables].into_iter().chain(ours).collect()

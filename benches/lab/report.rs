@@ -71,7 +71,7 @@ impl Report {
                 // Writing to a String does not fail.
                 let _ = writeln!(
                     text,
-                    "\n{workload:<16} {:>24} {:>6} {:>6} {:>6} {:>6}  {:>24} {:>6} {:>6} {:>8} {:>7} {:>7}",
+                    "\n{workload:<16} {:>24} {:>6} {:>6} {:>6} {:>6}  {:>22} {:>6} {:>6} {:>6}  {:>22} {:>6} {:>6} {:>6}",
                     "load: ns/packet (min-max)",
                     "napi",
                     "worker",
@@ -81,23 +81,22 @@ impl Report {
                     "/nft",
                     "/plain",
                     "ns",
-                    "flood",
+                    "flood: k/s (min-max)",
+                    "/nft",
+                    "/plain",
                     "ns",
                 );
             }
-            let knee = |cell: &Cell| cell.knee.as_ref().map_or(0.0, |point| point.delivered);
             let load = |pick: fn(&Point) -> f64| self.median(row, |cell| pick(&cell.load));
-            let rate = self.median(row, knee);
-            let against = |method: &str| {
-                let other =
-                    self.rows.iter().find(|other| other.workload == row.workload && other.method == method);
-                other.map_or_else(|| "-".into(), |other| format!("{:.2}", rate / self.median(other, knee)))
+            let against = |method: &str, pick: fn(&Cell) -> f64| {
+                let ratio = self.ratio(row.workload, &row.method, method, pick);
+                ratio.map_or_else(|| "-".into(), |ratio| format!("{ratio:.2}"))
             };
             let loss = load(|point| point.loss);
             let mark = if loss > 0.01 { "!" } else { "" };
             let _ = writeln!(
                 text,
-                "{:<16} {:>24} {:>6.0} {:>6.0} {:>6.0} {:>6.0}  {:>24} {:>6} {:>6} {:>8.0} {:>7.0} {:>7.0}",
+                "{:<16} {:>24} {:>6.0} {:>6.0} {:>6.0} {:>6.0}  {:>22} {:>6} {:>6} {:>6.0}  {:>22} {:>6} {:>6} {:>6.0}",
                 row.method,
                 format!("{mark}{}", spread(row, |cell| cell.load.cpu_ns)),
                 load(|point| point.napi_ns),
@@ -105,10 +104,12 @@ impl Report {
                 load(|point| point.worker_user_ns),
                 load(|point| point.core_ns),
                 spread(row, |cell| knee(cell) / 1e3),
-                against("nftables"),
-                against("plain"),
+                against("nftables", knee),
+                against("plain", knee),
                 self.median(row, |cell| cell.knee.as_ref().map_or(0.0, |point| point.cpu_ns)),
-                self.median(row, |cell| cell.flood.delivered) / 1e3,
+                spread(row, |cell| flood(cell) / 1e3),
+                against("nftables", flood),
+                against("plain", flood),
                 self.median(row, |cell| cell.flood.cpu_ns),
             );
         }
@@ -140,6 +141,62 @@ impl Report {
         let row = self.row(workload, method)?;
         let median = |pick: fn(&Point) -> f64| self.median(row, |cell| cell.knee.as_ref().map_or(0.0, pick));
         Some((median(|point| point.delivered), median(|point| point.cpu_ns)))
+    }
+
+    /// Packets per second under flood, the median.
+    pub(crate) fn flood(&self, workload: &str, method: &str) -> Option<f64> {
+        self.row(workload, method).map(|row| self.median(row, flood))
+    }
+
+    /// What `pick` says of one method by what it says of another: the median of the rounds, in each of which both were
+    /// measured within a second or two.
+    pub(crate) fn ratio(
+        &self,
+        workload: &str,
+        method: &str,
+        other: &str,
+        pick: impl Fn(&Cell) -> f64,
+    ) -> Option<f64> {
+        let (row, other) = (self.row(workload, method)?, self.row(workload, other)?);
+        median(row.samples.iter().zip(&other.samples).map(|(ours, theirs)| pick(ours) / pick(theirs)))
+    }
+
+    /// The bounds: name, workload, packets per second, CPU time per packet, and of the flood of nftables and plain
+    /// forwarding in the same round how many times it is.
+    fn bounds(&self) -> String {
+        let mut text = String::new();
+        let mut named: Vec<(&str, &str)> = Vec::new();
+        for bound in &self.bounds {
+            if named.contains(&(bound.workload, bound.name)) {
+                continue;
+            }
+            named.push((bound.workload, bound.name));
+            let rounds = || {
+                self.bounds
+                    .iter()
+                    .filter(|other| (other.workload, other.name) == (bound.workload, bound.name))
+            };
+            let rate = median(rounds().map(|bound| bound.rate)).unwrap_or_default();
+            let cpu_ns = median(rounds().map(|bound| bound.cpu_ns)).unwrap_or_default();
+            let against = |method: &str| {
+                let row = self.row(bound.workload, method)?;
+                median(rounds().zip(&row.samples).map(|(bound, cell)| bound.rate / flood(cell)))
+            };
+            let _ = write!(
+                text,
+                "\n{}, {}, flood: {:.0} k/s, {cpu_ns:.0} ns per frame",
+                bound.workload,
+                bound.name,
+                rate / 1e3
+            );
+            for method in ["nftables", "plain"] {
+                if let Some(ratio) = against(method) {
+                    let _ = write!(text, ", {ratio:.2} of {method}");
+                }
+            }
+            text.push('\n');
+        }
+        text
     }
 
     /// p99 of the latency at the load with this index, in us, the median.
@@ -216,13 +273,7 @@ impl Report {
     /// Everything a person wants to read.
     pub(crate) fn text(&self) -> String {
         let mut text = format!("{}\n{}\n{}", self.machine.line(), self.method, self.table());
-        for Bound { workload, name, rate, cpu_ns } in &self.bounds {
-            let _ = writeln!(
-                text,
-                "\n{name}, {workload}, flood: {:.0} k/s, {cpu_ns:.0} ns per frame",
-                rate / 1e3
-            );
-        }
+        text += &self.bounds();
         for workload in self.workloads() {
             for (load, curves) in self.latencies(workload) {
                 let names = Curve::NAMES.map(|name| format!("{name:>9}")).concat();
@@ -244,7 +295,22 @@ impl Report {
 /// In us; none if it was not measured.
 fn median_latency(row: &Row, load: usize, pick: fn(&Latency) -> u64) -> Option<f64> {
     let us = |cell: &Cell| cell.latency.get(load).map(|latency| pick(latency) as f64 / 1e3);
-    let mut values: Vec<f64> = row.samples.iter().filter_map(us).collect();
+    median(row.samples.iter().filter_map(us))
+}
+
+/// Packets per second at the knee; 0 without one.
+pub(crate) fn knee(cell: &Cell) -> f64 {
+    cell.knee.as_ref().map_or(0.0, |point| point.delivered)
+}
+
+/// Packets per second under flood.
+pub(crate) fn flood(cell: &Cell) -> f64 {
+    cell.flood.delivered
+}
+
+/// None of nothing.
+fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied()
 }
