@@ -46,7 +46,8 @@ struct Arguments {
     #[arg(long, value_name = "N")]
     repeats: Option<usize>,
 
-    /// Only the workloads and methods with this name; may be repeated or a list
+    /// Only the workloads and methods with this name; may be repeated or a list [default: every workload; every
+    /// method but those that redirect all]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
 
@@ -114,8 +115,8 @@ fn main() -> Result<()> {
         println!("{}", names.chain(methods).collect::<Vec<_>>().join("\n"));
         return Ok(());
     }
-    let workloads = chosen(&arguments.only, &Workload::ALL, |workload| workload.name().to_owned());
-    let methods = chosen(&arguments.only, &methods, Method::name);
+    let workloads = chosen(&arguments.only, &Workload::ALL, &Workload::ALL, |workload| workload.name().to_owned());
+    let methods = chosen(&arguments.only, &methods, &Method::usual(), Method::name);
     for name in &arguments.only {
         let known = Workload::ALL.iter().any(|workload| workload.name() == name)
             || Method::all().iter().any(|method| method.name() == *name);
@@ -181,8 +182,8 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Those that `only` names, or all if it names none of this kind.
-fn chosen<T: Clone>(only: &[String], all: &[T], name: impl Fn(&T) -> String) -> Vec<T> {
+/// Those of `all` that `only` names, or the `usual` ones if it names none of this kind.
+fn chosen<T: Clone>(only: &[String], all: &[T], usual: &[T], name: impl Fn(&T) -> String) -> Vec<T> {
     let named: Vec<T> = all.iter().filter(|item| only.contains(&name(item))).cloned().collect();
-    if named.is_empty() { all.to_vec() } else { named }
+    if named.is_empty() { usual.to_vec() } else { named }
 }

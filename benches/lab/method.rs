@@ -38,6 +38,13 @@ impl Method {
         [Method::Plain, Method::Nftables].into_iter().chain(ours).collect()
     }
 
+    /// Those that are measured unless asked for others: each hand-back with what is oversize, and what `auto` does.
+    pub(crate) fn usual() -> Vec<Method> {
+        let mut methods = Method::all();
+        methods.retain(|method| !matches!(method, Method::Xdpfrag(_, Redirect::All)));
+        methods
+    }
+
     pub(crate) fn name(&self) -> String {
         match self {
             Method::Plain => "plain".into(),
