@@ -48,10 +48,7 @@ static __always_inline long write_header(struct __sk_buff *skb, __u32 l3, const 
 	return bpf_skb_store_bytes(skb, l3, &ip, sizeof(ip), BPF_F_RECOMPUTE_CSUM);
 }
 
-/*
- * Queues the first fragment and makes `skb` the second, whose data waits aside
- * meanwhile, since a packet can only be cut at its end.
- */
+/* Queues the first fragment, and `skb` as the second. */
 static __always_inline int fragment(struct __sk_buff *skb, const struct xf_packet *packet, __u32 mtu, __u64 hash,
 				    __u32 slot, struct late_counters *count)
 {
@@ -71,8 +68,7 @@ static __always_inline int fragment(struct __sk_buff *skb, const struct xf_packe
 	    bpf_skb_change_tail(skb, data + share, 0))
 		goto refused;
 	if (write_header(skb, l3, &ip, id, share, kept | XF_IP_MF | offset) || !queue_copy(skb, slot) ||
-	    bpf_skb_change_tail(skb, data + rest, 0) ||
-	    bpf_skb_store_bytes(skb, data, room->tail, rest, BPF_F_RECOMPUTE_CSUM) ||
+	    !become_second(skb, room, data, rest) ||
 	    write_header(skb, l3, &ip, id, rest, kept | (packet->frag_off & XF_IP_MF) | (offset + share / 8))) {
 		count->packets[XF_LATE_LOST]++;
 		return TC_ACT_SHOT;

@@ -109,6 +109,17 @@ static __always_inline bool came_back(struct __sk_buff *skb, struct late_counter
 	return true;
 }
 
+/*
+ * Makes `skb`, of which the first piece has been queued, the second one: its data
+ * waited aside, since a packet can only be cut at its end. The headers are not
+ * written yet.
+ */
+static __always_inline bool become_second(struct __sk_buff *skb, const struct scratch *room, __u32 data, __u32 len)
+{
+	return !bpf_skb_change_tail(skb, data + len, 0) &&
+	       !bpf_skb_store_bytes(skb, data, room->tail, len, BPF_F_RECOMPUTE_CSUM);
+}
+
 /* True for a packet that has to go after one that is under way: a fragment after any, lest all are looked at. */
 static __always_inline bool goes_after(const struct xf_order *order, __u64 now)
 {

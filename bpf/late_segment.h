@@ -109,10 +109,7 @@ static __always_inline long write_headers(struct __sk_buff *skb, struct segment 
 	return bpf_skb_store_bytes(skb, segment->l3, &ip, sizeof(ip), BPF_F_RECOMPUTE_CSUM);
 }
 
-/*
- * Sends the first half on its way and makes `skb` the second. The data of the
- * second waits aside meanwhile, since a packet can only be cut at its end.
- */
+/* Queues the first half, and `skb` as the second. */
 static __always_inline int cut(struct __sk_buff *skb, struct segment *segment, __u32 slot,
 			       struct late_counters *count)
 {
@@ -135,8 +132,7 @@ static __always_inline int cut(struct __sk_buff *skb, struct segment *segment, _
 
 	segment->header[13] = flags & ~XF_TCP_CWR;
 	segment->tcp.seq = bpf_htonl(bpf_ntohl(segment->tcp.seq) + segment->share);
-	if (!queued || bpf_skb_change_tail(skb, segment->data + rest, 0) ||
-	    bpf_skb_store_bytes(skb, segment->data, room->tail, rest, BPF_F_RECOMPUTE_CSUM) ||
+	if (!queued || !become_second(skb, room, segment->data, rest) ||
 	    write_headers(skb, segment, rest, segment->sum[1], 1))
 		goto lost;
 	count->packets[XF_LATE_CUT]++;

@@ -1,6 +1,8 @@
 //! `run`: preflight, gateways up, events until a signal, gateways down.
 
 mod events;
+#[cfg(test)]
+mod flags;
 mod follow;
 mod reload;
 pub mod scope;

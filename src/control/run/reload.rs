@@ -197,21 +197,8 @@ fn changes(before: &Treatment, after: &Treatment) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
+    use super::super::flags::plan;
     use super::*;
-    use crate::config::{self, RunArgs};
-
-    #[derive(Parser)]
-    struct Run {
-        #[command(flatten)]
-        args: RunArgs,
-    }
-
-    fn plan(flags: &str) -> Plan {
-        let args = Run::try_parse_from(format!("run --iface a {flags}").split_whitespace()).unwrap().args;
-        config::plan(&args).unwrap()
-    }
 
     #[test]
     fn packets_can_be_treated_otherwise_at_once_and_sockets_and_threads_need_a_restart() {

@@ -80,21 +80,8 @@ fn judge(plan: &Plan, protected: &BTreeSet<Protected>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
+    use super::super::flags::plan;
     use super::*;
-    use crate::config::{self, RunArgs};
-
-    #[derive(Parser)]
-    struct Run {
-        #[command(flatten)]
-        args: RunArgs,
-    }
-
-    fn plan(flags: &str) -> Plan {
-        let line = format!("run --iface eth1 {flags}");
-        config::plan(&Run::try_parse_from(line.split_whitespace()).unwrap().args).unwrap()
-    }
 
     fn judged(flags: &str, policies: &[(&str, bool)]) -> Option<String> {
         let protected = |(to, routed): &(&str, bool)| Protected { to: to.parse().unwrap(), routed: *routed };
