@@ -96,7 +96,7 @@ fn flags_out_of_range_are_refused() {
         ("--cores 99999", &["--cores", "4095"]),
         ("--stall 5", &["--stall", "10"]),
         ("--sticky 70000", &["--sticky", "60000"]),
-        ("--handback tap", &["--handback", "inject", "veth"]),
+        ("--handback tun", &["--handback", "inject", "veth", "tap"]),
         ("--tcp split", &["--tcp", "fragment", "resegment"]),
         ("--force never", &["--force", "always", "deaf"]),
         ("--id-partition 3/2", &["--id-partition", "3/2", "1/2"]),

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::net::if_::if_nametoindex;
 use nix::unistd::gettid;
 use serde::Serialize;
 use xdpfrag::config::{Choice, Treatment};
@@ -23,6 +24,7 @@ use xdpfrag::lab::{LAN, Lab, LabConfig};
 use xdpfrag::packet::{Df, Idents, Rule, Sink, Tcp, Transform};
 use xdpfrag::port::{BATCH, Port, XskConfig, XskPort};
 use xdpfrag::worker::Turn;
+use xdpfrag::xdp::sys::{Link, TcxHook};
 
 use super::method::{MSS, SA_MTU};
 
@@ -40,6 +42,15 @@ pub(crate) struct Bound {
     pub(crate) rate: f64,
     /// Router CPU time per packet, ns.
     pub(crate) cpu_ns: f64,
+}
+
+/// Programs at eth1 that do nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Programs {
+    None,
+    Xdp,
+    /// What a gateway has that works before GRO and behind it.
+    XdpAndTcx,
 }
 
 /// Empties the socket until it is told to stop, in a lab, and says how many frames there were.
@@ -63,8 +74,8 @@ pub(crate) fn measure(workload: Workload, cores: Cores, duration: Duration) -> R
             return Ok(Vec::new());
         }
     };
-    let forwarded = |name, attach: fn(&Lab) -> Result<Option<Bare>>| {
-        forwarded(ready, cores, duration, attach).map(|(rate, cpu_ns)| Bound {
+    let forwarded = |name, programs| {
+        forwarded(ready, cores, duration, programs).map(|(rate, cpu_ns)| Bound {
             workload: workload.name(),
             name,
             rate,
@@ -73,12 +84,10 @@ pub(crate) fn measure(workload: Workload, cores: Cores, duration: Duration) -> R
     };
     let mut bounds = Vec::new();
     if cut {
-        bounds.push(forwarded("plain forwarding of what is cut already", |_| Ok(None))?);
+        bounds.push(forwarded("plain forwarding of what is cut already", Programs::None)?);
     }
-    bounds.push(forwarded("the same behind XDP_PASS", |lab| Bare::passing(lab).map(Some))?);
-    bounds.push(forwarded("the same behind XDP_PASS and an empty tcx program", |lab| {
-        Bare::passing_twice(lab).map(Some)
-    })?);
+    bounds.push(forwarded("the same behind XDP_PASS", Programs::Xdp)?);
+    bounds.push(forwarded("the same behind XDP_PASS and an empty tcx program", Programs::XdpAndTcx)?);
     if matches!(workload, Workload::Udp1500 | Workload::Small) {
         bounds.push(dropped(workload, cores, duration)?);
         for (name, receiver) in RECEIVERS {
@@ -89,16 +98,18 @@ pub(crate) fn measure(workload: Workload, cores: Cores, duration: Duration) -> R
 }
 
 /// What the kernel forwards without anybody's help: packets per second, and CPU time per packet.
-fn forwarded(
-    workload: Workload,
-    cores: Cores,
-    duration: Duration,
-    attach: impl FnOnce(&Lab) -> Result<Option<Bare>>,
-) -> Result<(f64, f64)> {
+fn forwarded(workload: Workload, cores: Cores, duration: Duration, programs: Programs) -> Result<(f64, f64)> {
     let lab = Lab::new(&LabConfig { sa_mtu: 1500, ..LabConfig::default() })?;
     let mut testbed = Testbed::new(&lab, cores, Limits { mtu: 1500, mss: 1460 })?;
     testbed.load(workload)?;
-    let _attached = attach(&lab)?;
+    let bare = (programs != Programs::None).then(|| Bare::passing(&lab)).transpose()?;
+    let _behind_gro = match &bare {
+        Some(bare) if programs == Programs::XdpAndTcx => {
+            let attach = || Ok(Link::tcx(bare.next()?.as_fd(), if_nametoindex(LAN)?, TcxHook::Ingress)?);
+            Some(lab.gateway.run(attach)?)
+        }
+        _ => None,
+    };
     let trial = testbed.trial(Rate::Flood, duration)?;
     Ok((trial.delivered(), trial.cpu_per_packet()))
 }
@@ -172,7 +183,7 @@ fn copy(_: &Lab, port: XskPort, stop: &AtomicBool) -> Result<u64> {
 /// Out of the sending half of another socket. What it sends ends at a loopback that is down.
 fn forward(lab: &Lab, port: XskPort, stop: &AtomicBool) -> Result<u64> {
     let out = lab.gateway.run(|| {
-        let ifindex = nix::net::if_::if_nametoindex("lo")?;
+        let ifindex = if_nametoindex("lo")?;
         Ok(Veth::open(&HandbackConfig { interface: LAN.into(), ifindex, queue: 0, max_frame: 1522 })?)
     })?;
     let out = RefCell::new(out);

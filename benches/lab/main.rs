@@ -115,7 +115,8 @@ fn main() -> Result<()> {
         println!("{}", names.chain(methods).collect::<Vec<_>>().join("\n"));
         return Ok(());
     }
-    let workloads = chosen(&arguments.only, &Workload::ALL, &Workload::ALL, |workload| workload.name().to_owned());
+    let workloads =
+        chosen(&arguments.only, &Workload::ALL, &Workload::ALL, |workload| workload.name().to_owned());
     let methods = chosen(&arguments.only, &methods, &Method::usual(), Method::name);
     for name in &arguments.only {
         let known = Workload::ALL.iter().any(|workload| workload.name() == name)

@@ -8,9 +8,9 @@ use crate::support::{PORT, binary, carry, deliver, forward, lab, mixed, received
 
 #[test]
 fn tagged_frames_are_fragmented_behind_their_tag() {
-    for handback in ["inject", "veth"] {
+    for flags in [&["inject"][..], &["veth"], &["tap", "--tcp", "resegment"]] {
         let Some(lab) = lab(LabConfig { vlan: Some(7), ..LabConfig::default() }) else { return };
-        let daemon = forward(&lab, &["--handback", handback]);
+        let daemon = forward(&lab, &[&["--handback"], flags].concat());
         deliver(&lab, mixed(4000));
         assert!(carry(&lab, Direction::Upload).complete());
         let far = lab.far_wire.seen().unwrap();

@@ -1,6 +1,6 @@
 //! The least that can be done with a frame at eth1: what bounds everything else.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use libbpf_rs::{Link, MapCore, MapFlags, Object, ObjectBuilder};
@@ -10,14 +10,12 @@ use super::OBJECT;
 use super::sink::sums;
 use crate::lab::topology::{LAN, Lab};
 use crate::lab::wire::map;
-use crate::xdp::sys::{self, TcxHook};
 
 /// An XDP program at eth1 that xdpfrag has no part in. It goes when this is dropped.
 #[derive(Debug)]
 pub struct Bare {
     object: Object,
     _link: Link,
-    _behind_gro: Option<sys::Link>,
 }
 
 impl Bare {
@@ -37,19 +35,13 @@ impl Bare {
         Bare::attach(lab, "bench_pass", None)
     }
 
-    /// Every frame passes, and behind GRO a tcx program that does nothing: what a gateway has that works in both places.
+    /// A tc program that does nothing, loaded and nowhere attached.
     ///
     /// # Errors
-    /// As [`Bare::dropping`], or without tcx.
-    pub fn passing_twice(lab: &Lab) -> Result<Bare> {
-        let mut bare = Bare::passing(lab)?;
-        let link = lab.gateway.run(|| {
-            let program = bare.object.progs_mut().find(|program| program.name() == "bench_next");
-            let program = program.context("a program is missing")?;
-            Ok(sys::Link::tcx(program.as_fd(), if_nametoindex(LAN)?, TcxHook::Ingress)?)
-        })?;
-        bare._behind_gro = Some(link);
-        Ok(bare)
+    /// If the object lacks it.
+    pub fn next(&self) -> Result<OwnedFd> {
+        let program = self.object.progs().find(|program| program.name() == "bench_next");
+        Ok(program.context("a program is missing")?.as_fd().try_clone_to_owned()?)
     }
 
     /// Every frame goes to an AF_XDP socket of eth1's queue 0.
@@ -71,7 +63,7 @@ impl Bare {
             let index = i32::try_from(if_nametoindex(LAN)?)?;
             Ok(program.context("a program is missing")?.attach_xdp(index)?)
         })?;
-        Ok(Bare { object, _link: link, _behind_gro: None })
+        Ok(Bare { object, _link: link })
     }
 
     /// Frames dropped so far.
