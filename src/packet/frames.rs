@@ -8,6 +8,7 @@ use super::Sink;
 pub struct Frames {
     bytes: Vec<u8>,
     ends: Vec<usize>,
+    tcp: bool,
 }
 
 impl Frames {
@@ -20,6 +21,11 @@ impl Frames {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.ends.len()
+    }
+
+    /// True if the last packet was said to be TCP ([`Sink::begin`]).
+    pub fn tcp(&self) -> bool {
+        self.tcp
     }
 
     /// True if there is none.
@@ -45,6 +51,10 @@ impl Sink for Frames {
         self.bytes.resize(start + len, 0);
         self.ends.push(self.bytes.len());
         &mut self.bytes[start..]
+    }
+
+    fn begin(&mut self, tcp: bool) {
+        self.tcp = tcp;
     }
 }
 

@@ -221,6 +221,7 @@ impl Tapped {
     ) -> Outcome {
         self.scratch.clear();
         let outcome = apply(&mut self.scratch);
+        sink.begin(self.scratch.tcp());
         let longest = self.scratch.iter().map(<[u8]>::len).max().unwrap_or(0);
         if outcome.frames > 0 && !sink.reserve(usize::from(outcome.frames), longest) {
             let full = Verdict::Drop(packet::Reason::HandbackFull);
@@ -265,6 +266,49 @@ mod tests {
         let mut frame = Vec::new();
         builder.write(&mut frame, &[1; 20]).unwrap();
         frame
+    }
+
+    /// Notes of each frame whether it was said to be TCP.
+    #[derive(Default)]
+    struct Ways {
+        tcp: bool,
+        taken: Vec<bool>,
+        last: Vec<u8>,
+    }
+
+    impl Sink for Ways {
+        fn reserve(&mut self, _: usize, _: usize) -> bool {
+            true
+        }
+
+        fn push(&mut self, len: usize) -> &mut [u8] {
+            self.taken.push(self.tcp);
+            self.last.resize(len, 0);
+            &mut self.last
+        }
+
+        fn begin(&mut self, tcp: bool) {
+            self.tcp = tcp;
+        }
+    }
+
+    /// A hand-back has a way of its own for TCP, which all of a flow must take.
+    #[test]
+    fn what_is_captured_takes_the_way_that_it_would_have_taken() {
+        let idents = std::sync::Arc::new(packet::Idents::default());
+        let transform = packet::Transform { df: packet::Df::Clear, tcp: packet::Tcp::Resegment, idents };
+        let rule = packet::Rule { mtu: 1422, mss4: None, mss6: None };
+        let link = || etherparse::PacketBuilder::ethernet2([2; 6], [4; 6]);
+        let mut tcp = Vec::new();
+        let segment = link().ipv4([198, 18, 0, 1], [198, 18, 0, 2], 64).tcp(7, 9, 1, 500).ack(1);
+        segment.write(&mut tcp, &[1; 1460]).unwrap();
+        let mut tapped = Tapped::new(std::sync::Arc::default(), 0, 0);
+        let mut ways = Ways::default();
+        for bytes in [&tcp, &frame(), &tcp, &vec![0; 20]] {
+            let outcome = tapped.through(&mut ways, |scratch| transform.apply(bytes, rule, scratch));
+            assert!(outcome.frames > 0, "{outcome:?}");
+        }
+        assert_eq!(ways.taken, [true, true, false, true, true, false]);
     }
 
     fn wants(host: Option<&str>, port: Option<u16>) -> bool {
