@@ -338,6 +338,13 @@ fn a_packet_that_the_kernel_refuses_is_lost_alone_and_a_lost_tap_is_fatal() {
         assert_eq!((socket.recv(&mut buffer).unwrap(), socket.recv(&mut buffer).unwrap()), (3, 7));
         let device = format!("xdpfrag{:x}t0", config.ifindex);
         ip(&format!("link set {device} down"));
+        push(&mut tap, &udp_frame(b"later"));
+        assert!(matches!(tap.flush().result, Err(HandbackError::Transient(_))));
+        assert_eq!(tap.pending(), 1);
+        ip(&format!("link set {device} up"));
+        assert_eq!(tap.flush(), Flushed { lost: 0, result: Ok(()) });
+        assert_eq!(socket.recv(&mut buffer).unwrap(), 5);
+        ip(&format!("link del {device}"));
         push(&mut tap, &udp_frame(b"x"));
         assert!(matches!(tap.flush().result, Err(HandbackError::Fatal(_))));
         assert_eq!(tap.pending(), 1);

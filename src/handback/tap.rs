@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use super::gather::Gather;
 use super::pair::{disable_ipv6, set_up};
 use super::redirect::attach_redirect;
-use super::{Flushed, Handback, HandbackConfig, OpenError};
+use super::{Flushed, Handback, HandbackConfig, HandbackError, OpenError};
 use crate::frame::Ledger;
 use crate::net::netlink::Connection;
 use crate::packet::{Gathered, Segment, Sink};
@@ -73,7 +73,7 @@ fn make(lan: u32) -> io::Result<(File, String)> {
 
 /// write(2) fails with an errno, whatever else [`io::Error`] could hold.
 fn errno(error: &io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+    error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
 }
 
 impl Sink for Tap {
@@ -109,6 +109,10 @@ impl Handback for Tap {
                 }
                 // The kernel does not like this one packet.
                 Err(Errno::EINVAL) => lost += self.gather.pop(),
+                // Somebody set the device down.
+                Err(Errno::EIO) => {
+                    return Flushed { lost, result: Err(HandbackError::Transient(Errno::EIO)) };
+                }
                 Err(errno) => return Flushed { lost, result: Err(errno.into()) },
             }
         }

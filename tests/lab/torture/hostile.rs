@@ -182,9 +182,12 @@ fn hostile_frames_do_not_disturb_a_flow() {
     let Some(lab) = lab(LabConfig::default()) else { return };
     // Fragments without the rest fill the far host's memory for them, with any router before it.
     lab.far.sysctl("ipv4/ipfrag_high_thresh", "536870912").unwrap();
-    for arguments in
-        [&["--notify"][..], &["--redirect", "all"], &["--tcp", "resegment", "--handback", "veth"]]
-    {
+    for arguments in [
+        &["--notify"][..],
+        &["--redirect", "all"],
+        &["--tcp", "resegment", "--handback", "veth"],
+        &["--tcp", "resegment", "--handback", "tap", "--redirect", "all"],
+    ] {
         let daemon = forward(&lab, arguments);
         let duration = Duration::from_secs(if long() { 20 } else { 2 });
         let mut sent = 0;

@@ -11,9 +11,10 @@ use crate::residue::{Objects, held_by, present, state};
 use crate::support::{deliver, forward, lab, mixed, stop};
 
 /// Ways to run that hold different things.
-const WAYS: [&[&str]; 4] = [
+const WAYS: [&[&str]; 5] = [
     &[],
     &["--handback", "veth"],
+    &["--handback", "tap", "--tcp", "resegment"],
     &["--tcp", "resegment", "--redirect", "late"],
     &["--notify", "--metrics", "127.0.0.1:9435"],
 ];
