@@ -21,6 +21,7 @@ use crate::net::netlink::Connection;
 use crate::packet::{Gathered, Segment, Sink};
 use crate::xdp::sys::Link;
 
+const DEVICE: &str = "/dev/net/tun";
 /// Most segments and frames that can wait.
 const FRAMES: usize = 512;
 
@@ -39,7 +40,9 @@ impl Tap {
     /// [`OpenError`] names the step.
     pub fn open(config: &HandbackConfig) -> Result<Tap, OpenError> {
         let step = |step| config.failed(step);
-        let (device, name) = make(config.ifindex).map_err(step("making a TAP device"))?;
+        let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(DEVICE);
+        let device = file.map_err(step("opening /dev/net/tun (mode 0666 on most systems)"))?;
+        let name = make(&device, config.ifindex).map_err(step("making a TAP device"))?;
         let ifindex = nix::net::if_::if_nametoindex(name.as_str());
         let ifindex = ifindex.map_err(io::Error::from).map_err(step("finding the TAP device"))?;
         disable_ipv6(&name).map_err(step("switching IPv6 off on the TAP device"))?;
@@ -52,10 +55,8 @@ impl Tap {
     }
 }
 
-/// A TAP device and its name. It lives as long as the file is open.
-fn make(lan: u32) -> io::Result<(File, String)> {
-    let file =
-        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
+/// Makes `file` a TAP device, which lives as long as it is open; answers its name.
+fn make(file: &File, lan: u32) -> io::Result<String> {
     // SAFETY: plain data, for which zeros are a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     // The kernel puts the first number that is free: another instance may be there yet.
@@ -68,7 +69,7 @@ fn make(lan: u32) -> io::Result<(File, String)> {
     // SAFETY: TUNSETIFF reads and writes a struct ifreq.
     Errno::result(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) })?;
     let name = request.ifr_name.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte as u8));
-    Ok((file, name.collect()))
+    Ok(name.collect())
 }
 
 /// write(2) fails with an errno, whatever else [`io::Error`] could hold.
