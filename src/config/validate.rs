@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::plan::{Auto, Mode, Plan, Redirect, Treatment};
+use super::plan::{Auto, HandbackChoice, Mode, Plan, Redirect, Treatment};
 use super::raw::{RunArgs, TreatmentArgs};
 use super::values::{Destination, Mss, Mtu};
 use crate::packet::{Rule, mss};
@@ -40,6 +40,12 @@ pub enum ConfigError {
          use --redirect oversize"
     )]
     LateGeneric,
+    /// Packets would go round for ever.
+    #[error(
+        "--handback tap does not go with --mode generic: in generic mode the XDP program would see every packet that \
+         was handed back again, before the kernel has cut it; use --handback inject"
+    )]
+    TapGeneric,
 }
 
 impl ConfigError {
@@ -52,6 +58,7 @@ impl ConfigError {
                     && value.parse().is_ok_and(|destination: Destination| destination.prefix == *prefix)
             }
             ConfigError::RedirectAllGeneric | ConfigError::LateGeneric => flag == "redirect",
+            ConfigError::TapGeneric => flag == "handback",
             ConfigError::AutoOffline => flag == "mtu",
         }
     }
@@ -72,6 +79,9 @@ pub fn plan(args: &RunArgs) -> Result<Plan, ConfigError> {
     let treatment = written_treatment(&args.treatment)?;
     if args.redirect == Redirect::Late && args.mode == Mode::Generic {
         return Err(ConfigError::LateGeneric);
+    }
+    if args.handback == HandbackChoice::Tap && args.mode == Mode::Generic {
+        return Err(ConfigError::TapGeneric);
     }
     let raised = written.into_iter().filter(|(prefix, mtu)| raised(*prefix, *mtu));
     Ok(Plan {
@@ -267,6 +277,13 @@ mod tests {
         let flags = "--iface a --mtu 1422 --redirect all --mode";
         assert_eq!(planned(&format!("{flags} generic")), Err(ConfigError::RedirectAllGeneric));
         assert!(planned(&format!("{flags} auto")).is_ok());
+    }
+
+    #[test]
+    fn tap_needs_native_xdp() {
+        let flags = "--iface a --mtu 1422 --handback tap";
+        assert_eq!(planned(&format!("{flags} --mode generic")), Err(ConfigError::TapGeneric));
+        assert!(planned(flags).is_ok());
     }
 
     #[test]

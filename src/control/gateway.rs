@@ -18,7 +18,7 @@ use ipnet::IpNet;
 use super::scope::Applied;
 use super::tunnels::{self, Found, Tunnels};
 use crate::config::values::Mss;
-use crate::config::{Auto, Plan, Scope, Treatment};
+use crate::config::{Auto, HandbackChoice, Plan, Scope, Treatment};
 use crate::handback::{self, Chosen};
 use crate::net::links::Link;
 use crate::net::{addresses, ethtool, links};
@@ -153,6 +153,12 @@ impl Gateway {
         (self.mode, self.xdp) = (attached.mode, Some(attached));
         if let Some(limit) = self.limit(plan) {
             say(&limit);
+        }
+        if self.mode == XdpMode::Generic && plan.handback == HandbackChoice::Tap {
+            say(&format!(
+                "{interface}: warning: --handback inject instead of tap: generic XDP would see packets again that the \
+                 kernel has not cut yet"
+            ));
         }
         // Begun before where another instance served the interface.
         if self.late_link.is_none() || self.mode == XdpMode::Generic {

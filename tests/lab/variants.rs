@@ -40,6 +40,12 @@ fn generic_mode_delivers() {
     let tally = Flow::new((FAR, PORT), mixed(2000)).run(&lab.appliance, &lab.far).unwrap();
     assert!(tally.complete(), "{tally:?}");
     assert_eq!(stop(daemon).mode, "generic");
+    // What the kernel is yet to cut would come again, without end.
+    let daemon = forward(&lab, &["--mode", "generic", "--tcp", "resegment"]);
+    assert!(carry(&lab, Direction::Upload).complete());
+    let interface = stop(daemon);
+    assert_eq!(interface.handback, "inject");
+    assert!(interface.workers[0].reasons["resegmented"] > 1000, "{interface:?}");
 }
 
 #[test]

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::{Gateway, GatewayError, Shared};
 use crate::config::{Choice, HandbackChoice, Plan};
-use crate::handback::{self, Chosen, Handback, HandbackConfig};
+use crate::handback::{self, AnyHandback, Chosen, Handback, HandbackConfig};
 use crate::net::links::Link;
 use crate::net::{ethtool, xdp_features};
 use crate::packet::{Tcp, ether};
 use crate::port::{Port, XskConfig, XskPort};
 use crate::worker::{Beat, Turn, Worker, WorkerConfig};
-use crate::xdp::FrameLimits;
+use crate::xdp::{FrameLimits, XdpMode};
 
 impl Gateway {
     /// `own_queues` is the number of queues without XDP; the workers of other interfaces have the first `taken` cores.
@@ -34,8 +34,12 @@ impl Gateway {
         let mut limits = FrameLimits { receive: u32::MAX, whole: u32::MAX };
         for (position, &queue) in queues.iter().enumerate() {
             let Chosen { handback, why } = match self.handbacks.remove(&queue) {
-                Some(chosen) => chosen,
-                None => handback::choose(plan.handback, self.segments(plan), &self.handback_config(queue))?,
+                Some(chosen) if self.is_safe(&chosen.handback) => chosen,
+                _ => handback::choose(
+                    self.handback_for(plan),
+                    self.segments(plan),
+                    &self.handback_config(queue),
+                )?,
             };
             if position == 0 {
                 say(&format!("{interface}: hand-back {why}"));
@@ -84,9 +88,22 @@ impl Gateway {
         Ok(())
     }
 
-    /// True if workers resegment TCP.
+    /// False for a way back on which generic XDP would see packets again that the kernel has not cut yet.
+    fn is_safe(&self, handback: &AnyHandback) -> bool {
+        self.mode == XdpMode::Native || !matches!(handback, AnyHandback::Tap(_))
+    }
+
+    /// What `plan` asks for, if it goes with the mode that the driver has.
+    fn handback_for(&self, plan: &Plan) -> HandbackChoice {
+        match (plan.handback, self.mode) {
+            (HandbackChoice::Tap, XdpMode::Generic) => HandbackChoice::Inject,
+            (choice, _) => choice,
+        }
+    }
+
+    /// True if workers resegment TCP, and may hand it back in packets that the kernel is to cut.
     fn segments(&self, plan: &Plan) -> bool {
-        plan.treatment.tcp == Tcp::Resegment && !self.leaves_tcp()
+        self.mode == XdpMode::Native && plan.treatment.tcp == Tcp::Resegment && !self.leaves_tcp()
     }
 
     /// Opens what hand-backs can be had beside those of the instance that serves the interface now: live frames, and
