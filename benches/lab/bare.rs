@@ -44,13 +44,15 @@ pub(crate) struct Bound {
     pub(crate) cpu_ns: f64,
 }
 
-/// Programs at eth1 that do nothing.
+/// Programs at eth1 that do next to nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Programs {
     None,
     Xdp,
     /// What a gateway has that works before GRO and behind it.
     XdpAndTcx,
+    /// The same, but that the first one sets DF and MSS of SYNs.
+    EditAndTcx,
 }
 
 /// Empties the socket until it is told to stop, in a lab, and says how many frames there were.
@@ -87,6 +89,12 @@ pub(crate) fn measure(workload: Workload, cores: Cores, duration: Duration) -> R
         bounds.push(forwarded("plain forwarding of what is cut already", Programs::None)?);
     }
     bounds.push(forwarded("the same behind XDP_PASS", Programs::Xdp)?);
+    if workload == Workload::Syn {
+        bounds.push(forwarded(
+            "the same behind the least edit in XDP and an empty tcx program",
+            Programs::EditAndTcx,
+        )?);
+    }
     bounds.push(forwarded("the same behind XDP_PASS and an empty tcx program", Programs::XdpAndTcx)?);
     if matches!(workload, Workload::Udp1500 | Workload::Small) {
         bounds.push(dropped(workload, cores, duration)?);
@@ -102,9 +110,13 @@ fn forwarded(workload: Workload, cores: Cores, duration: Duration, programs: Pro
     let lab = Lab::new(&LabConfig { sa_mtu: 1500, ..LabConfig::default() })?;
     let mut testbed = Testbed::new(&lab, cores, Limits { mtu: 1500, mss: 1460 })?;
     testbed.load(workload)?;
-    let bare = (programs != Programs::None).then(|| Bare::passing(&lab)).transpose()?;
+    let bare = match programs {
+        Programs::None => None,
+        Programs::Xdp | Programs::XdpAndTcx => Some(Bare::passing(&lab)?),
+        Programs::EditAndTcx => Some(Bare::editing(&lab)?),
+    };
     let _behind_gro = match &bare {
-        Some(bare) if programs == Programs::XdpAndTcx => {
+        Some(bare) if programs != Programs::Xdp => {
             let attach = || Ok(Link::tcx(bare.next()?.as_fd(), if_nametoindex(LAN)?, TcxHook::Ingress)?);
             Some(lab.gateway.run(attach)?)
         }

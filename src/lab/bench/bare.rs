@@ -35,6 +35,14 @@ impl Bare {
         Bare::attach(lab, "bench_pass", None)
     }
 
+    /// Every frame passes; of SYNs, all alike, DF is cleared and the MSS set.
+    ///
+    /// # Errors
+    /// As [`Bare::dropping`].
+    pub fn editing(lab: &Lab) -> Result<Bare> {
+        Bare::attach(lab, "bench_edit", None)
+    }
+
     /// A tc program that does nothing, loaded and nowhere attached.
     ///
     /// # Errors
