@@ -138,6 +138,20 @@ fn ten_thousand_arrive(handback: &mut impl Handback) -> Duration {
     times[times.len() / 2]
 }
 
+/// Both of the above; says and answers that time.
+fn delivers(name: &str, handback: &mut impl Handback) -> Duration {
+    every_size_arrives(handback, 1472);
+    let median = ten_thousand_arrive(handback);
+    eprintln!("{name}: a flush of 64 frames took {median:?} (median)");
+    median
+}
+
+/// Devices are as they were, and so many programs that redirect.
+fn leaves_nothing(links: &[String], programs_before: usize) {
+    eventually("the devices are gone", || interfaces() == links);
+    eventually("the programs are gone", || programs("redirect") == programs_before);
+}
+
 fn programs(name: &str) -> usize {
     ProgInfoIter::default().filter(|program| program.name.to_str() == Ok(name)).count()
 }
@@ -167,9 +181,7 @@ fn inject_delivers_every_size_and_every_frame() {
             let mut handback = Inject::open(&config).unwrap();
             assert_eq!(interfaces(), ["lo", "host0", "lan0"], "the gateway sees nothing new");
             assert_eq!(programs("inject"), before + 1);
-            every_size_arrives(&mut handback, 1472);
-            let median = ten_thousand_arrive(&mut handback);
-            eprintln!("inject: a flush of 64 frames took {median:?} (median)");
+            let median = delivers("inject", &mut handback);
             // Attached nowhere, a call takes 20 ms and more.
             assert!(median < Duration::from_millis(2), "{median:?}");
             drop(handback);
@@ -246,12 +258,9 @@ fn veth_delivers_every_size_and_every_frame_and_leaves_nothing() {
             let links = interfaces();
             let mut handback = Veth::open(&config).unwrap();
             assert_eq!(interfaces().len(), links.len() + 1);
-            every_size_arrives(&mut handback, 1472);
-            let median = ten_thousand_arrive(&mut handback);
-            eprintln!("veth: a flush of 64 frames took {median:?} (median)");
+            delivers("veth", &mut handback);
             drop(handback);
-            eventually("the pair is gone", || interfaces() == links);
-            eventually("the program is gone", || programs("redirect") == before);
+            leaves_nothing(&links, before);
             // At once again: the same name, the same queue.
             drop(Veth::open(&config).unwrap());
         })
@@ -312,12 +321,9 @@ fn tap_delivers_every_size_and_every_frame_and_leaves_nothing() {
             // Of another instance that takes over.
             let other = Tap::open(&config).unwrap();
             assert_eq!(interfaces().len(), links.len() + 2);
-            every_size_arrives(&mut handback, 1472);
-            let median = ten_thousand_arrive(&mut handback);
-            eprintln!("tap: a flush of 64 frames took {median:?} (median)");
+            delivers("tap", &mut handback);
             drop((handback, other));
-            eventually("the devices are gone", || interfaces() == links);
-            eventually("the programs are gone", || programs("redirect") == before);
+            leaves_nothing(&links, before);
         })
         .unwrap();
 }

@@ -35,11 +35,13 @@ pub fn choose(choice: HandbackChoice, segments: bool, config: &HandbackConfig) -
     let inject = || Inject::open(config).map(AnyHandback::Inject);
     let veth = || Veth::open(config).map(AnyHandback::Veth);
     let tap = || Tap::open(config);
-    let mixed = |tap| Ok(AnyHandback::Tap(Mixed::new(tap, Inject::open(config)?)));
     match choice {
         HandbackChoice::Inject => Ok(Chosen { handback: inject()?, why: "inject, as asked".into() }),
         HandbackChoice::Veth => Ok(Chosen { handback: veth()?, why: "veth, as asked".into() }),
-        HandbackChoice::Tap => Ok(Chosen { handback: mixed(tap()?)?, why: "tap, as asked".into() }),
+        HandbackChoice::Tap => {
+            let handback = AnyHandback::Tap(Mixed::new(tap()?, Inject::open(config)?));
+            Ok(Chosen { handback, why: "tap, as asked".into() })
+        }
         HandbackChoice::Auto => match inject() {
             Ok(AnyHandback::Inject(inject)) if segments => Ok(match tap() {
                 Ok(tap) => Chosen {

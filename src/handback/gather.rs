@@ -66,13 +66,10 @@ struct Item {
 struct Tcp {
     ip_at: u16,
     tcp_at: u16,
-    headers: u16,
     share: u16,
     data: u32,
     /// Sequence number of what may be added.
     next: u32,
-    /// Nothing may be added: what is behind PSH and FIN, or was shorter than the first.
-    closed: bool,
 }
 
 impl Gather {
@@ -122,8 +119,8 @@ impl Gather {
         self.pending += 1;
         let start = self.pieces[usize::from(piece)].start as usize;
         let (vnet, frame) = self.arena[start..self.used].split_at_mut(VNET_HEADER);
+        // GSO_NONE, and a checksum that is as it should be.
         vnet.fill(0);
-        vnet[1] = GSO_NONE;
         frame
     }
 
@@ -138,9 +135,8 @@ impl Gather {
     pub(super) fn gather(&mut self, segment: &Segment<'_>) -> Gathered {
         let bucket = bucket(segment);
         let open = usize::from(self.open[bucket]);
-        let same_flow =
-            open >= self.barrier && self.items.get(open).is_some_and(|item| self.of_flow(item, segment));
-        let continues = same_flow && self.continued(open, segment);
+        let continues =
+            open >= self.barrier && self.items.get(open).is_some_and(|item| self.continued(item, segment));
         if segment.fits() && !continues {
             return Gathered::Refused;
         }
@@ -165,11 +161,9 @@ impl Gather {
         let tcp = Tcp {
             ip_at: segment.ip_at as u16,
             tcp_at: segment.tcp_at as u16,
-            headers: segment.headers.len() as u16,
             share: segment.share as u16,
             data: 0,
             next: sequence(segment),
-            closed: false,
         };
         self.items.push(Item { first: piece, last: piece, parts: 0, tcp: Some(tcp) });
         self.items.len() - 1
@@ -190,7 +184,6 @@ impl Gather {
         tcp.data += segment.data.len() as u32;
         tcp.next = tcp.next.wrapping_add(segment.data.len() as u32);
         let flags = segment.headers[usize::from(tcp.tcp_at) + 13] & (tcp::PSH | tcp::FIN);
-        tcp.closed = flags != 0;
         let first = self.pieces[usize::from(item.first)].start as usize;
         self.arena[first + VNET_HEADER + usize::from(tcp.tcp_at) + 13] |= flags;
     }
@@ -209,32 +202,22 @@ impl Gather {
         &self.arena[start as usize + VNET_HEADER..][..len as usize - VNET_HEADER]
     }
 
-    /// True if both have the same addresses and ports.
+    /// True if `segment` is of the flow of `item` and can be added: the rules of `tcp_gro_receive()` and
+    /// `inet_gro_receive()`.
     #[inline]
-    fn of_flow(&self, item: &Item, segment: &Segment<'_>) -> bool {
-        let headers = self.headers(item);
-        item.tcp.is_some_and(|tcp| usize::from(tcp.tcp_at) == segment.tcp_at)
-            && headers[segment.ip_at] >> 4 == segment.headers[segment.ip_at] >> 4
-            && identity(headers, segment.ip_at, segment.tcp_at)
-                == identity(segment.headers, segment.ip_at, segment.tcp_at)
-    }
-
-    /// True if `segment` can be added to the item of its flow: the rules of `tcp_gro_receive()` and `inet_gro_receive()`.
-    #[inline]
-    fn continued(&self, item: usize, segment: &Segment<'_>) -> bool {
-        let item = &self.items[item];
+    fn continued(&self, item: &Item, segment: &Segment<'_>) -> bool {
         let Some(tcp) = item.tcp else { return false };
         let (first, new) = (self.headers(item), segment.headers);
         let (ip, at) = (segment.ip_at, segment.tcp_at);
-        !tcp.closed
-            && tcp.next == sequence(segment)
+        tcp.next == sequence(segment)
             && usize::from(tcp.share) == segment.share
-            && usize::from(tcp.headers) == new.len()
+            && first.len() == new.len()
             && usize::from(item.parts) < MAX_PARTS
             && new.len() - ip + tcp.data as usize + segment.data.len() <= MAX_PACKET
             && first[..ip] == new[..ip]
             && same_ip(&first[ip..at], &new[ip..at], item.parts)
-            // The sequence number and the checksum may differ, PSH and FIN come with the last.
+            && first[at..at + 4] == new[at..at + 4]
+            // The sequence number and the checksum may differ; PSH and FIN come with the last, so that nothing follows them.
             && first[at + 8..at + 13] == new[at + 8..at + 13]
             && first[at + 13] & !tcp::CWR == new[at + 13] & !(tcp::PSH | tcp::FIN)
             && first[at + 14..at + 16] == new[at + 14..at + 16]
@@ -301,25 +284,24 @@ impl<'a> Slices<'a> {
 /// Lengths and checksums, and what the kernel has to know to cut.
 fn complete(vnet: &mut [u8], headers: &mut [u8], tcp: &Tcp) {
     let (ip_at, tcp_at) = (usize::from(tcp.ip_at), usize::from(tcp.tcp_at));
-    let tcp_len = headers.len() - tcp_at + tcp.data as usize;
+    let headers_len = headers.len();
+    let tcp_len = headers_len - tcp_at + tcp.data as usize;
     let v4 = headers[ip_at] >> 4 == 4;
     let (ip, transport) = headers[ip_at..].split_at_mut(tcp_at - ip_at);
-    let addresses = if v4 {
+    // CHECKSUM_PARTIAL: the sum of the pseudo-header.
+    let pseudo = if v4 {
         let total = (ip.len() + tcp_len) as u16;
         ip[2..4].copy_from_slice(&total.to_be_bytes());
         ip[10..12].fill(0);
         let sum = !checksum::sum(ip);
         ip[10..12].copy_from_slice(&sum.to_be_bytes());
-        &ip[12..20]
+        let (source, destination) = (octets::<4>(ip, 12).into(), octets::<4>(ip, 16).into());
+        checksum::pseudo_header(source, destination, ipv4::TCP, tcp_len as u16)
     } else {
         ip[4..6].copy_from_slice(&(tcp_len as u16).to_be_bytes());
-        &ip[8..40]
+        let (source, destination) = (octets::<16>(ip, 8).into(), octets::<16>(ip, 24).into());
+        checksum::pseudo_header_ipv6(source, destination, ipv4::TCP, tcp_len as u16)
     };
-    // CHECKSUM_PARTIAL: the sum of the pseudo-header.
-    let words = [u16::from(ipv4::TCP), tcp_len as u16];
-    let pseudo = checksum::fold(
-        u64::from(checksum::sum(addresses)) + words.iter().map(|word| u64::from(*word)).sum::<u64>(),
-    );
     transport[tcp::CHECKSUM..][..2].copy_from_slice(&pseudo.to_be_bytes());
     let whole = tcp.data <= u32::from(tcp.share);
     vnet[0] = NEEDS_CSUM;
@@ -331,7 +313,7 @@ fn complete(vnet: &mut [u8], headers: &mut [u8], tcp: &Tcp) {
         GSO_TCPV6
     };
     let share = if whole { 0 } else { tcp.share };
-    for (at, value) in [(2, tcp.headers), (4, share), (6, tcp.tcp_at), (8, tcp::CHECKSUM as u16)] {
+    for (at, value) in [(2, headers_len as u16), (4, share), (6, tcp.tcp_at), (8, tcp::CHECKSUM as u16)] {
         vnet[at..at + 2].copy_from_slice(&value.to_ne_bytes());
     }
 }
@@ -343,43 +325,29 @@ fn same_ip(first: &[u8], new: &[u8], parts: u16) -> bool {
         debug_assert_eq!(first.len(), ipv6::HEADER_LEN);
         return first[..4] == new[..4] && first[6..] == new[6..];
     }
-    let id = |header: &[u8]| u16::from_be_bytes([header[4], header[5]]);
+    let id = |header: &[u8]| u16::from_be_bytes(octets(header, 4));
     // Without DF the identification has a meaning (RFC 6864): it counts on.
     let counts_on = first[6] & 0x40 != 0 || id(first).wrapping_add(parts) == id(new);
     first[..2] == new[..2] && first[6..10] == new[6..10] && first[12..] == new[12..] && counts_on
 }
 
 fn sequence(segment: &Segment<'_>) -> u32 {
-    let at = segment.tcp_at + 4;
-    u32::from_be_bytes([
-        segment.headers[at],
-        segment.headers[at + 1],
-        segment.headers[at + 2],
-        segment.headers[at + 3],
-    ])
-}
-
-/// Addresses and ports: the end of the IP header and the start of the other.
-#[inline]
-fn identity(headers: &[u8], ip_at: usize, tcp_at: usize) -> &[u8] {
-    let addresses = if tcp_at - ip_at == ipv4::HEADER_LEN { 8 } else { 32 };
-    &headers[tcp_at - addresses..tcp_at + 4]
+    u32::from_be_bytes(octets(segment.headers, segment.tcp_at + 4))
 }
 
 /// Flows that share one take turns: that costs them something, and mixes nothing up.
 #[inline]
 fn bucket(segment: &Segment<'_>) -> usize {
     let at = segment.tcp_at;
-    let word = |at: usize| {
-        u32::from_ne_bytes([
-            segment.headers[at],
-            segment.headers[at + 1],
-            segment.headers[at + 2],
-            segment.headers[at + 3],
-        ])
-    };
+    let word = |at: usize| u32::from_ne_bytes(octets(segment.headers, at));
     let mixed = word(at - 8) ^ word(at - 4).rotate_left(11) ^ word(at).wrapping_mul(0x9e37_79b1);
     (mixed.wrapping_mul(0x85eb_ca6b) >> 23) as usize
+}
+
+/// `N` bytes from a place on.
+#[inline]
+fn octets<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    std::array::from_fn(|place| bytes[at + place])
 }
 
 #[cfg(test)]

@@ -21,7 +21,8 @@ use crate::net::netlink::Connection;
 use crate::packet::{Gathered, Segment, Sink};
 use crate::xdp::sys::Link;
 
-const DEVICE: &str = "/dev/net/tun";
+/// What makes them.
+pub const DEVICE: &str = "/dev/net/tun";
 /// Most segments and frames that can wait.
 const FRAMES: usize = 512;
 

@@ -9,6 +9,7 @@ use socket2::{Domain, Socket, Type};
 use super::Options;
 use crate::config::HandbackChoice;
 use crate::control::finding::Finding;
+use crate::handback::tap as tap_device;
 use crate::port::xsk;
 
 const CAP_NET_ADMIN: u32 = 12;
@@ -81,8 +82,8 @@ pub(super) fn sockets(findings: &mut Vec<Finding>) {
 
 /// Whether there can be a TAP device, if one is asked for.
 pub(super) fn tap(options: &Options, findings: &mut Vec<Finding>) {
-    if options.handback == HandbackChoice::Tap && !Path::new("/dev/net/tun").exists() {
-        let why = "--handback tap needs /dev/net/tun";
+    if options.handback == HandbackChoice::Tap && !Path::new(tap_device::DEVICE).exists() {
+        let why = format!("--handback tap needs {}", tap_device::DEVICE);
         findings.push(Finding::fatal("TAP", why).remedy("modprobe tun"));
     }
 }

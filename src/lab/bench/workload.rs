@@ -158,9 +158,7 @@ impl Workload {
             }
         }
     }
-}
 
-impl Workload {
     /// A size per flow, in steps of 5, so that neighbours in time are no neighbours in the flow table.
     fn imix(self) -> Result<Vec<Template>> {
         let flows = (0..21 * 12).map(|nth| nth * 5 % (21 * 12));
