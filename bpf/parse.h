@@ -154,6 +154,7 @@ static __always_inline __u32 xf_forget(__u32 value, __u32 any, __u32 mask)
 static __always_inline enum xf_reason xf_parse_link(void *data, void *end, struct xf_packet *packet)
 {
 	struct ethhdr *eth = data;
+	__u64 linear = end - data;
 	__u32 l3 = sizeof(*eth);
 	__be16 proto;
 
@@ -175,8 +176,12 @@ static __always_inline enum xf_reason xf_parse_link(void *data, void *end, struc
 		return XF_NOT_IP;
 	if (eth->h_dest[0] & 1)
 		return XF_GROUP;
-	/* Else the verifier would go through all that follows once for each number of tags. */
-	l3 = xf_forget(l3, eth->h_dest[5], 31);
+	/*
+	 * Else the verifier would go through all that follows once for each number of tags. With nothing of the
+	 * frame: the load of its IP header would then wait for that of its first line, both from memory.
+	 */
+	barrier_var(linear);
+	l3 = xf_forget(l3, linear, 31);
 	*packet = (struct xf_packet){ .ip = data + l3, .l3 = l3, .v6 = proto == bpf_htons(ETH_P_IPV6) };
 	return XF_FITS;
 }
