@@ -24,6 +24,7 @@
 
 #include "intf.h"
 
+#define IP_DF 0x4000
 #define IP_MF 0x2000
 #define IP_OFFSET 0x1fff
 #define TEMPLATES 1024
@@ -324,7 +325,7 @@ int bench_pass(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 
-/* The least edit of the generator's SYNs: DF and the MSS, both where they always are. */
+/* The least edit of the generator's frames: DF, and the MSS of SYNs, both where they always are. */
 SEC("xdp")
 int bench_edit(struct xdp_md *ctx)
 {
@@ -333,10 +334,13 @@ int bench_edit(struct xdp_md *ctx)
 	__be16 *mss, old;
 	__sum16 *check;
 
-	if ((void *)(h + 1) > (void *)(long)ctx->data_end || ip->protocol != IPPROTO_TCP)
+	if ((void *)(h + 1) > (void *)(long)ctx->data_end || h->ethernet.h_proto != bpf_htons(ETH_P_IP))
 		return XDP_PASS;
-	ip->check = ~fold((__u16)~ip->check + (__u16)~ip->frag_off);
-	ip->frag_off = 0;
+	old = ip->frag_off;
+	ip->frag_off = old & ~bpf_htons(IP_DF);
+	ip->check = ~fold((__u16)~ip->check + (__u16)~old + ip->frag_off);
+	if (ip->protocol != IPPROTO_TCP || !(h->l4[13] & 2))
+		return XDP_PASS;
 	mss = (void *)&h->l4[22];
 	check = (void *)&h->l4[16];
 	old = *mss;

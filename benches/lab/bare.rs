@@ -24,9 +24,9 @@ use xdpfrag::lab::{LAN, Lab, LabConfig};
 use xdpfrag::packet::{Df, Idents, Rule, Sink, Tcp, Transform};
 use xdpfrag::port::{BATCH, Port, XskConfig, XskPort};
 use xdpfrag::worker::Turn;
-use xdpfrag::xdp::sys::{Link, TcxHook};
 
-use super::method::{MSS, SA_MTU};
+use super::measure::Point;
+use super::method::{MSS, Programs, SA_MTU};
 
 const WAIT: Duration = Duration::from_millis(5);
 /// Most frames between two hand-backs, and their fragments.
@@ -44,15 +44,10 @@ pub(crate) struct Bound {
     pub(crate) cpu_ns: f64,
 }
 
-/// Programs at eth1 that do next to nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Programs {
-    None,
-    Xdp,
-    /// What a gateway has that works before GRO and behind it.
-    XdpAndTcx,
-    /// The same, but that the first one sets DF and MSS of SYNs.
-    EditAndTcx,
+impl Bound {
+    pub(crate) fn forwarded(workload: Workload, name: &'static str, flood: &Point) -> Bound {
+        Bound { workload: workload.name(), name, rate: flood.delivered, cpu_ns: flood.cpu_ns }
+    }
 }
 
 /// Empties the socket until it is told to stop, in a lab, and says how many frames there were.
@@ -65,37 +60,30 @@ const RECEIVERS: [(&str, Receiver); 4] = [
     ("AF_XDP l2fwd, copy mode, to another veth", forward),
 ];
 
-/// Every bound of a workload, once.
-pub(crate) fn measure(workload: Workload, cores: Cores, duration: Duration) -> Result<Vec<Bound>> {
-    // As an ideal gateway would have to hand them to the stack.
-    let (ready, cut) = match workload {
-        Workload::Udp1500 => (Workload::Cut, true),
-        Workload::Imix => (Workload::ImixCut, true),
-        Workload::Small | Workload::Syn => (workload, false),
+/// What the kernel forwards when nothing is left to be done, each with its name: packets as an ideal gateway would hand
+/// them to the stack, and behind the programs that it could not do without. Nothing where one packet does not make one.
+pub(crate) fn ready(workload: Workload) -> (Workload, Vec<(&'static str, Programs)>) {
+    let cut = vec![
+        ("cut already, plain forwarding", Programs::None),
+        ("cut already, behind the least edit in XDP and an empty tcx program", Programs::Edit),
+    ];
+    let fits = vec![
+        ("plain behind XDP_PASS", Programs::Pass),
+        ("plain behind the least edit in XDP and an empty tcx program", Programs::Edit),
+    ];
+    match workload {
+        Workload::Udp1500 => (Workload::Cut, cut),
+        Workload::Imix => (Workload::ImixCut, cut),
+        Workload::Small | Workload::Syn => (workload, fits),
         Workload::Tcp1 | Workload::Tcp64 | Workload::ImixMixed | Workload::Cut | Workload::ImixCut => {
-            return Ok(Vec::new());
+            (workload, Vec::new())
         }
-    };
-    let forwarded = |name, programs| {
-        forwarded(ready, cores, duration, programs).map(|(rate, cpu_ns)| Bound {
-            workload: workload.name(),
-            name,
-            rate,
-            cpu_ns,
-        })
-    };
+    }
+}
+
+/// The bounds that end at eth1, once.
+pub(crate) fn measure(workload: Workload, cores: Cores, duration: Duration) -> Result<Vec<Bound>> {
     let mut bounds = Vec::new();
-    if cut {
-        bounds.push(forwarded("plain forwarding of what is cut already", Programs::None)?);
-    }
-    bounds.push(forwarded("the same behind XDP_PASS", Programs::Xdp)?);
-    if workload == Workload::Syn {
-        bounds.push(forwarded(
-            "the same behind the least edit in XDP and an empty tcx program",
-            Programs::EditAndTcx,
-        )?);
-    }
-    bounds.push(forwarded("the same behind XDP_PASS and an empty tcx program", Programs::XdpAndTcx)?);
     if matches!(workload, Workload::Udp1500 | Workload::Small) {
         bounds.push(dropped(workload, cores, duration)?);
         for (name, receiver) in RECEIVERS {
@@ -103,27 +91,6 @@ pub(crate) fn measure(workload: Workload, cores: Cores, duration: Duration) -> R
         }
     }
     Ok(bounds)
-}
-
-/// What the kernel forwards without anybody's help: packets per second, and CPU time per packet.
-fn forwarded(workload: Workload, cores: Cores, duration: Duration, programs: Programs) -> Result<(f64, f64)> {
-    let lab = Lab::new(&LabConfig { sa_mtu: 1500, ..LabConfig::default() })?;
-    let mut testbed = Testbed::new(&lab, cores, Limits { mtu: 1500, mss: 1460 })?;
-    testbed.load(workload)?;
-    let bare = match programs {
-        Programs::None => None,
-        Programs::Xdp | Programs::XdpAndTcx => Some(Bare::passing(&lab)?),
-        Programs::EditAndTcx => Some(Bare::editing(&lab)?),
-    };
-    let _behind_gro = match &bare {
-        Some(bare) if programs != Programs::Xdp => {
-            let attach = || Ok(Link::tcx(bare.next()?.as_fd(), if_nametoindex(LAN)?, TcxHook::Ingress)?);
-            Some(lab.gateway.run(attach)?)
-        }
-        _ => None,
-    };
-    let trial = testbed.trial(Rate::Flood, duration)?;
-    Ok((trial.delivered(), trial.cpu_per_packet()))
 }
 
 fn dropped(workload: Workload, cores: Cores, duration: Duration) -> Result<Bound> {

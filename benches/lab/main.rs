@@ -17,8 +17,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
+use xdpfrag::lab::Lab;
 use xdpfrag::lab::bench::{Cores, Workload};
 
+use bare::Bound;
 use machine::Machine;
 use measure::{Cell, Durations, Gateway};
 use method::Method;
@@ -47,7 +49,7 @@ struct Arguments {
     repeats: Option<usize>,
 
     /// Only the workloads and methods with this name; may be repeated or a list [default: every workload; every
-    /// method but those that redirect all]
+    /// method but those that redirect all, and veth]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
 
@@ -136,30 +138,39 @@ fn main() -> Result<()> {
     if let Some(ms) = arguments.load_ms {
         durations.load = Duration::from_millis(ms);
     }
-    let repeats = arguments.repeats.unwrap_or(if arguments.quick { 1 } else { 3 });
+    let repeats = arguments.repeats.unwrap_or(if arguments.quick { 1 } else { 5 });
     ensure!(repeats > 0, "--repeats: at least 1");
     let mut bounds = Vec::new();
     let mut cells: BTreeMap<(usize, usize), Vec<Cell>> = BTreeMap::new();
+    let bounded = arguments.bounds || arguments.only.is_empty();
     let labs = methods.iter().map(Method::lab).collect::<Result<Vec<_>>>()?;
-    let gateways = methods.iter().zip(&labs).map(|(method, lab)| {
-        Gateway::new(method, lab, cores, &arguments).with_context(|| format!("method {}", method.name()))
-    });
-    let mut gateways = gateways.collect::<Result<Vec<_>>>()?;
+    let mut gateways = ready(&methods, &labs, cores, &arguments)?;
     for (row, &workload) in workloads.iter().enumerate() {
         gateways.iter_mut().try_for_each(|gateway| gateway.load(workload))?;
+        let (of_limits, limits) = if bounded { bare::ready(workload) } else { (workload, Vec::new()) };
+        let (names, limits): (Vec<_>, Vec<_>) =
+            limits.into_iter().map(|(name, programs)| (name, Method::Behind(programs))).unzip();
+        let labs = limits.iter().map(Method::lab).collect::<Result<Vec<_>>>()?;
+        let mut limits = ready(&limits, &labs, cores, &arguments)?;
+        limits.iter_mut().try_for_each(|gateway| gateway.load(of_limits))?;
         for repeat in 0..repeats {
             eprintln!("{}: round {} of {repeats}", workload.name(), repeat + 1);
             let beside = || {
-                if arguments.bounds || arguments.only.is_empty() {
+                if bounded {
                     bounds.extend(bare::measure(workload, cores, durations.flood)?);
                 }
                 Ok(())
             };
-            let measured = measure::round(&gateways, workload, durations, arguments.load, beside)?;
+            let (measured, floods) =
+                measure::round(&gateways, &limits, workload, durations, arguments.load, beside)?;
             for (column, cell) in measured.into_iter().enumerate() {
                 cells.entry((row, column)).or_default().push(cell);
             }
+            bounds.extend(
+                names.iter().zip(&floods).map(|(name, flood)| Bound::forwarded(workload, name, flood)),
+            );
         }
+        limits.into_iter().try_for_each(Gateway::stop)?;
     }
     gateways.into_iter().try_for_each(Gateway::stop)?;
     let how = format!(
@@ -181,6 +192,19 @@ fn main() -> Result<()> {
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
+}
+
+/// Every method in its lab.
+fn ready<'lab>(
+    methods: &[Method],
+    labs: &'lab [Lab],
+    cores: Cores,
+    arguments: &Arguments,
+) -> Result<Vec<Gateway<'lab>>> {
+    let ready = |(method, lab): (&Method, &'lab Lab)| {
+        Gateway::new(method, lab, cores, arguments).with_context(|| format!("method {}", method.name()))
+    };
+    methods.iter().zip(labs).map(ready).collect()
 }
 
 /// Those of `all` that `only` names, or the `usual` ones if it names none of this kind.

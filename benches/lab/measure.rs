@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
+use xdpfrag::lab::Lab;
 use xdpfrag::lab::bench::rfc2544::{LOADS, Latency};
 use xdpfrag::lab::bench::{Cores, CpuTime, Rate, Search, Testbed, Trial, Workload};
-use xdpfrag::lab::{Daemon, Lab};
 
 use super::Arguments;
-use super::method::Method;
+use super::method::{Method, Running};
 
-/// How long trials last.
+/// Passes of which a flood and a latency consist, for the same reason for which there are rounds.
+const PASSES: u32 = 3;
+
+/// How long trials last, all passes of one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Durations {
     warm_up: Duration,
@@ -26,8 +29,8 @@ impl Durations {
         warm_up: Duration::from_millis(80),
         load: Duration::from_millis(300),
         flood: Duration::from_millis(300),
-        step: Duration::from_millis(120),
-        steps: 8,
+        step: Duration::from_millis(100),
+        steps: 7,
     };
     pub(crate) const QUICK: Durations = Durations {
         warm_up: Duration::from_millis(50),
@@ -96,6 +99,24 @@ impl From<&Trial> for Point {
     }
 }
 
+impl Point {
+    /// Of trials that lasted as long as each other.
+    fn mean(points: &[Point]) -> Point {
+        let mean = |pick: fn(&Point) -> f64| points.iter().map(pick).sum::<f64>() / points.len() as f64;
+        Point {
+            offered: mean(|point| point.offered),
+            delivered: mean(|point| point.delivered),
+            loss: mean(|point| point.loss),
+            cpu_ns: mean(|point| point.cpu_ns),
+            napi_ns: mean(|point| point.napi_ns),
+            worker_ns: mean(|point| point.worker_ns),
+            worker_user_ns: mean(|point| point.worker_user_ns),
+            softirqd_ns: mean(|point| point.softirqd_ns),
+            core_ns: mean(|point| point.core_ns),
+        }
+    }
+}
+
 /// Below what every method can do.
 fn fixed_load(workload: Workload) -> f64 {
     match workload {
@@ -111,7 +132,7 @@ fn fixed_load(workload: Workload) -> f64 {
 pub(crate) struct Gateway<'lab> {
     name: String,
     testbed: Testbed<'lab>,
-    daemon: Option<Daemon>,
+    running: Running,
 }
 
 impl<'lab> Gateway<'lab> {
@@ -122,8 +143,8 @@ impl<'lab> Gateway<'lab> {
         arguments: &Arguments,
     ) -> Result<Gateway<'lab>> {
         let mut testbed = Testbed::new(lab, cores, method.limits())?;
-        let daemon = method.start(lab, &mut testbed, cores, &arguments.binary, &arguments.run_args)?;
-        Ok(Gateway { name: method.name(), testbed, daemon })
+        let running = method.start(lab, &mut testbed, cores, &arguments.binary, &arguments.run_args)?;
+        Ok(Gateway { name: method.name(), testbed, running })
     }
 
     pub(crate) fn load(&mut self, workload: Workload) -> Result<()> {
@@ -131,7 +152,7 @@ impl<'lab> Gateway<'lab> {
     }
 
     pub(crate) fn stop(self) -> Result<()> {
-        self.daemon.map_or(Ok(()), |daemon| daemon.stop().map(drop))
+        self.running.stop()
     }
 
     fn trial(&self, workload: Workload, rate: Rate, duration: Duration) -> Result<Point> {
@@ -141,63 +162,111 @@ impl<'lab> Gateway<'lab> {
 }
 
 /// One round: a trial of each gateway after the other, then the next kind of trial. What is compared lies a second apart,
-/// because the machine may be another in a minute. `beside` is called once among the floods.
+/// because the machine may be another in a minute. The `limits` are flooded among them, and what became of that is the
+/// second of the results; `beside` is called once.
 pub(crate) fn round(
     gateways: &[Gateway<'_>],
+    limits: &[Gateway<'_>],
     workload: Workload,
     durations: Durations,
     load: Option<f64>,
     beside: impl FnOnce() -> Result<()>,
-) -> Result<Vec<Cell>> {
+) -> Result<(Vec<Cell>, Vec<Point>)> {
     let load = load.unwrap_or_else(|| fixed_load(workload));
-    for gateway in gateways {
+    let all: Vec<_> = gateways.iter().chain(limits).collect();
+    for gateway in &all {
         gateway.trial(workload, Rate::Moderated(load), durations.warm_up)?;
     }
-    let each = |rate, duration| {
-        gateways.iter().map(|gateway| gateway.trial(workload, rate, duration)).collect::<Result<Vec<_>>>()
-    };
-    let floods = each(Rate::Flood, durations.flood)?;
+    let mut floods = floods(&all, workload, durations.flood)?;
     beside()?;
-    let loads = each(Rate::Moderated(load), durations.load)?;
-    let knees = gateways.iter().zip(loads.iter().zip(&floods));
-    let knees = knees.map(|(gateway, (load, flood))| {
-        knee(&gateway.testbed, workload, load, flood, durations)
-            .with_context(|| format!("method {}", gateway.name))
-    });
-    let knees = knees.collect::<Result<Vec<_>>>()?;
-    let latencies = gateways.iter().zip(&knees).map(|(gateway, knee)| match knee {
-        Some(knee) if LATENCY_OF.contains(&workload) => {
-            latencies(&gateway.testbed, knee.delivered, durations)
-        }
-        _ => Ok(Vec::new()),
-    });
-    let latencies = latencies.collect::<Result<Vec<_>>>()?;
+    let each = |gateway: &Gateway<'_>| gateway.trial(workload, Rate::Moderated(load), durations.load);
+    let loads = gateways.iter().map(each).collect::<Result<Vec<_>>>()?;
+    let of_limits = floods.split_off(gateways.len());
+    let knees = knees(gateways, workload, &loads, &floods, durations)?;
+    let latencies = match LATENCY_OF.contains(&workload) {
+        true => latencies(gateways, &knees, durations)?,
+        false => vec![Vec::new(); gateways.len()],
+    };
     let points = loads.into_iter().zip(knees).zip(floods).zip(latencies);
-    Ok(points.map(|(((load, knee), flood), latency)| Cell { load, knee, flood, latency }).collect())
+    let cells = points.map(|(((load, knee), flood), latency)| Cell { load, knee, flood, latency });
+    Ok((cells.collect(), of_limits))
 }
 
-/// The highest load without loss, of which batches make packets cheaper than they are at a low load.
-fn knee(
-    testbed: &Testbed<'_>,
+/// In passes to and fro, so that none gains by a machine that becomes faster or slower.
+fn floods(gateways: &[&Gateway<'_>], workload: Workload, duration: Duration) -> Result<Vec<Point>> {
+    let mut points = vec![Vec::new(); gateways.len()];
+    for pass in 0..PASSES {
+        let mut order: Vec<_> = gateways.iter().zip(&mut points).collect();
+        if pass % 2 == 1 {
+            order.reverse();
+        }
+        for (gateway, points) in order {
+            points.push(gateway.trial(workload, Rate::Flood, duration / PASSES)?);
+        }
+    }
+    Ok(points.iter().map(|points| Point::mean(points)).collect())
+}
+
+/// The highest loads without loss, of which batches make packets cheaper than they are at a low load. All searches take a
+/// step, then all the next one.
+fn knees(
+    gateways: &[Gateway<'_>],
     workload: Workload,
-    load: &Point,
-    flood: &Point,
+    loads: &[Point],
+    floods: &[Point],
     durations: Durations,
-) -> Result<Option<Point>> {
-    let high = (3e9 / load.cpu_ns).max(1.3 * flood.delivered).min(flood.offered);
+) -> Result<Vec<Option<Point>>> {
     let search =
         Search { trial: durations.step, steps: durations.steps, range: SEARCH_RANGE, tolerance: TOLERANCE };
-    let knee = search.run(testbed, high, Rate::Moderated)?;
-    Ok(knee.map(|trial| valid(trial, workload)).transpose()?.as_ref().map(Point::from))
+    let below = |(load, flood): (&Point, &Point)| {
+        let high = (3e9 / load.cpu_ns).max(1.3 * flood.delivered).min(flood.offered);
+        search.below(high, Rate::Moderated)
+    };
+    let mut searches: Vec<_> = loads.iter().zip(floods).map(below).collect();
+    for _ in 0..search.steps {
+        for (gateway, search) in gateways.iter().zip(&mut searches) {
+            search.step(&gateway.testbed).with_context(|| format!("method {}", gateway.name))?;
+        }
+    }
+    let point = |trial: Trial| valid(trial, workload).map(|trial| Point::from(&trial));
+    searches.into_iter().map(|search| search.best.map(point).transpose()).collect()
 }
 
-/// At shares of the knee, every packet when it is due.
-fn latencies(testbed: &Testbed<'_>, knee: f64, durations: Durations) -> Result<Vec<Latency>> {
-    let at = |load: f64| {
-        let trial = testbed.trial(Rate::Even(load * knee), durations.load)?;
-        Ok(Latency::new(load, load * knee, trial.loss().max(0.0), &trial.latency))
-    };
-    LOADS.into_iter().map(at).collect()
+/// At shares of each one's knee, every packet when it is due; nothing for one without a knee.
+fn latencies(
+    gateways: &[Gateway<'_>],
+    knees: &[Option<Point>],
+    durations: Durations,
+) -> Result<Vec<Vec<Latency>>> {
+    let mut latencies = vec![Vec::new(); gateways.len()];
+    for load in LOADS {
+        let mut trials = vec![Vec::new(); gateways.len()];
+        for _ in 0..PASSES {
+            for ((gateway, knee), trials) in gateways.iter().zip(knees).zip(&mut trials) {
+                if let Some(knee) = knee {
+                    let rate = Rate::Even(load * knee.delivered);
+                    trials.push(gateway.testbed.trial(rate, durations.load / PASSES)?);
+                }
+            }
+        }
+        for ((knee, trials), latencies) in knees.iter().zip(trials).zip(&mut latencies) {
+            if let Some(knee) = knee {
+                latencies.push(merged(load, load * knee.delivered, trials)?);
+            }
+        }
+    }
+    Ok(latencies)
+}
+
+/// The passes at one load as if they were one trial.
+fn merged(load: f64, rate: f64, trials: Vec<Trial>) -> Result<Latency> {
+    let loss = trials.iter().map(|trial| trial.loss().max(0.0)).sum::<f64>() / trials.len() as f64;
+    let mut histograms = trials.into_iter().map(|trial| trial.latency);
+    let mut all = histograms.next().context("no pass")?;
+    for histogram in histograms {
+        all.add(histogram)?;
+    }
+    Ok(Latency::new(load, rate, loss, &all))
 }
 
 /// A trial in which the gateway did what it should.

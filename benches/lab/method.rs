@@ -1,12 +1,16 @@
 //! What is compared.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use anyhow::Result;
 use clap::ValueEnum;
+use nix::net::if_::if_nametoindex;
 use xdpfrag::config::{HandbackChoice, Redirect};
+use xdpfrag::lab::bench::bare::Bare;
 use xdpfrag::lab::bench::{Cores, Limits, Testbed};
 use xdpfrag::lab::{Daemon, LAN, Lab, LabConfig};
+use xdpfrag::xdp::sys::{Link, TcxHook};
 
 pub(crate) const SA_MTU: u32 = 1422;
 pub(crate) const MSS: u32 = SA_MTU - 40;
@@ -20,6 +24,35 @@ pub(crate) enum Method {
     Nftables,
     /// `xdpfrag run`.
     Xdpfrag(HandbackChoice, Redirect),
+    /// No method but what bounds them: plain forwarding behind programs that do next to nothing.
+    Behind(Programs),
+}
+
+/// Programs at eth1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Programs {
+    None,
+    /// `XDP_PASS`.
+    Pass,
+    /// What a gateway cannot do without: DF is cleared in XDP, and the MSS of SYNs set; there is a tcx program, too.
+    Edit,
+}
+
+/// What works at a gateway, until this is dropped.
+#[derive(Debug)]
+pub(crate) enum Running {
+    Nothing,
+    Daemon(Daemon),
+    Programs { _xdp: Bare, _tcx: Option<Link> },
+}
+
+impl Running {
+    pub(crate) fn stop(self) -> Result<()> {
+        match self {
+            Running::Daemon(daemon) => daemon.stop().map(drop),
+            Running::Nothing | Running::Programs { .. } => Ok(()),
+        }
+    }
 }
 
 impl Method {
@@ -38,10 +71,14 @@ impl Method {
         [Method::Plain, Method::Nftables].into_iter().chain(ours).collect()
     }
 
-    /// Those that are measured unless asked for others: each hand-back with what is oversize, and what `auto` does.
+    /// Those that are measured unless asked for others: what people use today, and what `auto` does on one kernel or
+    /// another.
     pub(crate) fn usual() -> Vec<Method> {
         let mut methods = Method::all();
-        methods.retain(|method| !matches!(method, Method::Xdpfrag(_, Redirect::All)));
+        let rare = |method: &Method| {
+            matches!(method, Method::Xdpfrag(HandbackChoice::Veth, _) | Method::Xdpfrag(_, Redirect::All))
+        };
+        methods.retain(|method| !rare(method));
         methods
     }
 
@@ -53,6 +90,7 @@ impl Method {
                 Redirect::Oversize => flag(handback),
                 _ => format!("{}-{}", flag(handback), flag(redirect)),
             },
+            Method::Behind(programs) => format!("plain behind {programs:?}"),
         }
     }
 
@@ -63,11 +101,12 @@ impl Method {
             Method::Xdpfrag(handback, redirect) => {
                 format!("xdpfrag run --handback {} --redirect {}", flag(handback), flag(redirect))
             }
+            Method::Behind(_) => "what bounds every method".into(),
         }
     }
 
     fn fragments(&self) -> bool {
-        *self != Method::Plain
+        !matches!(self, Method::Plain | Method::Behind(_))
     }
 
     pub(crate) fn lab(&self) -> Result<Lab> {
@@ -90,16 +129,16 @@ impl Method {
         cores: Cores,
         binary: &Path,
         more: &str,
-    ) -> Result<Option<Daemon>> {
+    ) -> Result<Running> {
         match self {
-            Method::Plain => Ok(None),
+            Method::Plain => Ok(Running::Nothing),
             Method::Nftables => {
                 lab.clear_df_with_nftables()?;
                 let clamp = format!(
                     "add rule ip lab early iifname {LAN} tcp flags syn tcp option maxseg size set {MSS}"
                 );
                 lab.gateway.output("nft", &[&clamp])?;
-                Ok(None)
+                Ok(Running::Nothing)
             }
             Method::Xdpfrag(handback, redirect) => {
                 let mut flags: Vec<(&str, String)> = vec![
@@ -117,9 +156,26 @@ impl Method {
                     .flat_map(|(name, value)| [*name, value])
                     .chain(more.iter().copied())
                     .collect();
-                testbed.start(lab, binary, &arguments).map(Some)
+                testbed.start(lab, binary, &arguments).map(Running::Daemon)
             }
+            Method::Behind(programs) => programs.start(lab),
         }
+    }
+}
+
+impl Programs {
+    fn start(self, lab: &Lab) -> Result<Running> {
+        let (xdp, tcx) = match self {
+            Programs::None => return Ok(Running::Nothing),
+            Programs::Pass => (Bare::passing(lab)?, None),
+            Programs::Edit => {
+                let bare = Bare::editing(lab)?;
+                let attach = || Ok(Link::tcx(bare.next()?.as_fd(), if_nametoindex(LAN)?, TcxHook::Ingress)?);
+                let tcx = lab.gateway.run(attach)?;
+                (bare, Some(tcx))
+            }
+        };
+        Ok(Running::Programs { _xdp: xdp, _tcx: tcx })
     }
 }
 

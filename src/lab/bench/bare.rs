@@ -35,7 +35,7 @@ impl Bare {
         Bare::attach(lab, "bench_pass", None)
     }
 
-    /// Every frame passes; of SYNs, all alike, DF is cleared and the MSS set.
+    /// Every frame passes; DF is cleared, and the MSS of SYNs, all alike, set.
     ///
     /// # Errors
     /// As [`Bare::dropping`].

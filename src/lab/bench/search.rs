@@ -31,26 +31,52 @@ impl Search {
     ///
     /// # Errors
     /// See [`Testbed::trial`].
-    pub fn run(&self, testbed: &Testbed<'_>, mut high: f64, rate: fn(f64) -> Rate) -> Result<Option<Trial>> {
-        let mut low = high / self.range;
-        let mut best = None;
+    pub fn run(&self, testbed: &Testbed<'_>, high: f64, rate: fn(f64) -> Rate) -> Result<Option<Trial>> {
+        let mut bisection = self.below(high, rate);
         for _ in 0..self.steps {
-            let middle = (low * high).sqrt();
-            match self.passes(testbed, middle, rate(middle))? {
-                Some(trial) => {
-                    low = middle;
-                    best = Some(trial);
-                }
-                None => high = middle,
-            }
+            bisection.step(testbed)?;
         }
-        Ok(best)
+        Ok(bisection.best)
     }
 
-    fn passes(&self, testbed: &Testbed<'_>, wanted: f64, rate: Rate) -> Result<Option<Trial>> {
+    /// The same for one who takes the steps himself, as between those of other searches.
+    pub fn below(&self, high: f64, rate: fn(f64) -> Rate) -> Bisection {
+        Bisection { search: *self, rate, low: high / self.range, high, best: None }
+    }
+}
+
+/// A search under way.
+#[derive(Debug)]
+pub struct Bisection {
+    search: Search,
+    rate: fn(f64) -> Rate,
+    low: f64,
+    high: f64,
+    /// The trial at the highest load that passed so far.
+    pub best: Option<Trial>,
+}
+
+impl Bisection {
+    /// Halves what is left, on the logarithmic scale.
+    ///
+    /// # Errors
+    /// See [`Testbed::trial`].
+    pub fn step(&mut self, testbed: &Testbed<'_>) -> Result<()> {
+        let middle = (self.low * self.high).sqrt();
+        match self.passes(testbed, middle)? {
+            Some(trial) => {
+                self.low = middle;
+                self.best = Some(trial);
+            }
+            None => self.high = middle,
+        }
+        Ok(())
+    }
+
+    fn passes(&self, testbed: &Testbed<'_>, wanted: f64) -> Result<Option<Trial>> {
         for _ in 0..ATTEMPTS {
-            let trial = testbed.trial(rate, self.trial)?;
-            if trial.loss() <= self.tolerance && trial.offered() >= MADE * wanted {
+            let trial = testbed.trial((self.rate)(wanted), self.search.trial)?;
+            if trial.loss() <= self.search.tolerance && trial.offered() >= MADE * wanted {
                 return Ok(Some(trial));
             }
         }
