@@ -2,8 +2,7 @@
 /*
  * Both ends of a measurement. bench_send makes a wire full of frames out of
  * templates, paced or not; bench_sink counts what arrives and how long it
- * took; bench_drop and bench_socket are the least that can be done with a
- * frame, to compare with.
+ * took; the others are the least that can be done with a frame, to compare with.
  *
  * Every payload starts with HEAD_MAGIC and ends with a trailer that holds the
  * time of sending. The trailer adds nothing to a checksum, and the rest is
@@ -22,7 +21,10 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-#include "intf.h"
+#define XF_CTX struct xdp_md
+#define xf_load bpf_xdp_load_bytes
+
+#include "parse.h"
 
 #define IP_DF 0x4000
 #define IP_MF 0x2000
@@ -346,6 +348,20 @@ int bench_edit(struct xdp_md *ctx)
 	old = *mss;
 	*mss = bpf_htons(1382);
 	*check = ~fold((__u16)~*check + (__u16)~old + *mss);
+	return XDP_PASS;
+}
+
+/* What no gateway can spare itself either, where frames may be of any kind: the checks of xdpfrag's own program. */
+SEC("xdp")
+int bench_parse(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u32 zero = 0;
+	struct bench_seen *sum = bpf_map_lookup_elem(&seen, &zero);
+	struct xf_packet packet;
+
+	if (sum && xf_parse(data, end, bpf_xdp_get_buff_len(ctx), &packet) == XF_FITS)
+		sum->packets++;
 	return XDP_PASS;
 }
 

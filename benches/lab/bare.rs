@@ -66,10 +66,12 @@ pub(crate) fn ready(workload: Workload) -> (Workload, Vec<(&'static str, Program
     let cut = vec![
         ("cut already, plain forwarding", Programs::None),
         ("cut already, behind the least edit in XDP and an empty tcx program", Programs::Edit),
+        ("cut already, behind a check of headers in XDP and an empty tcx program", Programs::Parse),
     ];
     let fits = vec![
         ("plain behind XDP_PASS", Programs::Pass),
         ("plain behind the least edit in XDP and an empty tcx program", Programs::Edit),
+        ("plain behind a check of headers in XDP and an empty tcx program", Programs::Parse),
     ];
     match workload {
         Workload::Udp1500 => (Workload::Cut, cut),

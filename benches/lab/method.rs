@@ -34,8 +34,11 @@ pub(crate) enum Programs {
     None,
     /// `XDP_PASS`.
     Pass,
-    /// What a gateway cannot do without: DF is cleared in XDP, and the MSS of SYNs set; there is a tcx program, too.
+    /// What a gateway cannot do without, if it knew that every frame is as it should be: DF is cleared in XDP, and the MSS
+    /// of SYNs set; there is a tcx program, too.
     Edit,
+    /// What it has to do to know that, and nothing else; there is a tcx program, too.
+    Parse,
 }
 
 /// What works at a gateway, until this is dropped.
@@ -165,16 +168,14 @@ impl Method {
 
 impl Programs {
     fn start(self, lab: &Lab) -> Result<Running> {
-        let (xdp, tcx) = match self {
+        let xdp = match self {
             Programs::None => return Ok(Running::Nothing),
-            Programs::Pass => (Bare::passing(lab)?, None),
-            Programs::Edit => {
-                let bare = Bare::editing(lab)?;
-                let attach = || Ok(Link::tcx(bare.next()?.as_fd(), if_nametoindex(LAN)?, TcxHook::Ingress)?);
-                let tcx = lab.gateway.run(attach)?;
-                (bare, Some(tcx))
-            }
+            Programs::Pass => Bare::passing(lab)?,
+            Programs::Edit => Bare::editing(lab)?,
+            Programs::Parse => Bare::parsing(lab)?,
         };
+        let attach = || Ok(Link::tcx(xdp.next()?.as_fd(), if_nametoindex(LAN)?, TcxHook::Ingress)?);
+        let tcx = (self != Programs::Pass).then(|| lab.gateway.run(attach)).transpose()?;
         Ok(Running::Programs { _xdp: xdp, _tcx: tcx })
     }
 }

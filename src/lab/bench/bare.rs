@@ -43,6 +43,14 @@ impl Bare {
         Bare::attach(lab, "bench_edit", None)
     }
 
+    /// Every frame passes, and is counted if its headers are sound.
+    ///
+    /// # Errors
+    /// As [`Bare::dropping`].
+    pub fn parsing(lab: &Lab) -> Result<Bare> {
+        Bare::attach(lab, "bench_parse", None)
+    }
+
     /// A tc program that does nothing, loaded and nowhere attached.
     ///
     /// # Errors
