@@ -72,6 +72,15 @@ impl<'a> Live<'a> {
         work();
         of(&self.interface()) - before
     }
+
+    /// What arrives of a flow that is sent while the process stands still, once it goes on.
+    fn while_stopped(&self, flow: &Flow) -> Tally {
+        let receiver = flow.listen(&self.lab.far).unwrap();
+        self.daemon.signal(Signal::SIGSTOP).unwrap();
+        self.lab.appliance.run(|| flow.send()).unwrap();
+        self.daemon.signal(Signal::SIGCONT).unwrap();
+        receiver.finish().unwrap()
+    }
 }
 
 /// Unless `settings` say otherwise workers serve all that is oversize.
@@ -202,17 +211,13 @@ fn redirect_and_sticky() {
     // What follows an oversize datagram that its worker still has goes after it, and a process that stands still has it.
     live.set("stall = 20000", "sticky: 200 ms now");
     let flow = Flow::new((FAR, PORT), mixed(200));
-    let held = || {
-        let receiver = flow.listen(&lab.far).unwrap();
-        live.daemon.signal(Signal::SIGSTOP).unwrap();
-        lab.appliance.run(|| flow.send()).unwrap();
-        live.daemon.signal(Signal::SIGCONT).unwrap();
-        assert!(receiver.finish().unwrap().complete());
-    };
     let sticky = |interface: &InterfaceSnapshot| interface.xdp["sticky"];
-    assert!(live.growth(sticky, held) > 50);
+    let mut tally = Tally::default();
+    assert!(live.growth(sticky, || tally = live.while_stopped(&flow)) > 50);
+    assert!(tally.complete() && tally.reordered == 0, "{tally:?}");
     live.set("sticky = 0\nstall = 20000", "sticky: 0 ms now, was 200 ms");
-    assert_eq!(live.growth(sticky, held), 0);
+    assert_eq!(live.growth(sticky, || tally = live.while_stopped(&flow)), 0);
+    assert!(tally.complete(), "{tally:?}");
 }
 
 #[test]
@@ -221,21 +226,14 @@ fn stall() {
     let live = Live::start(&lab, "");
     // While the process stands still, oversize datagrams wait for it or not.
     let flow = Flow { rate: 500, ..Flow::new((FAR, PORT), vec![1472; 100]) };
-    let stopped = || {
-        let receiver = flow.listen(&lab.far).unwrap();
-        live.daemon.signal(Signal::SIGSTOP).unwrap();
-        lab.appliance.run(|| flow.send()).unwrap();
-        live.daemon.signal(Signal::SIGCONT).unwrap();
-        receiver.finish().unwrap()
-    };
     live.set("stall = 20000", "stall: 20000 ms now, was 100 ms");
     // Idle, a worker may sleep for long now.
     sleep(Duration::from_millis(500));
-    let tally = stopped();
+    let tally = live.while_stopped(&flow);
     assert!(tally.complete(), "{tally:?}");
     live.set("stall = 20", "stall: 20 ms now, was 20000 ms");
     let mut tally = Tally::default();
-    let refused = live.growth(|interface| interface.xdp["no_worker"], || tally = stopped());
+    let refused = live.growth(|interface| interface.xdp["no_worker"], || tally = live.while_stopped(&flow));
     assert!(refused > 50 && tally.intact < 50, "{refused} found no worker: {tally:?}");
     once_of_three(|| if send(&lab, 1472).complete() { Ok(()) } else { Err("it does not come back") });
 }
