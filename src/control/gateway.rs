@@ -18,7 +18,7 @@ use ipnet::IpNet;
 use super::scope::Applied;
 use super::tunnels::{self, Found, Tunnels};
 use crate::config::values::Mss;
-use crate::config::{Auto, HandbackChoice, Plan, Scope, Treatment};
+use crate::config::{Auto, Plan, Scope, Treatment};
 use crate::handback::{self, Chosen};
 use crate::net::links::Link;
 use crate::net::{addresses, ethtool, links};
@@ -154,7 +154,7 @@ impl Gateway {
         if let Some(limit) = self.limit(plan) {
             say(&limit);
         }
-        if self.mode == XdpMode::Generic && plan.handback == HandbackChoice::Tap {
+        if self.handback_for(plan) != plan.handback {
             say(&format!(
                 "{interface}: warning: --handback inject instead of tap: generic XDP would see packets again that the \
                  kernel has not cut yet"

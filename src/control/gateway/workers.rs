@@ -94,7 +94,7 @@ impl Gateway {
     }
 
     /// What `plan` asks for, if it goes with the mode that the driver has.
-    fn handback_for(&self, plan: &Plan) -> HandbackChoice {
+    pub(super) fn handback_for(&self, plan: &Plan) -> HandbackChoice {
         match (plan.handback, self.mode) {
             (HandbackChoice::Tap, XdpMode::Generic) => HandbackChoice::Inject,
             (choice, _) => choice,
