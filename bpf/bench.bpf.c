@@ -26,9 +26,6 @@
 
 #include "parse.h"
 
-#define IP_DF 0x4000
-#define IP_MF 0x2000
-#define IP_OFFSET 0x1fff
 #define TEMPLATES 1024
 #define HEAD 80		 /* bytes of a template: all headers, and more */
 #define SHORTEST 60	 /* frame without its checksum */
@@ -140,12 +137,6 @@ struct bench_headers {
 	__u8 l4[24]; /* as far as the MSS of a SYN */
 } __attribute__((packed));
 
-static __always_inline __u16 fold(__u32 sum)
-{
-	sum = (sum & 0xffff) + (sum >> 16);
-	return (sum & 0xffff) + (sum >> 16);
-}
-
 /* True if the next frame is to be sent now. */
 static __always_inline int due(struct bench_generator *g, __u64 now)
 {
@@ -212,15 +203,15 @@ int bench_send(struct xdp_md *ctx)
 			return XDP_ABORTED;
 		/* The template has sequence number 0. */
 		tcp->seq = bpf_htonl(*sequence);
-		tcp->check = ~fold((__u16)~tcp->check + (tcp->seq & 0xffff) + (tcp->seq >> 16));
+		tcp->check = xf_csum_update(tcp->check, (tcp->seq & 0xffff) + (tcp->seq >> 16));
 		*sequence += template->advance;
 	}
 	if (template->stamped) {
 		struct bench_trailer trailer = { .magic = TAIL_MAGIC, .low = now, .high = now >> 32 };
 
-		trailer.balance = ~fold(fold((trailer.magic & 0xffff) + (trailer.magic >> 16)) +
-					fold((trailer.low & 0xffff) + (trailer.low >> 16)) +
-					fold((trailer.high & 0xffff) + (trailer.high >> 16)));
+		trailer.balance = ~xf_csum_fold(xf_csum_fold((trailer.magic & 0xffff) + (trailer.magic >> 16)) +
+						xf_csum_fold((trailer.low & 0xffff) + (trailer.low >> 16)) +
+						xf_csum_fold((trailer.high & 0xffff) + (trailer.high >> 16)));
 		if (bpf_xdp_store_bytes(ctx, template->len - sizeof(trailer), &trailer, sizeof(trailer)))
 			return XDP_ABORTED;
 	}
@@ -291,19 +282,19 @@ int bench_sink(struct __sk_buff *skb)
 	sum->packets++;
 	if (total > limit->mtu)
 		sum->oversize++;
-	if (h.ip.protocol == IPPROTO_TCP && !(fragment & (IP_MF | IP_OFFSET)) && (h.l4[13] & 2)) {
+	if (h.ip.protocol == IPPROTO_TCP && !(fragment & (XF_IP_MF | XF_IP_OFFSET)) && (h.l4[13] & XF_TCP_SYN)) {
 		sum->syns++;
 		if (h.l4[20] == 2 && ((__u32)h.l4[22] << 8 | h.l4[23]) <= limit->mss)
 			sum->clamped++;
 		return TC_ACT_SHOT;
 	}
-	if (!(fragment & IP_OFFSET)) {
+	if (!(fragment & XF_IP_OFFSET)) {
 		headers += h.ip.protocol == IPPROTO_TCP ? (h.l4[12] >> 4) * 4 : sizeof(struct udphdr);
 		if (!bpf_skb_load_bytes(skb, headers, &magic, sizeof(magic)) && magic == HEAD_MAGIC)
 			sum->heads++;
 	}
 	sum->data += sizeof(h.ethernet) + total - headers;
-	if (!(fragment & IP_MF))
+	if (!(fragment & XF_IP_MF))
 		arrived(sum, skb, sizeof(h.ethernet) + total);
 	return TC_ACT_SHOT;
 }
@@ -339,15 +330,15 @@ int bench_edit(struct xdp_md *ctx)
 	if ((void *)(h + 1) > (void *)(long)ctx->data_end || h->ethernet.h_proto != bpf_htons(ETH_P_IP))
 		return XDP_PASS;
 	old = ip->frag_off;
-	ip->frag_off = old & ~bpf_htons(IP_DF);
-	ip->check = ~fold((__u16)~ip->check + (__u16)~old + ip->frag_off);
-	if (ip->protocol != IPPROTO_TCP || !(h->l4[13] & 2))
+	ip->frag_off = old & ~bpf_htons(XF_IP_DF);
+	ip->check = xf_csum_update(ip->check, (__u16)~old + ip->frag_off);
+	if (ip->protocol != IPPROTO_TCP || !(h->l4[13] & XF_TCP_SYN))
 		return XDP_PASS;
 	mss = (void *)&h->l4[22];
 	check = (void *)&h->l4[16];
 	old = *mss;
 	*mss = bpf_htons(1382);
-	*check = ~fold((__u16)~*check + (__u16)~old + *mss);
+	*check = xf_csum_update(*check, (__u16)~old + *mss);
 	return XDP_PASS;
 }
 

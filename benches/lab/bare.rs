@@ -62,7 +62,7 @@ const RECEIVERS: [(&str, Receiver); 4] = [
 
 /// What the kernel forwards when nothing is left to be done, each with its name: packets as an ideal gateway would hand
 /// them to the stack, and behind the programs that it could not do without. Nothing where one packet does not make one.
-pub(crate) fn ready(workload: Workload) -> (Workload, Vec<(&'static str, Programs)>) {
+pub(crate) fn limits(workload: Workload) -> (Workload, Vec<(&'static str, Programs)>) {
     let cut = vec![
         ("cut already, plain forwarding", Programs::None),
         ("cut already, behind the least edit in XDP and an empty tcx program", Programs::Edit),

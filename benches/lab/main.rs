@@ -147,7 +147,7 @@ fn main() -> Result<()> {
     let mut gateways = ready(&methods, &labs, cores, &arguments)?;
     for (row, &workload) in workloads.iter().enumerate() {
         gateways.iter_mut().try_for_each(|gateway| gateway.load(workload))?;
-        let (of_limits, limits) = if bounded { bare::ready(workload) } else { (workload, Vec::new()) };
+        let (of_limits, limits) = if bounded { bare::limits(workload) } else { (workload, Vec::new()) };
         let (names, limits): (Vec<_>, Vec<_>) =
             limits.into_iter().map(|(name, programs)| (name, Method::Behind(programs))).unzip();
         let labs = limits.iter().map(Method::lab).collect::<Result<Vec<_>>>()?;

@@ -192,19 +192,24 @@ pub(crate) fn round(
     Ok((cells.collect(), of_limits))
 }
 
-/// In passes to and fro, so that none gains by a machine that becomes faster or slower.
-fn floods(gateways: &[&Gateway<'_>], workload: Workload, duration: Duration) -> Result<Vec<Point>> {
-    let mut points = vec![Vec::new(); gateways.len()];
+/// A trial of each in as many passes, to and fro, so that none gains by a machine that becomes faster or slower.
+fn in_passes<G, T>(gateways: &[G], trial: impl Fn(&G) -> Result<T>) -> Result<Vec<Vec<T>>> {
+    let mut results: Vec<_> = gateways.iter().map(|_| Vec::new()).collect();
     for pass in 0..PASSES {
-        let mut order: Vec<_> = gateways.iter().zip(&mut points).collect();
+        let mut order: Vec<_> = gateways.iter().zip(&mut results).collect();
         if pass % 2 == 1 {
             order.reverse();
         }
-        for (gateway, points) in order {
-            points.push(gateway.trial(workload, Rate::Flood, duration / PASSES)?);
+        for (gateway, results) in order {
+            results.push(trial(gateway)?);
         }
     }
-    Ok(points.iter().map(|points| Point::mean(points)).collect())
+    Ok(results)
+}
+
+fn floods(gateways: &[&Gateway<'_>], workload: Workload, duration: Duration) -> Result<Vec<Point>> {
+    let flood = |gateway: &&Gateway<'_>| gateway.trial(workload, Rate::Flood, duration / PASSES);
+    Ok(in_passes(gateways, flood)?.iter().map(|points| Point::mean(points)).collect())
 }
 
 /// The highest loads without loss, of which batches make packets cheaper than they are at a low load. All searches take a
@@ -239,20 +244,18 @@ fn latencies(
     durations: Durations,
 ) -> Result<Vec<Vec<Latency>>> {
     let mut latencies = vec![Vec::new(); gateways.len()];
+    let carried = gateways.iter().zip(knees).zip(&mut latencies);
+    let mut carried: Vec<_> = carried
+        .filter_map(|((gateway, knee), latencies)| {
+            knee.map(|knee| (&gateway.testbed, knee.delivered, latencies))
+        })
+        .collect();
     for load in LOADS {
-        let mut trials = vec![Vec::new(); gateways.len()];
-        for _ in 0..PASSES {
-            for ((gateway, knee), trials) in gateways.iter().zip(knees).zip(&mut trials) {
-                if let Some(knee) = knee {
-                    let rate = Rate::Even(load * knee.delivered);
-                    trials.push(gateway.testbed.trial(rate, durations.load / PASSES)?);
-                }
-            }
-        }
-        for ((knee, trials), latencies) in knees.iter().zip(trials).zip(&mut latencies) {
-            if let Some(knee) = knee {
-                latencies.push(merged(load, load * knee.delivered, trials)?);
-            }
+        let passes = in_passes(&carried, |(testbed, knee, _)| {
+            testbed.trial(Rate::Even(load * knee), durations.load / PASSES)
+        })?;
+        for ((_, knee, latencies), trials) in carried.iter_mut().zip(passes) {
+            latencies.push(merged(load, load * *knee, trials)?);
         }
     }
     Ok(latencies)
