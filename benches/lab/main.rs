@@ -65,6 +65,11 @@ struct Arguments {
     #[arg(long, value_name = "MS")]
     load_ms: Option<u64>,
 
+    /// Floods alone: no searches for the highest load without loss, hence no latencies, and short trials at a fixed
+    /// load. Two versions of xdpfrag that differ by 2 % are told apart by 30 rounds of it
+    #[arg(long)]
+    floods: bool,
+
     /// The core that receives for the far host. With the generator's, frames are still in flight when the
     /// router has sent them, as on a NIC; it costs an interrupt between cores, which is dear in some VMs
     #[arg(long, value_enum, default_value = "router")]
@@ -77,6 +82,10 @@ struct Arguments {
     /// The xdpfrag to measure
     #[arg(long, value_name = "FILE", default_value = env!("CARGO_BIN_EXE_xdpfrag"))]
     binary: PathBuf,
+
+    /// Another xdpfrag, such as the one before a change: measured in the same rounds, by the same methods
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
 
     /// Write all samples to a file, as JSON
     #[arg(long, value_name = "FILE")]
@@ -119,11 +128,15 @@ fn main() -> Result<()> {
     }
     let workloads =
         chosen(&arguments.only, &Workload::ALL, &Workload::ALL, |workload| workload.name().to_owned());
-    let methods = chosen(&arguments.only, &methods, &Method::usual(), Method::name);
+    let mut methods = chosen(&arguments.only, &methods, &Method::usual(), Method::name);
     for name in &arguments.only {
         let known = Workload::ALL.iter().any(|workload| workload.name() == name)
             || Method::all().iter().any(|method| method.name() == *name);
         ensure!(known, "--only {name}: no workload or method has this name; see --list");
+    }
+    if let Some(other) = &arguments.against {
+        let others: Vec<_> = methods.iter().filter_map(|method| method.of_another(other)).collect();
+        methods.extend(others);
     }
     let cores = match cores(arguments.sink)? {
         Some(cores) if nix::unistd::geteuid().is_root() => cores,
@@ -135,6 +148,9 @@ fn main() -> Result<()> {
 
     let start = Instant::now();
     let mut durations = if arguments.quick { Durations::QUICK } else { Durations::FULL };
+    if arguments.floods {
+        durations = durations.floods();
+    }
     if let Some(ms) = arguments.load_ms {
         durations.load = Duration::from_millis(ms);
     }

@@ -39,6 +39,11 @@ impl Durations {
         step: Duration::from_millis(60),
         steps: 6,
     };
+
+    /// As little as can be of all that is no flood.
+    pub(crate) fn floods(self) -> Durations {
+        Durations { load: Duration::from_millis(30), steps: 0, ..self }
+    }
 }
 
 /// The highest load without loss is looked for within this factor.

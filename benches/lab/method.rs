@@ -1,7 +1,7 @@
 //! What is compared.
 
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -24,6 +24,8 @@ pub(crate) enum Method {
     Nftables,
     /// `xdpfrag run`.
     Xdpfrag(HandbackChoice, Redirect),
+    /// `run` of another xdpfrag.
+    Another(PathBuf, HandbackChoice, Redirect),
     /// No method but what bounds them: plain forwarding behind programs that do next to nothing.
     Behind(Programs),
 }
@@ -93,6 +95,9 @@ impl Method {
                 Redirect::Oversize => flag(handback),
                 _ => format!("{}-{}", flag(handback), flag(redirect)),
             },
+            Method::Another(_, handback, redirect) => {
+                format!("{} (other)", Method::Xdpfrag(*handback, *redirect).name())
+            }
             Method::Behind(programs) => format!("plain behind {programs:?}"),
         }
     }
@@ -104,7 +109,20 @@ impl Method {
             Method::Xdpfrag(handback, redirect) => {
                 format!("xdpfrag run --handback {} --redirect {}", flag(handback), flag(redirect))
             }
+            Method::Another(binary, handback, redirect) => {
+                format!("{} run --handback {} --redirect {}", binary.display(), flag(handback), flag(redirect))
+            }
             Method::Behind(_) => "what bounds every method".into(),
+        }
+    }
+
+    /// The same by another binary; nothing of what is not xdpfrag.
+    pub(crate) fn of_another(&self, binary: &Path) -> Option<Method> {
+        match self {
+            Method::Xdpfrag(handback, redirect) => {
+                Some(Method::Another(binary.to_owned(), *handback, *redirect))
+            }
+            _ => None,
         }
     }
 
@@ -142,6 +160,9 @@ impl Method {
                 );
                 lab.gateway.output("nft", &[&clamp])?;
                 Ok(Running::Nothing)
+            }
+            Method::Another(binary, handback, redirect) => {
+                Method::Xdpfrag(*handback, *redirect).start(lab, testbed, cores, binary, more)
             }
             Method::Xdpfrag(handback, redirect) => {
                 let mut flags: Vec<(&str, String)> = vec![
