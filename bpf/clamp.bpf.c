@@ -9,21 +9,9 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-#define XF_CTX struct __sk_buff
-#define xf_load bpf_skb_load_bytes
-
-#include "intf.h"
-#include "parse.h"
+#include "skb.h"
 #include "routes.h"
-
-/*
- * Up to the fixed part of the TCP header over IPv4, or of the IPv6 header: the
- * same. Drivers put more than that into the linear part, so that bulk data is
- * never pulled; a SYN with IPv4 options in a frame cut shorter than its headers
- * goes unclamped.
- */
-#define HEADERS (ETH_HLEN + XF_VLAN_TAGS * sizeof(struct xf_vlan) + sizeof(struct iphdr) + sizeof(struct tcphdr))
-_Static_assert(sizeof(struct ipv6hdr) == sizeof(struct iphdr) + sizeof(struct tcphdr), "one length for both");
+#include "edit.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -48,38 +36,28 @@ static __always_inline __u16 limit_for(const struct xf_packet *packet)
 
 static __always_inline void clamp(struct __sk_buff *skb)
 {
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	__u32 linear = skb->len < HEADERS ? skb->len : HEADERS;
-	struct xf_options options = {};
+	struct xf_counters *count;
 	struct xf_packet packet;
 	struct xf_tcp tcp = {};
-	__u32 at, delta, zero = 0;
+	void *data, *end;
+	__u32 zero = 0;
 	__u16 limit;
 
-	if (data + linear > end) {
-		if (bpf_skb_pull_data(skb, linear))
-			return;
-		data = (void *)(long)skb->data;
-		end = (void *)(long)skb->data_end;
-	}
+	/* A SYN with IPv4 options in a frame cut shorter than its headers goes unclamped. */
+	if (!pull_headers(skb))
+		return;
+	data = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
 	if (xf_parse(data, end, skb->len, &packet) != XF_FITS)
 		return;
 	xf_find_tcp(skb, end, &packet, &tcp);
 	if (!tcp.options_len)
 		return;
 	limit = limit_for(&packet);
-	at = tcp.l4 + sizeof(struct tcphdr);
-	options.len = tcp.options_len;
-	if (!limit || bpf_skb_load_bytes(skb, at, options.byte, xf_options_len(&options)))
+	if (!limit || !lower_mss(skb, tcp.l4, tcp.options_len, limit, false))
 		return;
-	delta = xf_clamp_mss(&options, limit);
-	/* With from and size 0 it adds a difference, and leaves a CHECKSUM_PARTIAL one alone. */
-	if (!delta || bpf_l4_csum_replace(skb, tcp.l4 + offsetof(struct tcphdr, check), 0, delta, 0))
-		return;
-
-	struct xf_counters *count = bpf_map_lookup_elem(&counters, &zero);
-
-	if (!bpf_skb_store_bytes(skb, at, options.byte, xf_options_len(&options), 0) && count)
+	count = bpf_map_lookup_elem(&counters, &zero);
+	if (count)
 		count->edit[XF_EDIT_MSS]++;
 }
 

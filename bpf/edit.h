@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * What is changed in packets that fit, in place. Included by xdpfrag.bpf.c
- * behind `cfg` and parse.h.
+ * What is changed in packets that fit, in place. Included behind parse.h, where
+ * xf_store and xf_update_check are defined as well.
  */
 #ifndef XDPFRAG_EDIT_H
 #define XDPFRAG_EDIT_H
@@ -17,97 +17,83 @@ static __always_inline void clear_df(struct iphdr *ip)
 /* Where a TCP header begins at most: a bound that the verifier wants. */
 #define L4_MAX 16384
 
+/* No list has so many options that their differences would not fit. */
+#define DELTA_MASK 0xffffff
+
 /*
- * Copies a TCP option list out of the frame. From the linear part without a
- * helper, which takes longer than the walk through the list.
+ * As xf_clamp_mss(), of the `len` bytes from `list` on, in place: a SYN's options
+ * are nearly always in the linear part, and copying them takes longer than this.
  */
-static __always_inline bool read_options(struct xdp_md *ctx, __u32 at, struct xf_options *options)
+static __always_inline __u32 clamp_in_place(void *list, void *end, __u32 len, __u16 limit)
 {
-	void *end = (void *)(long)ctx->data_end, *list = (void *)(long)ctx->data + at;
+	__u64 any = end - list;
+	__u32 at = 0, delta = 0;
 
-	if (list + options->len > end)
-		return !bpf_xdp_load_bytes(ctx, at, options->byte, xf_options_len(options));
-#pragma unroll
-	for (__u32 i = 0; i < XF_OPT_MAX; i += 4) {
-		if (i >= options->len || list + i + 4 > end)
+	/* Pointers must not be taken apart in 32 bits. */
+	barrier_var(any);
+	delta = xf_forget(delta, any, DELTA_MASK);
+	for (int n = 0; n <= XF_OPT_MAX - XF_TCP_OPT_MSS_LEN; n++) {
+		__u8 *option;
+		__u16 mss;
+
+		if (at > XF_OPT_MAX - XF_TCP_OPT_MSS_LEN || at + XF_TCP_OPT_MSS_LEN > len)
 			break;
-		*(__u32 *)&options->byte[i] = *(__u32 *)(list + i);
-	}
-	return true;
-}
-
-/* Puts it back. */
-static __always_inline void write_options(struct xdp_md *ctx, __u32 at, struct xf_options *options)
-{
-	void *end = (void *)(long)ctx->data_end, *list = (void *)(long)ctx->data + at;
-
-	if (list + options->len > end) {
-		bpf_xdp_store_bytes(ctx, at, options->byte, xf_options_len(options));
-		return;
-	}
-#pragma unroll
-	for (__u32 i = 0; i < XF_OPT_MAX; i += 4) {
-		if (i >= options->len || list + i + 4 > end)
+		/* Else the verifier would try every way through the list. */
+		at = xf_forget(at, any, 63);
+		option = list + at;
+		if ((void *)(option + XF_TCP_OPT_MSS_LEN) > end)
 			break;
-		*(__u32 *)(list + i) = *(__u32 *)&options->byte[i];
+		if (option[0] == XF_OPT_NOP) {
+			at++;
+			continue;
+		}
+		if (option[0] == XF_OPT_END || option[1] < 2)
+			break;
+		mss = option[2] << 8 | option[3];
+		if (option[0] == XF_TCP_OPT_MSS && option[1] == XF_TCP_OPT_MSS_LEN && mss > limit) {
+			delta = xf_forget(delta + xf_mss_delta(at, mss, limit), any, DELTA_MASK);
+			option[2] = limit >> 8;
+			option[3] = limit;
+		}
+		at += option[1];
 	}
+	return delta;
 }
 
 /*
  * Lowers the MSS in the `len` bytes of options behind the TCP header at `l4`, and
  * adapts the checksum. Answers 1 if there was one to lower; `dry` leaves it.
  */
-__noinline int lower_mss(struct xdp_md *ctx, __u32 l4, __u32 len, __u16 limit, bool dry)
+__noinline int lower_mss(XF_CTX *ctx, __u32 l4, __u32 len, __u16 limit, bool dry)
 {
-	struct xf_options options = { .len = len };
+	void *end = (void *)(long)ctx->data_end, *list;
 	__u32 at = l4 + sizeof(struct tcphdr), delta;
-	void *end = (void *)(long)ctx->data_end;
-	struct tcphdr *tcp;
-	__sum16 check;
+	struct xf_options options;
 
-	if (l4 > L4_MAX || len > XF_OPT_MAX || !read_options(ctx, at, &options))
+	if (l4 > L4_MAX || len > XF_OPT_MAX)
+		return 0;
+	list = (void *)(long)ctx->data + at;
+	if (!dry && list + len <= end) {
+		delta = clamp_in_place(list, end, len, limit);
+		return delta && !xf_update_check(ctx, l4 + offsetof(struct tcphdr, check), delta);
+	}
+	options = (struct xf_options){ .len = len };
+	if (xf_load(ctx, at, options.byte, xf_options_len(&options)))
 		return 0;
 	delta = xf_clamp_mss(&options, limit);
 	if (!delta || dry)
 		return !!delta;
-	write_options(ctx, at, &options);
-	tcp = (void *)(long)ctx->data + l4;
-	if ((void *)(tcp + 1) <= end) {
-		tcp->check = xf_csum_update(tcp->check, delta);
-		return 1;
-	}
-	at = l4 + offsetof(struct tcphdr, check);
-	if (!bpf_xdp_load_bytes(ctx, at, &check, sizeof(check))) {
-		check = xf_csum_update(check, delta);
-		bpf_xdp_store_bytes(ctx, at, &check, sizeof(check));
-	}
-	return 1;
+	return !xf_update_check(ctx, l4 + offsetof(struct tcphdr, check), delta) &&
+	       !xf_store(ctx, at, options.byte, xf_options_len(&options));
 }
 
-/*
- * Edits a packet that fits, or answers XF_UNFINISHED for one to be edited by a
- * worker: all that can fail happens before the first byte is changed.
- */
-static __always_inline enum xf_reason edit(struct xdp_md *ctx, const struct xf_packet *packet,
-					   const struct xf_tcp *tcp, const struct xf_route *route,
-					   struct xf_counters *count)
+/* The largest MSS for a SYN; 0 if there is none to lower. */
+static __always_inline __u16 mss_limit(const struct xf_packet *packet, const struct xf_tcp *tcp,
+				       const struct xf_route *route)
 {
-	__u16 mss = packet->v6 ? route->mss6 : route->mss4;
-
-	if (tcp->options_len && mss) {
-		bool dry = !packet->fragment && xf_unfinished(packet, IPPROTO_TCP, tcp->len, tcp->check);
-
-		if (lower_mss(ctx, tcp->l4, tcp->options_len, mss, dry)) {
-			if (dry)
-				return XF_UNFINISHED;
-			count->edit[XF_EDIT_MSS]++;
-		}
-	}
-	if (!packet->v6 && cfg.df == XF_DF_CLEAR && packet->frag_off & XF_IP_DF) {
-		clear_df(packet->ip);
-		count->edit[XF_EDIT_DF]++;
-	}
-	return XF_FITS;
+	if (!tcp->options_len)
+		return 0;
+	return packet->v6 ? route->mss6 : route->mss4;
 }
 
 #endif

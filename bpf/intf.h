@@ -173,8 +173,9 @@ struct xf_config {
 
 #define XF_LEAVE_TCP	   1 /* by segments */
 #define XF_LEAVE_DATAGRAMS 2 /* by fragments: IPv4 but TCP */
+#define XF_LEAVE_FITTING   4 /* what is certain to fit: DF and MSS */
 
-/* What user space may change while the XDP program runs (.data). */
+/* What user space may change while the XDP program runs. */
 struct xf_live {
 	__u32 lan_mtu;	 /* of the LAN interface */
 	__u32 generic;	 /* attached in generic mode */
@@ -182,6 +183,7 @@ struct xf_live {
 	/* Bytes, Ethernet header included: */
 	__u32 max_frame; /* longest frame a worker can receive */
 	__u32 max_whole; /* longest frame it can hand back as it is */
+	__u32 fitting;	 /* frames up to this length fit every route */
 };
 
 /* Entry of the `flows` map, half of one of `pairs`: when a packet last went to the worker, and to that of which queue. */
@@ -194,18 +196,23 @@ struct xf_live {
  * hosts, that are on their way through a CPU's backlog, behind GRO.
  */
 struct xf_under_way {
-	__u64 last_ns; /* CLOCK_MONOTONIC: when the last one set out */
-	__u32 sent;    /* how many have set out */
-	__u32 back;    /* and the number of the one that came back last */
+	__u64 last; /* tick of the kernel in which the last one set out */
+	__u32 sent; /* how many have set out */
+	__u32 back; /* and the number of the one that came back last */
 };
 
 #define XF_PIECE_MAX 4096 /* data in a piece that is cut behind GRO, at most */
 
-/* What the XDP program shares with user space, which has it mapped (.bss). */
+/* What the XDP program shares with user space, which has it mapped. */
 struct xf_shared {
-	__u64 generation;    /* of the routes: user space counts it up behind each change of them */
-	__u64 last_redirect; /* tick of the kernel in which a flow last went to a worker; 0: never; or XF_HELD */
+	__u64 generation; /* of the routes: user space counts it up behind each change of them */
+	__u64 redirects;  /* when flows last went to a worker: XF_REDIRECTS; 0: never; or XF_HELD */
 };
+
+/* Ticks of the kernel, their lower halves: the last one in which a flow went to a worker, and since when without a long pause. */
+#define XF_REDIRECTS(since, last) ((__u64)(since) << 32 | (last))
+#define XF_REDIRECTS_LAST(ticks)  ((__u32)(ticks))
+#define XF_REDIRECTS_SINCE(ticks) ((__u32)((ticks) >> 32))
 
 #define XF_HELD 0x4000000000000000u /* user space has made every flow one that went to a worker */
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * --redirect late: LAN ingress behind GRO. What the XDP program has passed of
- * oversize packets is made to fit here, without a way through user space:
+ * --redirect late: LAN ingress behind GRO. What the XDP program has passed is
+ * edited here if it fits, and else made to fit, without a way through user space:
  *
+ * - What fits: DF and MSS, where the headers are at hand.
  * - TCP (--tcp resegment): GRO has merged the segments of one flow that came in
  *   one batch. gso_size of what is merged is lowered, so that the kernel cuts it
  *   to the SA MTU where it sends it (tcp_gso_segment(); XFRM before it
@@ -16,24 +17,27 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-#define XF_CTX struct __sk_buff
-#define xf_load bpf_skb_load_bytes
-
-#include "intf.h"
-#include "parse.h"
+#include "skb.h"
 #include "routes.h"
 #include "deaf_hosts.h"
 
 const volatile struct late_config {
 	__u64 flow_seed;  /* keys the hash of hosts and protocol */
 	__u64 token;	  /* in skb->cb of what comes back: random, because GRO leaves its own bytes there */
+	__u64 sticky_ns;  /* as of struct xf_config, */
+	__s32 sticky_ticks;
+	__u32 df;	  /* and this */
+	__u32 grace_ticks; /* of the kernel: in so many, whatever XDP has passed is here */
 	__u32 ifindex;	  /* the LAN interface */
-	__u32 leave;	  /* XF_LEAVE_*: what this program makes fit */
+	__u32 leave;	  /* XF_LEAVE_*: what this program does */
 	__u32 deaf_only;  /* --force deaf */
-	__u32 df_keep;	  /* --df keep: no fragments of what has DF */
 	__u32 ident_bits; /* --id-partition: identifications are counted above these bits, */
 	__u32 ident_part; /* which hold this */
 } cfg;
+
+/* Those of the XDP program. */
+SEC(".data.live") volatile struct xf_live live;
+SEC(".bss.shared") volatile struct xf_shared shared;
 
 struct late_counters {
 	__u64 packets[XF_LATE_MAX];
@@ -46,16 +50,23 @@ struct {
 	__type(value, struct late_counters);
 } late_counters SEC(".maps");
 
+static __always_inline struct late_counters *late_counters_of_cpu(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&late_counters, &zero);
+}
+
+#include "route_cache.h"
+#include "scope.h"
+#include "lately.h"
+#include "edit.h"
 #include "hash.h"
 #include "under_way.h"
 #include "late_queue.h"
 #include "late_segment.h"
 #include "late_fragment.h"
-
-/* What user space may change while the program runs (.data). */
-volatile struct late_live {
-	__u32 least_mtu; /* no route has a lower MTU: what is no longer needs no look at the routes */
-} live = { .least_mtu = 68 };
+#include "late_fit.h"
 
 /*
  * Grown, a GSO packet has its gso_size lowered by as much (bpf_skb_net_grow());
@@ -152,7 +163,7 @@ static __always_inline int oversize_datagram(struct __sk_buff *skb, const struct
 	bool df = packet->frag_off & XF_IP_DF;
 	struct udphdr udp;
 
-	if (!xf_in_two_fragments(packet, mtu) || (df && (cfg.df_keep || !served(packet))))
+	if (!xf_in_two_fragments(packet, mtu) || (df && (cfg.df == XF_DF_KEEP || !served(packet))))
 		return TC_ACT_UNSPEC;
 	/* Merged (rx-udp-gro-forwarding): the kernel has no way to lower gso_size of that. */
 	if (skb->gso_size ||
@@ -165,47 +176,71 @@ static __always_inline int oversize_datagram(struct __sk_buff *skb, const struct
 	return fragment(skb, packet, mtu, hash, slot, count);
 }
 
+/* Makes an oversize packet fit, if it is one for this program; else it goes on as it is. */
+static __always_inline int oversize(struct __sk_buff *skb, const struct xf_packet *packet, const struct xf_tcp *tcp,
+				    __u32 mtu, __u64 hash, __u32 slot)
+{
+	struct late_counters *count = late_counters_of_cpu();
+
+	if (!count)
+		return TC_ACT_UNSPEC;
+	if (tcp->l4 && !packet->fragment)
+		return cfg.leave & XF_LEAVE_TCP ? oversize_tcp(skb, packet, tcp, mtu, slot, count) : TC_ACT_UNSPEC;
+	if (packet->v6 || !(cfg.leave & XF_LEAVE_DATAGRAMS))
+		return TC_ACT_UNSPEC;
+	return oversize_datagram(skb, packet, mtu, hash, slot, count);
+}
+
 SEC("tc")
 int xdpfrag_late(struct __sk_buff *skb)
 {
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	bool fits = !skb->gso_size && skb->len <= ETH_HLEN + live.least_mtu, behind = anything_queued();
-	struct late_counters *count;
+	__u32 slot, gso_size = skb->gso_size;
+	bool fits = !gso_size && skb->len <= live.fitting, edits = left_to_us(), behind;
 	struct xf_packet packet;
-	struct xf_route *route;
+	enum xf_reason reason;
+	struct late_counters *count;
 	struct xf_tcp tcp = {};
+	struct xf_route route;
 	struct xf_order order;
-	__u32 zero = 0, slot;
+	void *data, *end;
 	__u64 hash;
 	int action = TC_ACT_UNSPEC;
 
-	/* Most needs no more than this line. */
-	if (fits && !behind)
+	if (came_back(skb))
 		return TC_ACT_UNSPEC;
-	count = bpf_map_lookup_elem(&late_counters, &zero);
-	if (!count || came_back(skb, count))
+	behind = anything_queued();
+	if ((fits && !edits && !behind) || !pull_headers(skb))
 		return TC_ACT_UNSPEC;
-	if (xf_parse(data, end, skb->len, &packet) != XF_FITS)
+	data = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
+	reason = xf_parse(data, end, skb->len, &packet);
+	if (reason != XF_FITS) {
+		if (edits)
+			recount(skb, reason, skb->len);
 		return TC_ACT_UNSPEC;
-	xf_find_tcp(skb, end, &packet, &tcp);
-	route = fits ? NULL : xf_route_of(&packet);
-	if (route && (route->flags & (XF_ROUTE_LOCAL | XF_ROUTE_PASS) || packet.total <= route->mtu))
-		route = NULL;
-	/* What goes after something is in scope as that is. */
-	if (!route && !behind)
-		return TC_ACT_UNSPEC;
-	hash = hash_of_pair(&packet);
-	order = order_of(end, &packet, &tcp, hash);
-	slot = slot_of(&order);
-	if (route) {
-		if (tcp.l4 && cfg.leave & XF_LEAVE_TCP)
-			action = oversize_tcp(skb, &packet, &tcp, route->mtu, slot, count);
-		else if (!packet.v6 && cfg.leave & XF_LEAVE_DATAGRAMS)
-			action = oversize_datagram(skb, &packet, route->mtu, hash, slot, count);
 	}
-	if (action != TC_ACT_UNSPEC || !behind || !goes_after(&order, bpf_ktime_get_ns()))
+	xf_find_tcp(skb, end, &packet, &tcp);
+	reason = in_scope(&packet, &route);
+	if (reason != XF_FITS) {
+		if (edits)
+			recount(skb, reason, packet.l3 + longest(gso_size, &packet, &tcp));
+		return TC_ACT_UNSPEC;
+	}
+	fits = longest(gso_size, &packet, &tcp) <= route.mtu;
+	if (behind || !fits) {
+		hash = hash_of_pair(&packet);
+		order = order_of(end, &packet, &tcp, hash);
+		slot = slot_of(&order);
+	}
+	if (!fits)
+		action = oversize(skb, &packet, &tcp, route.mtu, hash, slot);
+	else if (edits)
+		edit(skb, gso_size, &packet, &tcp, &route);
+	if (action != TC_ACT_UNSPEC || !behind || !goes_after(&order))
 		return action;
-	count->packets[XF_LATE_FOLLOWED]++;
+	count = late_counters_of_cpu();
+	if (count)
+		count->packets[XF_LATE_FOLLOWED]++;
 	return queue(skb, slot);
 }
 

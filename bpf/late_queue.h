@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * The way through the CPU's backlog. Included by late.bpf.c behind `cfg`,
- * `struct late_counters` and under_way.h.
+ * the counters and under_way.h.
  *
  * Two packets cannot both go on from the program: both pieces of one take this
  * way (BPF_F_INGRESS), and so does, to keep its order, what their flow sends
@@ -33,33 +33,33 @@ static __always_inline struct scratch *scratch_of_cpu(void)
 	return bpf_map_lookup_elem(&scratch, &zero);
 }
 
-/* When a packet was queued last, CLOCK_MONOTONIC ns; how many were, and have come back or were lost. */
+/* Tick in which a packet was queued last; how many were, and have come back or were lost. */
 volatile __u64 last_queued;
 volatile __u64 all_sent, all_back;
 
 /* True if something is under way: else nothing can go after it. */
 static __always_inline bool anything_queued(void)
 {
-	/* Signed: another core may have set it and have read the clock later. */
-	return all_sent != all_back && (__s64)(bpf_ktime_get_ns() - last_queued) < (__s64)UNDER_WAY_NS;
+	/* Signed: another core may have set it and have read the tick later. */
+	return all_sent != all_back && (__s64)(bpf_jiffies64() - last_queued) < UNDER_WAY_TICKS;
 }
 
 /* Takes note of a packet that is about to be queued. */
 static __always_inline void mark(struct __sk_buff *skb, __u32 slot)
 {
 	struct xf_under_way *pieces = bpf_map_lookup_elem(&under_way, &slot);
-	__u64 now = bpf_ktime_get_ns();
+	__u64 tick = bpf_jiffies64();
 
 	skb->cb[0] = cfg.token;
 	skb->cb[1] = cfg.token >> 32;
 	skb->cb[2] = slot;
-	if ((__s64)(now - last_queued) > (__s64)UNDER_WAY_NS)
+	if ((__s64)(tick - last_queued) > UNDER_WAY_TICKS)
 		all_back = all_sent;
-	last_queued = now;
+	last_queued = tick;
 	__sync_fetch_and_add(&all_sent, 1);
 	if (!pieces)
 		return;
-	pieces->last_ns = now;
+	pieces->last = tick;
 	skb->cb[3] = __sync_fetch_and_add(&pieces->sent, 1) + 1;
 }
 
@@ -80,18 +80,24 @@ static __always_inline bool queue_copy(struct __sk_buff *skb, __u32 slot)
  * True for a packet that comes back. A backlog is a queue: what was sent before
  * it and has not come back was dropped there.
  */
-static __always_inline bool came_back(struct __sk_buff *skb, struct late_counters *count)
+static __always_inline bool came_back(struct __sk_buff *skb)
 {
-	__u32 slot = skb->cb[2], number = skb->cb[3];
+	struct late_counters *count;
 	struct xf_under_way *pieces;
+	__u32 slot, number;
 	__s32 missing;
 
 	if (skb->cb[0] != (__u32)cfg.token || skb->cb[1] != cfg.token >> 32)
 		return false;
+	slot = skb->cb[2];
+	number = skb->cb[3];
 	/* One by one: the verifier takes no pointer into the context. */
 #pragma unroll
 	for (int i = 0; i < 4; i++)
 		*(volatile __u32 *)&skb->cb[i] = 0;
+	count = late_counters_of_cpu();
+	if (!count)
+		return true;
 	count->packets[XF_LATE_RETURNED]++;
 	__sync_fetch_and_add(&all_back, 1);
 	pieces = bpf_map_lookup_elem(&under_way, &slot);
@@ -121,10 +127,10 @@ static __always_inline bool become_second(struct __sk_buff *skb, const struct sc
 }
 
 /* True for a packet that has to go after one that is under way: a fragment after any, lest all are looked at. */
-static __always_inline bool goes_after(const struct xf_order *order, __u64 now)
+static __always_inline bool goes_after(const struct xf_order *order)
 {
-	return order->flow == XF_NO_SLOT || is_under_way(order->flow, now) ||
-	       is_under_way(slot_of_fragments(order), now);
+	return order->flow == XF_NO_SLOT || is_under_way(order->flow) ||
+	       is_under_way(slot_of_fragments(order));
 }
 
 #endif

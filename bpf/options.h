@@ -33,6 +33,14 @@ static __always_inline __u32 xf_options_len(const struct xf_options *options)
 	return len > XF_OPT_MAX ? XF_OPT_MAX : len;
 }
 
+/* What the checksum changes by when the option at this offset has `limit` for `mss`; at an odd one its bytes straddle two words. */
+static __always_inline __u32 xf_mss_delta(__u32 at, __u16 mss, __u16 limit)
+{
+	__u16 old = at & 1 ? mss : bpf_htons(mss), new = at & 1 ? limit : bpf_htons(limit);
+
+	return (__u16)~old + new;
+}
+
 /*
  * The walks below are global functions, which the verifier goes through once and
  * by themselves (hence the check for NULL). Where they stand is kept in memory:
@@ -72,13 +80,9 @@ __noinline __u32 xf_clamp_mss(struct xf_options *options, __u16 limit)
 			__u16 mss = option[2] << 8 | option[3];
 
 			if (mss > limit) {
-				/* At an odd offset its bytes straddle two words: swapped. */
-				__u16 old = i & 1 ? mss : bpf_htons(mss);
-				__u16 new = i & 1 ? limit : bpf_htons(limit);
-
 				option[2] = limit >> 8;
 				option[3] = limit;
-				*delta += (__u16)~old + new;
+				*delta += xf_mss_delta(i, mss, limit);
 			}
 		}
 	}

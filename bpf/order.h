@@ -5,7 +5,7 @@
  * Fragments stay behind every whole packet of their two hosts, and every whole
  * packet behind them, for sticky_ns.
  *
- * Included by xdpfrag.bpf.c behind `cfg`, `shared`, hash.h and heartbeat.h.
+ * Included by xdpfrag.bpf.c behind `cfg`, hash.h, lately.h and heartbeat.h.
  */
 #ifndef XDPFRAG_ORDER_H
 #define XDPFRAG_ORDER_H
@@ -35,19 +35,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct xf_pair_stamps);
 } pairs SEC(".maps");
-
-/*
- * False if nothing can go after another, since nothing went to a worker lately:
- * neither the hash nor the two look-ups are needed then. By the tick, which is
- * read as fast as any variable.
- */
-static __always_inline bool redirected_lately(void)
-{
-	__u64 last = shared.last_redirect;
-
-	/* Signed, also for XF_HELD, which lies ahead. */
-	return last && (__s64)(bpf_jiffies64() - last) < cfg.sticky_ticks;
-}
 
 /* True if what goes after a packet with this stamp has to follow it. */
 static __always_inline bool follows(__u64 stamp)
@@ -87,14 +74,12 @@ __noinline int goes_after(__u32 pair, __u32 flow)
 __noinline int note_order(__u32 pair, __u32 flow, __u64 now, __u32 queue)
 {
 	struct xf_pair_stamps *hosts = bpf_map_lookup_elem(&pairs, &pair);
-	__u64 *own = bpf_map_lookup_elem(&flows, &flow), tick = bpf_jiffies64();
+	__u64 *own = bpf_map_lookup_elem(&flows, &flow);
 	__u64 of_any = XF_STAMP(now, XF_STAMP_QUEUE);
 
 	if (!hosts)
 		return 0;
-	/* Once a tick, so that CPUs do not pass its cache line round. */
-	if (shared.last_redirect != tick)
-		shared.last_redirect = tick;
+	note_redirect();
 	if (!own) {
 		hosts->fragment = of_any;
 		return 0;

@@ -9,8 +9,11 @@
 #ifndef XDPFRAG_UNDER_WAY_H
 #define XDPFRAG_UNDER_WAY_H
 
-/* Nothing stays in a backlog for so long: if the last one has not come back then, it was dropped there. */
-#define UNDER_WAY_NS 100000000ull
+/*
+ * Ticks of the kernel, 0.1 to 1 s: nothing stays in a backlog for so long. If the last one has not come back then, it
+ * was dropped there. A tick is read as fast as any variable, the time is not.
+ */
+#define UNDER_WAY_TICKS 100
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -31,11 +34,12 @@ static __always_inline __u32 slot_of(const struct xf_order *order)
 	return order->flow == XF_NO_SLOT ? slot_of_fragments(order) : order->flow;
 }
 
-static __always_inline bool is_under_way(__u32 slot, __u64 now)
+static __always_inline bool is_under_way(__u32 slot)
 {
 	struct xf_under_way *pieces = bpf_map_lookup_elem(&under_way, &slot);
 
-	return pieces && pieces->sent != pieces->back && (__s64)(now - pieces->last_ns) < (__s64)UNDER_WAY_NS;
+	/* Signed: another core may have set it and have read the tick later. */
+	return pieces && pieces->sent != pieces->back && (__s64)(bpf_jiffies64() - pieces->last) < UNDER_WAY_TICKS;
 }
 
 #endif

@@ -256,18 +256,13 @@ impl Gateway {
             let before = Some(Arc::new(self.applied.scope().clone()));
             self.settings.change(Settings { before, ..after.clone() });
         }
-        self.late_fits(self.applied.scope().least_mtu().min(after.scope.least_mtu()))?;
+        self.program.set_least_mtu(self.applied.scope().least_mtu().min(after.scope.least_mtu()))?;
         self.applied.apply(&self.program, &after.scope)?;
-        self.late_fits(self.applied.scope().least_mtu())?;
+        self.program.set_least_mtu(self.applied.scope().least_mtu())?;
         if changes {
             self.settings.change(after);
         }
         Ok(())
-    }
-
-    /// Packets up to `mtu` bytes fit every route.
-    fn late_fits(&self, mtu: u16) -> Result<(), GatewayError> {
-        Ok(self.late.as_ref().map_or(Ok(()), |late| late.set_least_mtu(mtu))?)
     }
 
     /// With `--mtu auto`, serves `tunnels` from now on; answers what is different, a line each.

@@ -69,8 +69,8 @@ impl LanProgram {
                 maps.heartbeats.reuse_fd(self.heartbeats_map.as_fd())?;
                 maps.counters.reuse_fd(self.counters.as_fd())?;
                 maps.under_way.reuse_fd(self.under_way.as_fd())?;
-                maps.bss.reuse_fd(self.shared.as_fd())?;
-                maps.data.reuse_fd(self.live.map.as_fd())
+                maps.bss_shared.reuse_fd(self.shared.as_fd())?;
+                maps.data_live.reuse_fd(self.live.map.as_fd())
             })?;
             Ok(Variant { program: skeleton.progs.xdpfrag.as_fd().try_clone_to_owned()?, config })
         };

@@ -20,7 +20,7 @@ use super::log;
 use super::shared::{self, Shared};
 use super::skeleton::xdpfrag::types;
 use super::sys::{self, Run};
-use crate::packet::Df;
+use crate::packet::{Df, MIN_MTU};
 
 type Result<T> = result::Result<T, Error>;
 
@@ -84,17 +84,11 @@ impl Default for LanConfig {
 
 impl LanConfig {
     pub(super) fn to_rodata(self) -> types::xf_config {
-        // Signed on the other side.
-        let ns = |time: Duration| time.as_nanos().min(i64::MAX as u128) as u64;
         types::xf_config {
             stall_ns: ns(self.stall),
             sticky_ns: ns(self.sticky),
             flow_seed: self.flow_seed,
-            df: match self.df {
-                Df::Clear => 0,
-                Df::Oversize => 1,
-                Df::Keep => 2,
-            },
+            df: df_bits(self.df),
             redirect_all: self.redirect_all.into(),
             resegment: self.resegment.into(),
             grace_ns: self.deaf_only.map_or(0, |patience| ns(patience.grace)),
@@ -145,6 +139,7 @@ impl LanProgram {
             generic: false,
             late: Leave::NOTHING,
             limits: FrameLimits::default(),
+            least_mtu: MIN_MTU,
         };
         Ok(LanProgram {
             variant: Variant {
@@ -163,9 +158,9 @@ impl LanProgram {
             counters: MapHandle::try_from(&*skeleton.maps.counters)?,
             heartbeats: Heartbeats::map(heartbeats_map.as_fd(), queues)?,
             heartbeats_map,
-            shared: Shared::map(MapHandle::try_from(&*skeleton.maps.bss)?)?,
+            shared: Shared::map(MapHandle::try_from(&*skeleton.maps.bss_shared)?)?,
             under_way: MapHandle::try_from(&*skeleton.maps.under_way)?,
-            live: Arc::new(LiveSettings::new(MapHandle::try_from(&*skeleton.maps.data)?, live)?),
+            live: Arc::new(LiveSettings::new(MapHandle::try_from(&*skeleton.maps.data_live)?, live)?),
         })
     }
 
@@ -250,11 +245,6 @@ impl LanProgram {
         [self.routes.as_fd(), self.routes6.as_fd(), self.sources.as_fd(), self.sources6.as_fd()]
     }
 
-    /// The map `deaf`, for [`LateProgram::load`](super::LateProgram::load).
-    pub fn deaf_map(&self) -> BorrowedFd<'_> {
-        self.deaf.as_fd()
-    }
-
     /// Sends the frames of `queue` to an AF_XDP socket, once its worker's heart beats.
     pub fn register_socket(&self, queue: u32, socket: &impl AsRawFd) -> Result<()> {
         self.xsks
@@ -287,6 +277,11 @@ impl LanProgram {
             .map_err(Error::map("live", "set the MTU of the LAN interface"))
     }
 
+    /// Tells the program that no route has a lower MTU than `mtu`, bytes, which spares it a look at what is no longer.
+    pub fn set_least_mtu(&self, mtu: u16) -> Result<()> {
+        self.live.change(|live| live.least_mtu = mtu).map_err(Error::map("live", "set the least MTU"))
+    }
+
     /// Tells the program what its workers can take. Until then it redirects nothing.
     pub fn set_limits(&self, limits: FrameLimits) -> Result<()> {
         self.live.change(|live| live.limits = limits).map_err(Error::map("live", "set the longest frame"))
@@ -317,6 +312,20 @@ impl AsFd for LanProgram {
     /// The program.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.variant.as_fd()
+    }
+}
+
+/// Signed on the other side.
+pub(super) fn ns(time: Duration) -> u64 {
+    time.as_nanos().min(i64::MAX as u128) as u64
+}
+
+/// `enum xf_df`.
+pub(super) fn df_bits(df: Df) -> u32 {
+    match df {
+        Df::Clear => 0,
+        Df::Oversize => 1,
+        Df::Keep => 2,
     }
 }
 

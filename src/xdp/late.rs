@@ -5,6 +5,7 @@
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 use std::{io, result};
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
@@ -13,11 +14,13 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use super::error::Error;
 use super::idents::IdentMap;
 use super::lan::LanProgram;
+use super::lan::{df_bits, ns};
 use super::layout::Leave;
 use super::log;
+use super::shared;
 use super::skeleton::late::{LateSkelBuilder, types};
 use super::sys::{self, Link, Run, TcxHook};
-use crate::packet::{Late, Partition};
+use crate::packet::{Df, Late, Partition};
 
 type Result<T> = result::Result<T, Error>;
 
@@ -29,7 +32,7 @@ const NAME: &str = "xdpfrag_late";
 pub struct LateConfig {
     /// LAN interface.
     pub ifindex: u32,
-    /// What it makes fit.
+    /// What it does.
     pub leave: Leave,
     /// Keys the hash of hosts ([`Idents::seed`](crate::packet::Idents::seed)): random, so that a sender cannot aim at a slot.
     pub seed: u64,
@@ -39,8 +42,12 @@ pub struct LateConfig {
     pub token: u64,
     /// `--force deaf`.
     pub deaf_only: bool,
-    /// `--df keep`.
-    pub df_keep: bool,
+    /// `--df`.
+    pub df: Df,
+    /// [`LanConfig::sticky`](super::LanConfig::sticky).
+    pub sticky: Duration,
+    /// Within this time, whatever the XDP program has passed has come here.
+    pub grace: Duration,
 }
 
 /// The loaded program.
@@ -48,8 +55,6 @@ pub struct LateConfig {
 pub struct LateProgram {
     program: OwnedFd,
     counters: MapHandle,
-    /// `struct late_live`.
-    live: MapHandle,
     ifindex: u32,
     leave: Leave,
 }
@@ -89,7 +94,10 @@ impl LateProgram {
                 ifindex: config.ifindex,
                 leave: config.leave.bits(),
                 deaf_only: config.deaf_only.into(),
-                df_keep: config.df_keep.into(),
+                df: df_bits(config.df),
+                sticky_ns: ns(config.sticky),
+                sticky_ticks: shared::ticks(config.sticky),
+                grace_ticks: shared::ticks(config.grace) as u32,
                 ident_bits: config.partition.bits(),
                 ident_part: config.partition.low().into(),
             };
@@ -98,7 +106,10 @@ impl LateProgram {
             open.maps.routes6.reuse_fd(routes6)?;
             open.maps.sources.reuse_fd(sources)?;
             open.maps.sources6.reuse_fd(sources6)?;
-            open.maps.deaf.reuse_fd(lan.deaf_map())?;
+            open.maps.deaf.reuse_fd(lan.deaf.as_fd())?;
+            open.maps.counters.reuse_fd(lan.counters.as_fd())?;
+            open.maps.data_live.reuse_fd(lan.live.map.as_fd())?;
+            open.maps.bss_shared.reuse_fd(lan.shared.as_fd())?;
             open.maps.under_way.reuse_fd(lan.under_way.as_fd())?;
             open.maps.idents.reuse_fd(idents.as_fd())?;
             if let Some(before) = before {
@@ -108,7 +119,6 @@ impl LateProgram {
             Ok(LateProgram {
                 program: skeleton.progs.xdpfrag_late.as_fd().try_clone_to_owned()?,
                 counters: MapHandle::try_from(&*skeleton.maps.late_counters)?,
-                live: MapHandle::try_from(&*skeleton.maps.data)?,
                 ifindex: config.ifindex,
                 leave: config.leave,
             })
@@ -116,7 +126,7 @@ impl LateProgram {
         .map_err(Error::load(NAME))
     }
 
-    /// What it makes fit.
+    /// What it does.
     pub fn leaves(&self) -> Leave {
         self.leave
     }
@@ -134,16 +144,6 @@ impl LateProgram {
                 source: source.into(),
             })?,
         })
-    }
-
-    /// Tells the program that no route has a lower MTU than `mtu`, which spares it a look at them for what is no longer.
-    ///
-    /// # Errors
-    /// If the kernel refuses the map update.
-    pub fn set_least_mtu(&self, mtu: u16) -> Result<()> {
-        let value = u32::from(mtu).to_ne_bytes();
-        let updated = self.live.update(&0u32.to_ne_bytes(), &value, MapFlags::ANY);
-        updated.map_err(Error::map("late.live", "set the least MTU"))
     }
 
     /// Packets per [`Late`], in its order, summed over the CPUs.

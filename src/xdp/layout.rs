@@ -15,6 +15,8 @@ pub const META_MAGIC: u32 = 0x7866_7261;
 pub const ROUTE_LOCAL: u16 = 1;
 /// `XF_ROUTE_PASS`.
 pub const ROUTE_PASS: u16 = 2;
+/// Bytes of an Ethernet header (`ETH_HLEN`).
+const ETHERNET_HEADER: u32 = 14;
 /// `XF_ROUTES`: entries of each map of routes and of sources, at most.
 pub const MAX_ROUTES: usize = 65536;
 
@@ -267,21 +269,23 @@ pub struct FrameLimits {
     pub whole: u32,
 }
 
-/// What the program behind GRO makes fit (`XF_LEAVE_*`), and the XDP program leaves to it.
+/// What the program behind GRO does (`XF_LEAVE_*`), and the XDP program leaves to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Leave {
     /// Oversize TCP, by segments.
     pub tcp: bool,
     /// Other oversize IPv4 packets, by fragments.
     pub datagrams: bool,
+    /// What is certain to fit: its DF and MSS.
+    pub fitting: bool,
 }
 
 impl Leave {
     /// Nothing.
-    pub const NOTHING: Leave = Leave { tcp: false, datagrams: false };
+    pub const NOTHING: Leave = Leave { tcp: false, datagrams: false, fitting: false };
 
     pub(super) fn bits(self) -> u32 {
-        u32::from(self.tcp) | u32::from(self.datagrams) << 1
+        u32::from(self.tcp) | u32::from(self.datagrams) << 1 | u32::from(self.fitting) << 2
     }
 }
 
@@ -296,20 +300,28 @@ pub struct Live {
     pub late: Leave,
     /// What a worker can take.
     pub limits: FrameLimits,
+    /// No route has a lower MTU, bytes.
+    pub least_mtu: u16,
 }
 
 impl Live {
-    /// Bytes of the program's `.data`.
-    pub const SIZE: usize = 20;
+    /// Frames up to this length fit whatever route they go by; longer ones may all the same.
+    fn fitting(self) -> u32 {
+        ETHERNET_HEADER + u32::from(self.least_mtu).min(self.lan_mtu)
+    }
 
-    /// As the value of the program's `.data`.
+    /// Bytes of the program's `.data.live`.
+    pub const SIZE: usize = 24;
+
+    /// As the value of the program's `.data.live`.
     pub fn to_bytes(self) -> [u8; Live::SIZE] {
         let mut bytes = [0; Live::SIZE];
         bytes[..4].copy_from_slice(&self.lan_mtu.to_ne_bytes());
         bytes[4..8].copy_from_slice(&u32::from(self.generic).to_ne_bytes());
         bytes[8..12].copy_from_slice(&self.late.bits().to_ne_bytes());
         bytes[12..16].copy_from_slice(&self.limits.receive.to_ne_bytes());
-        bytes[16..].copy_from_slice(&self.limits.whole.to_ne_bytes());
+        bytes[16..20].copy_from_slice(&self.limits.whole.to_ne_bytes());
+        bytes[20..].copy_from_slice(&self.fitting().to_ne_bytes());
         bytes
     }
 }

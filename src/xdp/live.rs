@@ -6,7 +6,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use super::layout::{Leave, Live};
 
-/// The program's `.data`, and what is in it.
+/// The program's `.data.live`, and what is in it.
 #[derive(Debug)]
 pub struct LiveSettings {
     pub(super) map: MapHandle,

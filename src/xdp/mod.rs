@@ -47,6 +47,6 @@ const _: () = {
     assert!(size_of::<types::xf_deaf>() == layout::DeafHost::SIZE);
     assert!(size_of::<types::xf_heartbeat>() == Heartbeats::ENTRY);
     assert!(size_of::<types::xf_shared>() == Shared::SIZE);
-    assert!(size_of::<types::bss>() == Shared::SIZE);
-    assert!(size_of::<types::data>() == layout::Live::SIZE);
+    assert!(size_of::<types::bss_shared>() == Shared::SIZE);
+    assert!(size_of::<types::data_live>() == layout::Live::SIZE);
 };

@@ -13,7 +13,7 @@ use super::sys::SharedWords;
 const GENERATION: usize = 0;
 const LAST_REDIRECT: usize = 1;
 
-/// The program's `.bss`, mapped.
+/// The program's `.bss.shared`, mapped.
 #[derive(Debug)]
 pub struct Shared {
     map: MapHandle,

@@ -23,7 +23,7 @@ const TIMESTAMP: [u8; 12] = [1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2];
 /// TCP-AO with a code of 8 bytes: as long as a time stamp.
 const AUTHENTICATED: [u8; 12] = [29, 12, 1, 1, 9, 9, 9, 9, 9, 9, 9, 9];
 
-const BOTH: Leave = Leave { tcp: true, datagrams: true };
+const BOTH: Leave = Leave { tcp: true, datagrams: true, fitting: false };
 
 /// A gateway, the program behind GRO on the loopback of a private namespace, and the workers' identifications.
 struct Behind {
@@ -44,11 +44,13 @@ fn late(change: impl FnOnce(&mut LateConfig)) -> Behind {
         partition: idents.partition(),
         token: 0x0123_4567_89ab_cdef,
         deaf_only: false,
-        df_keep: false,
+        df: Df::Clear,
+        sticky: Duration::from_millis(200),
+        grace: Duration::from_millis(10),
     };
     change(&mut config);
     let program = LateProgram::load(config, &gateway.program, &map, None).unwrap();
-    program.set_least_mtu(600).unwrap();
+    gateway.program.set_least_mtu(600).unwrap();
     Behind { gateway, program, idents }
 }
 
@@ -188,7 +190,7 @@ fn what_a_worker_would_not_cut_is_left_alone() {
     };
     refuses("a segment of a host not known to be deaf", &segment, &|c| c.deaf_only = true);
     refuses("a datagram of a host not known to be deaf", &datagram, &|c| c.deaf_only = true);
-    refuses("--df keep", &datagram, &|c| c.df_keep = true);
+    refuses("--df keep", &datagram, &|c| c.df = Df::Keep);
     refuses("TCP is the workers'", &segment, &|c| c.leave.tcp = false);
     refuses("datagrams are the workers'", &datagram, &|c| c.leave.datagrams = false);
 }
@@ -251,7 +253,7 @@ fn the_xdp_program_leaves_to_gro_just_what_can_be_cut_behind_it() {
         return;
     }
     let gateway = Gateway::with_worker(LanConfig { resegment: true, sticky: Duration::ZERO, ..CONFIG });
-    gateway.program.set_late(Leave { tcp: true, datagrams: false }).unwrap();
+    gateway.program.set_late(Leave { tcp: true, ..Leave::NOTHING }).unwrap();
     gateway.program.set_lan_mtu(9000).unwrap();
     let segment = Frame::tcp(0x10, &TIMESTAMP, 1448);
     gateway.passes_untouched(&segment.bytes(), Reason::Late);
@@ -283,7 +285,7 @@ fn the_xdp_program_leaves_datagrams_behind_that_become_two_fragments_while_there
         return;
     }
     let gateway = Gateway::with_worker(LanConfig { sticky: Duration::ZERO, ..CONFIG });
-    gateway.program.set_late(Leave { tcp: false, datagrams: true }).unwrap();
+    gateway.program.set_late(Leave { datagrams: true, ..Leave::NOTHING }).unwrap();
     gateway.program.set_lan_mtu(9000).unwrap();
     for datagram in [
         Frame::udp(1500),

@@ -64,12 +64,17 @@ impl Gateway {
         let (as_list, datagrams) = (has("rx-gro-list", false), has("rx-udp-gro-forwarding", false));
         let segments = plan.treatment.tcp == Tcp::Resegment && !as_list;
         // Only workers tell senders; unless asked for, TCP is left alone where nothing would be merged.
+        let tcp = segments && (asked || (merges && !plan.notify && lowers_safely(&release())));
         let leave = Leave {
-            tcp: segments && (asked || (merges && !plan.notify && lowers_safely(&release()))),
+            tcp,
             datagrams: !plan.notify && !as_list && !datagrams,
+            // What is merged keeps DF, like what is resegmented.
+            fitting: !as_list && (plan.treatment.df != Df::Clear || (tcp && !datagrams)),
         };
-        if leave == Leave::NOTHING {
+        if !leave.tcp && !leave.datagrams {
             instead("with --notify, rx-gro-list or rx-udp-gro-forwarding the workers do it");
+        }
+        if leave == Leave::NOTHING {
             return Ok(());
         }
         if let Err(why) = self.has_tcx() {
@@ -84,14 +89,13 @@ impl Gateway {
             partition: idents.partition(),
             token: random(),
             deaf_only: plan.force == Force::Deaf,
-            df_keep: plan.treatment.df == Df::Keep,
+            df: plan.treatment.df,
+            sticky: plan.sticky,
+            grace: LEFT_IN_GRO,
         };
         let load = || LateProgram::load(config, &self.program, &shared.ident_map, self.late.as_ref());
         let program = match privileges::loading(load) {
-            Ok(program) => program.and_then(|program| {
-                program.set_least_mtu(self.applied.scope().least_mtu())?;
-                Ok((program.attach()?, program))
-            }),
+            Ok(program) => program.and_then(|program| Ok((program.attach()?, program))),
             Err(why) => {
                 instead(&why);
                 return Ok(());
@@ -149,6 +153,7 @@ fn lowers_safely(release: &str) -> bool {
 
 fn describe(leave: Leave) -> &'static str {
     match (leave.tcp, leave.datagrams) {
+        (false, false) => "what fits is edited behind GRO",
         (true, true) => {
             "oversize TCP is left to GRO and cut behind it, and so are datagrams while there are few"
         }

@@ -148,7 +148,10 @@ fn needs_restart(before: &Plan, after: &Plan) -> Vec<&'static str> {
 
 /// True if the program behind GRO is not there for both plans.
 fn differs_late(before: &Plan, after: &Plan) -> bool {
-    let by = |plan: &Plan| (plan.redirect, plan.treatment.tcp, plan.treatment.df, plan.force, plan.notify);
+    let by = |plan: &Plan| {
+        let treatment = &plan.treatment;
+        (plan.redirect, treatment.tcp, treatment.df, plan.force, plan.notify, plan.sticky)
+    };
     by(before) != by(after)
 }
 

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * When a packet last went to a worker: as long as that is long ago, none can be
+ * overtaken. By the tick, which is read as fast as any variable. Included
+ * behind `cfg` and `shared`.
+ */
+#ifndef XDPFRAG_LATELY_H
+#define XDPFRAG_LATELY_H
+
+/* Ticks that another CPU's clock may be behind. */
+#define TICKS_APART 16
+
+/*
+ * False if nothing can go after another, since nothing went to a worker lately:
+ * neither the hash nor the two look-ups are needed then.
+ */
+static __always_inline bool redirected_lately(void)
+{
+	__u64 redirects = shared.redirects;
+	__u32 ago = (__u32)bpf_jiffies64() - XF_REDIRECTS_LAST(redirects);
+
+	if (!redirects)
+		return false;
+	return redirects == XF_HELD || ago + TICKS_APART < (__u32)cfg.sticky_ticks + TICKS_APART;
+}
+
+/* A packet goes to a worker now. */
+static __always_inline void note_redirect(void)
+{
+	__u64 redirects = shared.redirects;
+	__u32 tick = bpf_jiffies64(), since = tick;
+
+	/* Once a tick, so that CPUs do not pass its cache line round. */
+	if (redirects != XF_HELD && XF_REDIRECTS_LAST(redirects) == tick)
+		return;
+	if (redirects != XF_HELD && redirected_lately())
+		since = XF_REDIRECTS_SINCE(redirects);
+	shared.redirects = XF_REDIRECTS(since, tick);
+}
+
+#endif

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * How the tc programs read and write a packet. Included in front of parse.h.
+ */
+#ifndef XDPFRAG_SKB_H
+#define XDPFRAG_SKB_H
+
+#define XF_CTX				   struct __sk_buff
+#define xf_load				   bpf_skb_load_bytes
+#define xf_store(skb, at, bytes, len)	   bpf_skb_store_bytes(skb, at, bytes, len, 0)
+/* With from and size 0 it adds a difference, and leaves a CHECKSUM_PARTIAL one alone. */
+#define xf_update_check(skb, at, delta) bpf_l4_csum_replace(skb, at, 0, delta, 0)
+
+#include "parse.h"
+
+/*
+ * Up to the fixed part of the TCP header over IPv4, or of the IPv6 header: the
+ * same. Drivers put more than that into the linear part, so that bulk data is
+ * never pulled.
+ */
+#define HEADERS (ETH_HLEN + XF_VLAN_TAGS * sizeof(struct xf_vlan) + sizeof(struct iphdr) + sizeof(struct tcphdr))
+_Static_assert(sizeof(struct ipv6hdr) == sizeof(struct iphdr) + sizeof(struct tcphdr), "one length for both");
+
+/* False if there is no memory to have the headers in the linear part. */
+static __always_inline bool pull_headers(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u32 len = skb->len;
+
+	/* The first is true nearly always. */
+	if (data + HEADERS <= end || data + len <= end)
+		return true;
+	return !bpf_skb_pull_data(skb, len < HEADERS ? len : HEADERS);
+}
+
+#endif
