@@ -63,6 +63,10 @@ static __always_inline struct late_counters *late_counters_of_cpu(void)
 #include "edit.h"
 #include "hash.h"
 #include "under_way.h"
+
+/* Of what makes a packet fit: it has not, and the packet goes on as it is. */
+#define LEFT_ALONE (-2)
+
 #include "late_queue.h"
 #include "late_segment.h"
 #include "late_fragment.h"
@@ -76,7 +80,7 @@ static __always_inline struct late_counters *late_counters_of_cpu(void)
 static __always_inline int lower(struct __sk_buff *skb, __u32 share, struct late_counters *count)
 {
 	if (skb->gso_size <= share)
-		return TC_ACT_UNSPEC;
+		return LEFT_ALONE;
 	for (int i = 0; i < 16; i++) {
 		__u32 size = skb->gso_size, step = size - share;
 
@@ -91,7 +95,7 @@ static __always_inline int lower(struct __sk_buff *skb, __u32 share, struct late
 				return TC_ACT_SHOT;
 			}
 			count->packets[XF_LATE_REFUSED]++;
-			return TC_ACT_UNSPEC;
+			return LEFT_ALONE;
 		}
 		if (bpf_skb_adjust_room(skb, -(__s32)step, BPF_ADJ_ROOM_MAC,
 					BPF_F_ADJ_ROOM_NO_CSUM_RESET | BPF_F_ADJ_ROOM_FIXED_GSO)) {
@@ -100,7 +104,7 @@ static __always_inline int lower(struct __sk_buff *skb, __u32 share, struct late
 		}
 	}
 	count->packets[XF_LATE_LOWERED]++;
-	return TC_ACT_UNSPEC;
+	return LEFT_ALONE;
 }
 
 /* False under --force deaf for a host that the kernel is to answer. */
@@ -134,7 +138,7 @@ static __always_inline int oversize_tcp(struct __sk_buff *skb, const struct xf_p
 
 	if (packet->fragment || tcp->l4 != packet->l3 + packet->ihl || mtu <= headers ||
 	    tcp->flags & (XF_TCP_SYN | XF_TCP_RST | XF_TCP_URG) || !served(packet) || !xf_bare_tcp(skb, tcp))
-		return TC_ACT_UNSPEC;
+		return LEFT_ALONE;
 	share = (mtu - headers) & ~1;
 	if (skb->gso_size)
 		return lower(skb, share, count);
@@ -147,11 +151,11 @@ static __always_inline int oversize_tcp(struct __sk_buff *skb, const struct xf_p
 	     bpf_skb_load_bytes(skb, tcp->l4 + sizeof(struct tcphdr), segment.header + sizeof(struct tcphdr), 12)) ||
 	    segment.len > 2 * share) {
 		count->packets[XF_LATE_REFUSED]++;
-		return TC_ACT_UNSPEC;
+		return LEFT_ALONE;
 	}
 	if (!sound(skb, &segment)) {
 		count->packets[XF_LATE_CHECKSUM]++;
-		return TC_ACT_UNSPEC;
+		return LEFT_ALONE;
 	}
 	return cut(skb, &segment, slot, count);
 }
@@ -164,14 +168,14 @@ static __always_inline int oversize_datagram(struct __sk_buff *skb, const struct
 	struct udphdr udp;
 
 	if (!xf_in_two_fragments(packet, mtu) || (df && (cfg.df == XF_DF_KEEP || !served(packet))))
-		return TC_ACT_UNSPEC;
+		return LEFT_ALONE;
 	/* Merged (rx-udp-gro-forwarding): the kernel has no way to lower gso_size of that. */
 	if (skb->gso_size ||
 	    (!packet->fragment && packet->ip->protocol == IPPROTO_UDP &&
 	     (bpf_skb_load_bytes(skb, packet->l3 + sizeof(struct iphdr), &udp, sizeof(udp)) ||
 	      xf_unfinished_udp(packet, &udp)))) {
 		count->packets[XF_LATE_REFUSED]++;
-		return TC_ACT_UNSPEC;
+		return LEFT_ALONE;
 	}
 	return fragment(skb, packet, mtu, hash, slot, count);
 }
@@ -183,18 +187,18 @@ static __always_inline int oversize(struct __sk_buff *skb, const struct xf_packe
 	struct late_counters *count = late_counters_of_cpu();
 
 	if (!count)
-		return TC_ACT_UNSPEC;
+		return LEFT_ALONE;
 	if (tcp->l4 && !packet->fragment)
-		return cfg.leave & XF_LEAVE_TCP ? oversize_tcp(skb, packet, tcp, mtu, slot, count) : TC_ACT_UNSPEC;
+		return cfg.leave & XF_LEAVE_TCP ? oversize_tcp(skb, packet, tcp, mtu, slot, count) : LEFT_ALONE;
 	if (packet->v6 || !(cfg.leave & XF_LEAVE_DATAGRAMS))
-		return TC_ACT_UNSPEC;
+		return LEFT_ALONE;
 	return oversize_datagram(skb, packet, mtu, hash, slot, count);
 }
 
 SEC("tc")
 int xdpfrag_late(struct __sk_buff *skb)
 {
-	__u32 slot, gso_size = skb->gso_size;
+	__u32 rest, slot, gso_size = skb->gso_size;
 	bool fits = !gso_size && skb->len <= live.fitting, edits = left_to_us(), behind;
 	struct xf_packet packet;
 	enum xf_reason reason;
@@ -204,10 +208,11 @@ int xdpfrag_late(struct __sk_buff *skb)
 	struct xf_order order;
 	void *data, *end;
 	__u64 hash;
-	int action = TC_ACT_UNSPEC;
+	int action;
 
+	rest = skb->cb[4];
 	if (came_back(skb))
-		return TC_ACT_UNSPEC;
+		return rest ? second_fragment(skb, rest) : TC_ACT_UNSPEC;
 	behind = anything_queued();
 	if ((fits && !edits && !behind) || !pull_headers(skb))
 		return TC_ACT_UNSPEC;
@@ -232,12 +237,15 @@ int xdpfrag_late(struct __sk_buff *skb)
 		order = order_of(end, &packet, &tcp, hash);
 		slot = slot_of(&order);
 	}
-	if (!fits)
+	if (!fits) {
 		action = oversize(skb, &packet, &tcp, route.mtu, hash, slot);
-	else if (edits)
+		if (action != LEFT_ALONE)
+			return action;
+	} else if (edits) {
 		edit(skb, gso_size, &packet, &tcp, &route);
-	if (action != TC_ACT_UNSPEC || !behind || !goes_after(&order))
-		return action;
+	}
+	if (!behind || !goes_after(&order))
+		return TC_ACT_UNSPEC;
 	count = late_counters_of_cpu();
 	if (count)
 		count->packets[XF_LATE_FOLLOWED]++;

@@ -48,36 +48,67 @@ static __always_inline long write_header(struct __sk_buff *skb, __u32 l3, const 
 	return bpf_skb_store_bytes(skb, l3, &ip, sizeof(ip), BPF_F_RECOMPUTE_CSUM);
 }
 
-/* Queues the first fragment, and `skb` as the second. */
+/* What the copy that becomes the second fragment has in skb->cb[4]; never 0. */
+#define REST(share, id)	 ((share) / 8 << 16 | (id))
+#define REST_SHARE(rest) ((rest) >> 16 << 3)
+#define REST_ID(rest)	 ((__be16)(rest))
+
+/*
+ * Queues a copy that becomes the second fragment when it comes back, and makes
+ * `skb` the first one, which goes on at once: it may overtake the second of a
+ * datagram before it, but no datagram is complete before its second.
+ */
 static __always_inline int fragment(struct __sk_buff *skb, const struct xf_packet *packet, __u32 mtu, __u64 hash,
 				    __u32 slot, struct late_counters *count)
 {
-	struct scratch *room = scratch_of_cpu();
-	__u32 share = xf_first_share(mtu), rest = packet->total - sizeof(struct iphdr) - share;
-	__u32 l3 = packet->l3, data = l3 + sizeof(struct iphdr);
-	__u16 offset = packet->frag_off & XF_IP_OFFSET, kept = packet->frag_off & ~(XF_IP_DF | XF_IP_MF | XF_IP_OFFSET);
-	struct iphdr ip;
-	__be16 id;
+	__u16 kept = packet->frag_off & ~(XF_IP_DF | XF_IP_MF | XF_IP_OFFSET), offset = packet->frag_off & XF_IP_OFFSET;
+	__u32 share = xf_first_share(mtu), l3 = packet->l3;
+	struct iphdr ip = *packet->ip;
+	__be16 id = ip.id;
 
-	barrier_var(rest);
-	if (!room || !rest || rest > TAIL_MAX || bpf_skb_load_bytes(skb, l3, &ip, sizeof(ip)))
-		goto refused;
-	id = ip.id;
-	if ((packet->frag_off & XF_IP_DF && !next_ident(hash, &id)) ||
-	    bpf_skb_load_bytes(skb, data + share, room->tail, rest) ||
-	    bpf_skb_change_tail(skb, data + share, 0))
-		goto refused;
-	if (write_header(skb, l3, &ip, id, share, kept | XF_IP_MF | offset) || !queue_copy(skb, slot) ||
-	    !become_second(skb, room, data, rest) ||
-	    write_header(skb, l3, &ip, id, rest, kept | (packet->frag_off & XF_IP_MF) | (offset + share / 8))) {
+	if (packet->frag_off & XF_IP_DF && !next_ident(hash, &id)) {
+		count->packets[XF_LATE_REFUSED]++;
+		return LEFT_ALONE;
+	}
+	if (!queue_copy(skb, slot, REST(share, id)) || bpf_skb_change_tail(skb, l3 + sizeof(ip) + share, 0) ||
+	    write_header(skb, l3, &ip, id, share, kept | XF_IP_MF | offset)) {
 		count->packets[XF_LATE_LOST]++;
 		return TC_ACT_SHOT;
 	}
+	forget_token(skb);
 	count->packets[XF_LATE_DATAGRAM]++;
-	return queue(skb, slot);
-refused:
-	count->packets[XF_LATE_REFUSED]++;
 	return TC_ACT_UNSPEC;
+}
+
+/* Makes the copy the second fragment. */
+static __always_inline int second_fragment(struct __sk_buff *skb, __u32 rest)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct late_counters *count = late_counters_of_cpu();
+	struct scratch *room = scratch_of_cpu();
+	__u32 share = REST_SHARE(rest), at, len;
+	struct xf_packet packet;
+	struct iphdr ip;
+	__u16 kept;
+
+	if (!count || !room)
+		return TC_ACT_SHOT;
+	if (xf_parse(data, end, skb->len, &packet) != XF_FITS || packet.v6)
+		goto lost;
+	ip = *packet.ip;
+	at = packet.l3 + sizeof(ip);
+	len = packet.total - sizeof(ip) - share;
+	barrier_var(len);
+	if (!len || len > TAIL_MAX || bpf_skb_load_bytes(skb, at + share, room->tail, len) ||
+	    !become_second(skb, room, at, len))
+		goto lost;
+	kept = packet.frag_off & ~(XF_IP_DF | XF_IP_OFFSET);
+	if (!write_header(skb, packet.l3, &ip, REST_ID(rest), len,
+			  kept | ((packet.frag_off & XF_IP_OFFSET) + share / 8)))
+		return TC_ACT_UNSPEC;
+lost:
+	count->packets[XF_LATE_LOST]++;
+	return TC_ACT_SHOT;
 }
 
 #endif

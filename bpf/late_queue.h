@@ -44,8 +44,8 @@ static __always_inline bool anything_queued(void)
 	return all_sent != all_back && (__s64)(bpf_jiffies64() - last_queued) < UNDER_WAY_TICKS;
 }
 
-/* Takes note of a packet that is about to be queued. */
-static __always_inline void mark(struct __sk_buff *skb, __u32 slot)
+/* Takes note of a packet that is about to be queued; `rest` is what it has to be told when it comes back, or 0. */
+static __always_inline void mark(struct __sk_buff *skb, __u32 slot, __u32 rest)
 {
 	struct xf_under_way *pieces = bpf_map_lookup_elem(&under_way, &slot);
 	__u64 tick = bpf_jiffies64();
@@ -53,6 +53,7 @@ static __always_inline void mark(struct __sk_buff *skb, __u32 slot)
 	skb->cb[0] = cfg.token;
 	skb->cb[1] = cfg.token >> 32;
 	skb->cb[2] = slot;
+	skb->cb[4] = rest;
 	if ((__s64)(tick - last_queued) > UNDER_WAY_TICKS)
 		all_back = all_sent;
 	last_queued = tick;
@@ -63,16 +64,24 @@ static __always_inline void mark(struct __sk_buff *skb, __u32 slot)
 	skb->cb[3] = __sync_fetch_and_add(&pieces->sent, 1) + 1;
 }
 
+/* One by one: the verifier takes no pointer into the context. */
+static __always_inline void forget_token(struct __sk_buff *skb)
+{
+#pragma unroll
+	for (int i = 0; i < 5; i++)
+		*(volatile __u32 *)&skb->cb[i] = 0;
+}
+
 static __always_inline int queue(struct __sk_buff *skb, __u32 slot)
 {
-	mark(skb, slot);
+	mark(skb, slot, 0);
 	return bpf_redirect(cfg.ifindex, BPF_F_INGRESS);
 }
 
 /* Queues a copy; false if there is no memory, or no room in the backlog. */
-static __always_inline bool queue_copy(struct __sk_buff *skb, __u32 slot)
+static __always_inline bool queue_copy(struct __sk_buff *skb, __u32 slot, __u32 rest)
 {
-	mark(skb, slot);
+	mark(skb, slot, rest);
 	return !bpf_clone_redirect(skb, cfg.ifindex, BPF_F_INGRESS);
 }
 
@@ -91,10 +100,7 @@ static __always_inline bool came_back(struct __sk_buff *skb)
 		return false;
 	slot = skb->cb[2];
 	number = skb->cb[3];
-	/* One by one: the verifier takes no pointer into the context. */
-#pragma unroll
-	for (int i = 0; i < 4; i++)
-		*(volatile __u32 *)&skb->cb[i] = 0;
+	forget_token(skb);
 	count = late_counters_of_cpu();
 	if (!count)
 		return true;

@@ -123,12 +123,12 @@ static __always_inline int cut(struct __sk_buff *skb, struct segment *segment, _
 	    bpf_skb_load_bytes(skb, segment->data + segment->share, room->tail, rest) ||
 	    bpf_skb_change_tail(skb, segment->data + segment->share, 0)) {
 		count->packets[XF_LATE_REFUSED]++;
-		return TC_ACT_UNSPEC;
+		return LEFT_ALONE;
 	}
 	segment->header[13] = flags & ~(XF_TCP_PSH | XF_TCP_FIN);
 	if (write_headers(skb, segment, segment->share, segment->sum[0], 0))
 		goto lost;
-	queued = queue_copy(skb, slot);
+	queued = queue_copy(skb, slot, 0);
 
 	segment->header[13] = flags & ~XF_TCP_CWR;
 	segment->tcp.seq = bpf_htonl(bpf_ntohl(segment->tcp.seq) + segment->share);

@@ -113,7 +113,7 @@ impl ClampProgram {
 
     /// Runs the program on `frame` ([`sys::prog_run`]).
     pub fn run_once(&self, frame: &[u8]) -> io::Result<Run> {
-        sys::prog_run(self.program.as_fd(), frame)
+        sys::prog_run(self.program.as_fd(), frame, &[])
     }
 }
 

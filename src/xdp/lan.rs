@@ -304,7 +304,7 @@ impl LanProgram {
 
     /// Runs the program on `frame` ([`sys::prog_run`]).
     pub fn run_once(&self, frame: &[u8]) -> io::Result<Run> {
-        sys::prog_run(self.as_fd(), frame)
+        sys::prog_run(self.as_fd(), frame, &[])
     }
 }
 

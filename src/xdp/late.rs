@@ -159,9 +159,12 @@ impl LateProgram {
         Ok(sums)
     }
 
-    /// Runs the program on `frame` ([`sys::prog_run`]).
-    pub fn run_once(&self, frame: &[u8]) -> io::Result<Run> {
-        sys::prog_run(self.program.as_fd(), frame)
+    /// Runs the program on `frame` ([`sys::prog_run`]), which has this in `skb->cb`.
+    pub fn run_once(&self, frame: &[u8], cb: [u32; 5]) -> io::Result<Run> {
+        /// Where it is in `struct __sk_buff`.
+        const CB: usize = 48;
+        let context = [&[0; CB][..], cb.map(u32::to_ne_bytes).as_flattened()].concat();
+        sys::prog_run(self.program.as_fd(), frame, &context)
     }
 }
 

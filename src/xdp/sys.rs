@@ -121,10 +121,11 @@ pub struct Run {
     pub data: Vec<u8>,
 }
 
-/// Runs a program on `frame` (14 bytes at least) as received by the loopback device on queue 0.
+/// Runs a program on `frame` (14 bytes at least) as received by the loopback device on queue 0, with this much of its
+/// context set.
 ///
 /// Maps are read and written as in a real run; the frame goes nowhere.
-pub fn prog_run(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<Run> {
+pub fn prog_run(program: BorrowedFd<'_>, frame: &[u8], context: &[u8]) -> io::Result<Run> {
     let too_long = |_| io::Error::from_raw_os_error(libc::E2BIG);
     let mut data = vec![0; frame.len() + PROG_RUN_GROWTH];
     let mut opts = libbpf_sys::bpf_test_run_opts {
@@ -133,10 +134,12 @@ pub fn prog_run(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<Run> {
         data_size_in: u32::try_from(frame.len()).map_err(too_long)?,
         data_out: data.as_mut_ptr().cast(),
         data_size_out: u32::try_from(data.len()).map_err(too_long)?,
+        ctx_in: if context.is_empty() { ptr::null() } else { context.as_ptr().cast() },
+        ctx_size_in: u32::try_from(context.len()).map_err(too_long)?,
         repeat: 1,
         ..Default::default()
     };
-    // SAFETY: `opts` is a whole bpf_test_run_opts of the stated size; its two buffers have the
+    // SAFETY: `opts` is a whole bpf_test_run_opts of the stated size; its three buffers have the
     // stated lengths and outlive the call; the kernel writes to `data_out` only.
     check(unsafe { libbpf_sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut opts) })?;
     data.truncate(opts.data_size_out as usize);

@@ -23,6 +23,9 @@ const TIMESTAMP: [u8; 12] = [1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2];
 /// TCP-AO with a code of 8 bytes: as long as a time stamp.
 const AUTHENTICATED: [u8; 12] = [29, 12, 1, 1, 9, 9, 9, 9, 9, 9, 9, 9];
 
+/// skb->cb of what comes for the first time.
+const NEW: [u32; 5] = [0; 5];
+const TOKEN: u64 = 0x0123_4567_89ab_cdef;
 const BOTH: Leave = Leave { tcp: true, datagrams: true, fitting: false };
 
 /// A gateway, the program behind GRO on the loopback of a private namespace, and the workers' identifications.
@@ -42,7 +45,7 @@ fn late(change: impl FnOnce(&mut LateConfig)) -> Behind {
         leave: BOTH,
         seed: idents.seed(),
         partition: idents.partition(),
-        token: 0x0123_4567_89ab_cdef,
+        token: TOKEN,
         deaf_only: false,
         df: Df::Clear,
         sticky: Duration::from_millis(200),
@@ -118,7 +121,7 @@ fn a_segment_that_stayed_alone_is_cut_as_a_worker_cuts_it() {
             let mut v6 = Frame6::tcp(flags, options, (total - 20 - headers).min(2 * (1382 - headers)));
             v6.finish_tcp();
             for frame in [v4, padded, v6.bytes()] {
-                let run = program.run_once(&frame).unwrap();
+                let run = program.run_once(&frame, NEW).unwrap();
                 let len = recv(wire.as_raw_fd(), &mut buffer, MsgFlags::empty()).expect("the first half");
                 let expected = by_worker(&frame, &idents, Reason::Resegmented);
                 assert_eq!(expected.len(), 2);
@@ -143,7 +146,7 @@ fn what_a_worker_would_not_cut_is_left_alone() {
     }
     let Behind { gateway, program, .. } = late(|_| ());
     let untouched = |frame: &Frame| {
-        let run = program.run_once(&frame.bytes()).unwrap();
+        let run = program.run_once(&frame.bytes(), NEW).unwrap();
         assert_eq!(run.action, UNSPEC, "{frame:?}");
         assert!(run.data == frame.bytes(), "{frame:?}");
     };
@@ -185,7 +188,7 @@ fn what_a_worker_would_not_cut_is_left_alone() {
     let datagram = Frame::udp(1500);
     let refuses = |what: &str, frame: &Frame, change: &dyn Fn(&mut LateConfig)| {
         let behind = late(change);
-        let run = behind.program.run_once(&frame.bytes()).unwrap();
+        let run = behind.program.run_once(&frame.bytes(), NEW).unwrap();
         assert_eq!((run.action, run.data == frame.bytes()), (UNSPEC, true), "{what}");
     };
     refuses("a segment of a host not known to be deaf", &segment, &|c| c.deaf_only = true);
@@ -219,17 +222,21 @@ fn a_datagram_is_fragmented_as_a_worker_fragments_it() {
                     (f.frag_off, f.protocol, f.padding) = (flags, protocol, 5);
                 });
                 let (l3, frame) = (frame.l3(), frame.bytes());
-                let run = program.run_once(&frame).unwrap();
-                let len = recv(wire.as_raw_fd(), &mut buffer, MsgFlags::empty()).expect("the first fragment");
+                let run = program.run_once(&frame, NEW).unwrap();
+                let len = recv(wire.as_raw_fd(), &mut buffer, MsgFlags::empty()).expect("a copy");
                 let id = ident(&run.data, l3);
                 let expected = by_worker(&frame, &idents, Reason::Fragmented);
                 assert_eq!(expected.len(), 2);
                 let [first, second] =
                     [&expected[0], &expected[1]].map(|frame| with_ident(frame.clone(), l3, id));
                 let what = format!("{total} bytes, {flags:#06x}, protocol {protocol}");
-                assert!(buffer[..len] == first, "{what}: first\n{:02x?}\n{first:02x?}", &buffer[..len]);
+                assert!(run.data == first, "{what}: first\n{:02x?}\n{first:02x?}", run.data);
+                assert_eq!((run.action, buffer[..len] == frame), (UNSPEC, true));
+                // `REST` in bpf/late_fragment.h.
+                let rest = 1400 / 8 << 16 | u32::from(id.to_be());
+                let run = program.run_once(&frame, [TOKEN as u32, (TOKEN >> 32) as u32, 0, 0, rest]).unwrap();
                 assert!(run.data == second, "{what}: second\n{:02x?}\n{second:02x?}", run.data);
-                assert_eq!(run.action, REDIRECT);
+                assert_eq!(run.action, UNSPEC);
                 let by_worker = ident(&expected[0], l3);
                 if fresh {
                     // The worker counts on where the program has counted to, in part 2 of 4.

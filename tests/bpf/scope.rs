@@ -287,7 +287,7 @@ fn no_packet_goes_unserved_while_the_scope_changes() {
     let frame = syn(host, remote, false);
     let (done, sent) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|threads| {
-        threads.spawn(|| {
+        let sender = threads.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 gateway.program.run_once(&frame).unwrap();
                 sent.fetch_add(1, Ordering::Relaxed);
@@ -295,7 +295,7 @@ fn no_packet_goes_unserved_while_the_scope_changes() {
         });
         let mut random = Random(7);
         let mut changes = 0;
-        while changes < 2000 || sent.load(Ordering::Relaxed) < 2000 {
+        while (changes < 2000 || sent.load(Ordering::Relaxed) < 2000) && !sender.is_finished() {
             applied.apply(&gateway.program, &scopes[random.below(6) as usize]).unwrap();
             changes += 1;
         }
