@@ -364,5 +364,5 @@ pub(super) fn read_counters(map: &MapHandle) -> Result<Counters> {
             sum += counters;
         }
     }
-    Ok(sum)
+    Ok(sum.settled())
 }

@@ -159,12 +159,33 @@ impl LateProgram {
         Ok(sums)
     }
 
-    /// Runs the program on `frame` ([`sys::prog_run`]), which has this in `skb->cb`.
-    pub fn run_once(&self, frame: &[u8], cb: [u32; 5]) -> io::Result<Run> {
-        /// Where it is in `struct __sk_buff`.
-        const CB: usize = 48;
-        let context = [&[0; CB][..], cb.map(u32::to_ne_bytes).as_flattened()].concat();
-        sys::prog_run(self.program.as_fd(), frame, &context)
+    /// Runs the program on `frame` ([`sys::prog_run`]), which comes like that.
+    pub fn run_once(&self, frame: &[u8], came: Came) -> io::Result<Run> {
+        sys::prog_run(self.program.as_fd(), frame, &came.to_context())
+    }
+}
+
+/// How a packet comes to the program, but for its bytes (`struct __sk_buff`); by default for the first time, and alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Came {
+    /// `cb`, in which the program's own packets carry what it has to know.
+    pub cb: [u32; 5],
+    /// `gso_segs`: how many GRO has merged.
+    pub merged: u32,
+    /// `gso_size`: bytes of data in each but the last of them.
+    pub share: u32,
+}
+
+impl Came {
+    /// Bytes of a `struct __sk_buff` up to here.
+    const SIZE: usize = 180;
+
+    fn to_context(self) -> [u8; Came::SIZE] {
+        let mut context = [0; Came::SIZE];
+        context[48..68].copy_from_slice(self.cb.map(u32::to_ne_bytes).as_flattened());
+        context[164..168].copy_from_slice(&self.merged.to_ne_bytes());
+        context[176..].copy_from_slice(&self.share.to_ne_bytes());
+        context
     }
 }
 

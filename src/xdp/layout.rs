@@ -233,6 +233,15 @@ impl Counters {
         Some(counters)
     }
 
+    /// A sum over CPUs that were read one after the other: what is counted anew behind GRO, perhaps on another CPU than
+    /// before it, is none less than none.
+    pub(super) fn settled(mut self) -> Counters {
+        for count in &mut self.reasons {
+            *count = count.cast_signed().max(0).cast_unsigned();
+        }
+        self
+    }
+
     /// Frames counted under `reason`.
     pub fn reason(&self, reason: Reason) -> u64 {
         self.reasons[reason as usize]

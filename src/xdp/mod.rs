@@ -28,7 +28,7 @@ pub use exchange::Variant;
 pub use heartbeat::{Heartbeat, Heartbeats};
 pub use idents::IdentMap;
 pub use lan::{LanConfig, LanProgram, Patience};
-pub use late::{LateConfig, LateLink, LateProgram};
+pub use late::{Came, LateConfig, LateLink, LateProgram};
 pub use layout::{Counters, DeafHost, FrameLimits, Leave, Meta, Route};
 pub use live::LiveSettings;
 pub use shared::Shared;

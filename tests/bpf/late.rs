@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, socket};
 use xdpfrag::packet::{Df, Idents, Late, Partition, Reason, Rule, Sink, Tcp, Transform, checksum};
-use xdpfrag::xdp::{IdentMap, LanConfig, LateConfig, LateProgram, Leave, Route};
+use xdpfrag::xdp::{Came, IdentMap, LanConfig, LateConfig, LateProgram, Leave, Route};
 
 use crate::frames::{DF, Frame, MF, mss, with};
 use crate::frames6::Frame6;
@@ -23,21 +23,27 @@ const TIMESTAMP: [u8; 12] = [1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2];
 /// TCP-AO with a code of 8 bytes: as long as a time stamp.
 const AUTHENTICATED: [u8; 12] = [29, 12, 1, 1, 9, 9, 9, 9, 9, 9, 9, 9];
 
-/// skb->cb of what comes for the first time.
-const NEW: [u32; 5] = [0; 5];
+/// Tells the program's own packets.
 const TOKEN: u64 = 0x0123_4567_89ab_cdef;
 const BOTH: Leave = Leave { tcp: true, datagrams: true, fitting: false };
 
 /// A gateway, the program behind GRO on the loopback of a private namespace, and the workers' identifications.
-struct Behind {
-    gateway: Gateway,
-    program: LateProgram,
+pub(crate) struct Behind {
+    pub(crate) gateway: Gateway,
+    pub(crate) program: LateProgram,
     idents: Arc<Idents>,
 }
 
+/// What is shorter than 600 bytes is certain to fit.
 fn late(change: impl FnOnce(&mut LateConfig)) -> Behind {
     private_netns();
-    let gateway = Gateway::without_worker(LanConfig { resegment: true, ..CONFIG });
+    let behind = behind(Gateway::without_worker(LanConfig { resegment: true, ..CONFIG }), change);
+    behind.gateway.program.set_least_mtu(600).unwrap();
+    behind
+}
+
+/// In the namespace of `gateway`.
+pub(crate) fn behind(gateway: Gateway, change: impl FnOnce(&mut LateConfig)) -> Behind {
     let map = Arc::new(IdentMap::new().unwrap());
     let idents = Arc::new(Idents::shared(Partition::new(2, 3).unwrap(), Arc::clone(&map) as _));
     let mut config = LateConfig {
@@ -53,7 +59,6 @@ fn late(change: impl FnOnce(&mut LateConfig)) -> Behind {
     };
     change(&mut config);
     let program = LateProgram::load(config, &gateway.program, &map, None).unwrap();
-    gateway.program.set_least_mtu(600).unwrap();
     Behind { gateway, program, idents }
 }
 
@@ -121,7 +126,7 @@ fn a_segment_that_stayed_alone_is_cut_as_a_worker_cuts_it() {
             let mut v6 = Frame6::tcp(flags, options, (total - 20 - headers).min(2 * (1382 - headers)));
             v6.finish_tcp();
             for frame in [v4, padded, v6.bytes()] {
-                let run = program.run_once(&frame, NEW).unwrap();
+                let run = program.run_once(&frame, Came::default()).unwrap();
                 let len = recv(wire.as_raw_fd(), &mut buffer, MsgFlags::empty()).expect("the first half");
                 let expected = by_worker(&frame, &idents, Reason::Resegmented);
                 assert_eq!(expected.len(), 2);
@@ -146,7 +151,7 @@ fn what_a_worker_would_not_cut_is_left_alone() {
     }
     let Behind { gateway, program, .. } = late(|_| ());
     let untouched = |frame: &Frame| {
-        let run = program.run_once(&frame.bytes(), NEW).unwrap();
+        let run = program.run_once(&frame.bytes(), Came::default()).unwrap();
         assert_eq!(run.action, UNSPEC, "{frame:?}");
         assert!(run.data == frame.bytes(), "{frame:?}");
     };
@@ -188,7 +193,7 @@ fn what_a_worker_would_not_cut_is_left_alone() {
     let datagram = Frame::udp(1500);
     let refuses = |what: &str, frame: &Frame, change: &dyn Fn(&mut LateConfig)| {
         let behind = late(change);
-        let run = behind.program.run_once(&frame.bytes(), NEW).unwrap();
+        let run = behind.program.run_once(&frame.bytes(), Came::default()).unwrap();
         assert_eq!((run.action, run.data == frame.bytes()), (UNSPEC, true), "{what}");
     };
     refuses("a segment of a host not known to be deaf", &segment, &|c| c.deaf_only = true);
@@ -222,7 +227,7 @@ fn a_datagram_is_fragmented_as_a_worker_fragments_it() {
                     (f.frag_off, f.protocol, f.padding) = (flags, protocol, 5);
                 });
                 let (l3, frame) = (frame.l3(), frame.bytes());
-                let run = program.run_once(&frame, NEW).unwrap();
+                let run = program.run_once(&frame, Came::default()).unwrap();
                 let len = recv(wire.as_raw_fd(), &mut buffer, MsgFlags::empty()).expect("a copy");
                 let id = ident(&run.data, l3);
                 let expected = by_worker(&frame, &idents, Reason::Fragmented);
@@ -234,7 +239,8 @@ fn a_datagram_is_fragmented_as_a_worker_fragments_it() {
                 assert_eq!((run.action, buffer[..len] == frame), (UNSPEC, true));
                 // `REST` in bpf/late_fragment.h.
                 let rest = 1400 / 8 << 16 | u32::from(id.to_be());
-                let run = program.run_once(&frame, [TOKEN as u32, (TOKEN >> 32) as u32, 0, 0, rest]).unwrap();
+                let back = Came { cb: [TOKEN as u32, (TOKEN >> 32) as u32, 0, 0, rest], ..Came::default() };
+                let run = program.run_once(&frame, back).unwrap();
                 assert!(run.data == second, "{what}: second\n{:02x?}\n{second:02x?}", run.data);
                 assert_eq!(run.action, UNSPEC);
                 let by_worker = ident(&expected[0], l3);

@@ -15,4 +15,5 @@ mod order;
 mod parity;
 mod scope;
 mod verifier;
+mod unread;
 mod xdp;

@@ -16,7 +16,7 @@ const FRAMES: u64 = 16_000;
 const RULE: Rule = Rule { mtu: MTU, mss4: Some(MSS), mss6: Some(MSS6) };
 
 /// splitmix64.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
     fn below(&mut self, limit: usize) -> usize {
@@ -112,7 +112,7 @@ impl Random {
     }
 
     /// A frame of either family, now and then damaged or cut short.
-    fn frame(&mut self) -> Vec<u8> {
+    pub(crate) fn frame(&mut self) -> Vec<u8> {
         let mut bytes = if self.below(2) == 0 { self.ipv4() } else { self.ipv6() };
         for _ in 0..self.pick(&[0, 0, 0, 1, 1, 3]) {
             let at = self.below(bytes.len().min(120));

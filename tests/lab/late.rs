@@ -129,7 +129,8 @@ fn datagrams_are_fragmented_in_the_kernel_in_order_and_with_fresh_ids() {
     let interface = stop(daemon);
     assert!(interface.late["datagram"] > 2000, "{interface:?}");
     assert_eq!(interface.late["lost"] + interface.late["refused"], 0, "{interface:?}");
-    assert_eq!(interface.late["returned"], 2 * interface.late["datagram"] + interface.late["followed"]);
+    // The second fragments, and what had to go after them.
+    assert_eq!(interface.late["returned"], interface.late["datagram"] + interface.late["followed"]);
     // But for what a sender that had to wait made up for at once.
     assert!(received(&interface) * 4 < interface.late["datagram"], "{interface:?}");
 }
