@@ -2,7 +2,7 @@
 /*
  * Both ends of a measurement. bench_send makes a wire full of frames out of
  * templates, paced or not; bench_sink counts what arrives and how long it
- * took; the others are the least that can be done with a frame, to compare with.
+ * took. bench_bounds.h has the least that can be done with a frame, to compare with.
  *
  * Every payload starts with HEAD_MAGIC and ends with a trailer that holds the
  * time of sending. The trailer adds nothing to a checksum, and the rest is
@@ -299,84 +299,6 @@ int bench_sink(struct __sk_buff *skb)
 	return TC_ACT_SHOT;
 }
 
-/* The least that XDP can do. */
-SEC("xdp")
-int bench_drop(struct xdp_md *ctx)
-{
-	__u32 zero = 0;
-	struct bench_seen *sum = bpf_map_lookup_elem(&seen, &zero);
-
-	if (sum)
-		sum->packets++;
-	return XDP_DROP;
-}
-
-/* What XDP costs that does nothing. */
-SEC("xdp")
-int bench_pass(struct xdp_md *ctx)
-{
-	return XDP_PASS;
-}
-
-/* The least edit of the generator's frames: DF, and the MSS of SYNs, both where they always are. */
-SEC("xdp")
-int bench_edit(struct xdp_md *ctx)
-{
-	struct bench_headers *h = (void *)(long)ctx->data;
-	struct iphdr *ip = (void *)(long)ctx->data + sizeof(struct ethhdr);
-	__be16 *mss, old;
-	__sum16 *check;
-
-	if ((void *)(h + 1) > (void *)(long)ctx->data_end || h->ethernet.h_proto != bpf_htons(ETH_P_IP))
-		return XDP_PASS;
-	old = ip->frag_off;
-	ip->frag_off = old & ~bpf_htons(XF_IP_DF);
-	ip->check = xf_csum_update(ip->check, (__u16)~old + ip->frag_off);
-	if (ip->protocol != IPPROTO_TCP || !(h->l4[13] & XF_TCP_SYN))
-		return XDP_PASS;
-	mss = (void *)&h->l4[22];
-	check = (void *)&h->l4[16];
-	old = *mss;
-	*mss = bpf_htons(1382);
-	*check = xf_csum_update(*check, (__u16)~old + *mss);
-	return XDP_PASS;
-}
-
-/* What no gateway can spare itself either, where frames may be of any kind: the checks of xdpfrag's own program. */
-SEC("xdp")
-int bench_parse(struct xdp_md *ctx)
-{
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__u32 zero = 0;
-	struct bench_seen *sum = bpf_map_lookup_elem(&seen, &zero);
-	struct xf_packet packet;
-
-	if (sum && xf_parse(data, end, bpf_xdp_get_buff_len(ctx), &packet) == XF_FITS)
-		sum->packets++;
-	return XDP_PASS;
-}
-
-/* The same as bench_pass at tcx. */
-SEC("tc")
-int bench_next(struct __sk_buff *skb)
-{
-	return TC_ACT_UNSPEC;
-}
-
-/* The least that AF_XDP can do: the frame, and in front of it what a worker has to know. */
-SEC("xdp")
-int bench_socket(struct xdp_md *ctx)
-{
-	struct xf_meta *meta;
-
-	if (!bpf_xdp_adjust_meta(ctx, -(int)sizeof(*meta))) {
-		meta = (void *)(long)ctx->data_meta;
-		if ((void *)(meta + 1) <= (void *)(long)ctx->data)
-			*meta = (struct xf_meta){
-				.rx_ns = bpf_ktime_get_ns(), .mtu = 1422, .mss4 = 1382, .magic = XF_META_MAGIC
-			};
-	}
-	return bpf_redirect_map(&sockets, 0, XDP_DROP);
-}
+#include "bench_bounds.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -163,12 +163,13 @@ fn main() -> Result<()> {
     let mut gateways = ready(&methods, &labs, cores, &arguments)?;
     for (row, &workload) in workloads.iter().enumerate() {
         gateways.iter_mut().try_for_each(|gateway| gateway.load(workload))?;
-        let (of_limits, limits) = if bounded { bare::limits(workload) } else { (workload, Vec::new()) };
-        let (names, limits): (Vec<_>, Vec<_>) =
-            limits.into_iter().map(|(name, programs)| (name, Method::Behind(programs))).unzip();
+        let bounding = if bounded { bare::limits(workload) } else { Vec::new() };
+        let limits: Vec<_> = bounding.iter().map(|(.., programs)| Method::Behind(*programs)).collect();
         let labs = limits.iter().map(Method::lab).collect::<Result<Vec<_>>>()?;
         let mut limits = ready(&limits, &labs, cores, &arguments)?;
-        limits.iter_mut().try_for_each(|gateway| gateway.load(of_limits))?;
+        for (gateway, (_, workload, _)) in limits.iter_mut().zip(&bounding) {
+            gateway.load(*workload)?;
+        }
         for repeat in 0..repeats {
             eprintln!("{}: round {} of {repeats}", workload.name(), repeat + 1);
             let beside = || {
@@ -183,7 +184,10 @@ fn main() -> Result<()> {
                 cells.entry((row, column)).or_default().push(cell);
             }
             bounds.extend(
-                names.iter().zip(&floods).map(|(name, flood)| Bound::forwarded(workload, name, flood)),
+                bounding
+                    .iter()
+                    .zip(&floods)
+                    .map(|((name, ..), flood)| Bound::forwarded(workload, name, flood)),
             );
         }
         limits.into_iter().try_for_each(Gateway::stop)?;

@@ -1,16 +1,14 @@
 //! What is compared.
 
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::ValueEnum;
-use nix::net::if_::if_nametoindex;
 use xdpfrag::config::{HandbackChoice, Redirect};
 use xdpfrag::lab::bench::bare::Bare;
 use xdpfrag::lab::bench::{Cores, Limits, Testbed};
 use xdpfrag::lab::{Daemon, LAN, Lab, LabConfig};
-use xdpfrag::xdp::sys::{Link, TcxHook};
+use xdpfrag::xdp::sys::Link;
 
 pub(crate) const SA_MTU: u32 = 1422;
 pub(crate) const MSS: u32 = SA_MTU - 40;
@@ -30,17 +28,17 @@ pub(crate) enum Method {
     Behind(Programs),
 }
 
-/// Programs at eth1.
+/// Programs at eth1, the least of their kind: XDP_PASS, and what a tcx program does behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Programs {
+    /// Neither.
     None,
-    /// `XDP_PASS`.
-    Pass,
-    /// What a gateway cannot do without, if it knew that every frame is as it should be: DF is cleared in XDP, and the MSS
-    /// of SYNs set; there is a tcx program, too.
+    /// Nothing.
+    Empty,
+    /// DF is cleared, and the MSS of SYNs set, without a look at what a frame is.
     Edit,
-    /// What it has to do to know that, and nothing else; there is a tcx program, too.
-    Parse,
+    /// That, and what is oversize is cut in two.
+    Cut,
 }
 
 /// What works at a gateway, until this is dropped.
@@ -48,7 +46,7 @@ pub(crate) enum Programs {
 pub(crate) enum Running {
     Nothing,
     Daemon(Daemon),
-    Programs { _xdp: Bare, _tcx: Option<Link> },
+    Programs { _xdp: Bare, _tcx: Link },
 }
 
 impl Running {
@@ -110,7 +108,12 @@ impl Method {
                 format!("xdpfrag run --handback {} --redirect {}", flag(handback), flag(redirect))
             }
             Method::Another(binary, handback, redirect) => {
-                format!("{} run --handback {} --redirect {}", binary.display(), flag(handback), flag(redirect))
+                format!(
+                    "{} run --handback {} --redirect {}",
+                    binary.display(),
+                    flag(handback),
+                    flag(redirect)
+                )
             }
             Method::Behind(_) => "what bounds every method".into(),
         }
@@ -189,15 +192,14 @@ impl Method {
 
 impl Programs {
     fn start(self, lab: &Lab) -> Result<Running> {
-        let xdp = match self {
+        let behind = match self {
             Programs::None => return Ok(Running::Nothing),
-            Programs::Pass => Bare::passing(lab)?,
-            Programs::Edit => Bare::editing(lab)?,
-            Programs::Parse => Bare::parsing(lab)?,
+            Programs::Empty => "bench_next",
+            Programs::Edit => "bench_edit",
+            Programs::Cut => "bench_cut",
         };
-        let attach = || Ok(Link::tcx(xdp.next()?.as_fd(), if_nametoindex(LAN)?, TcxHook::Ingress)?);
-        let tcx = (self != Programs::Pass).then(|| lab.gateway.run(attach)).transpose()?;
-        Ok(Running::Programs { _xdp: xdp, _tcx: tcx })
+        let xdp = Bare::passing(lab)?;
+        Ok(Running::Programs { _tcx: xdp.behind(lab, behind)?, _xdp: xdp })
     }
 }
 

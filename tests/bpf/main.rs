@@ -14,6 +14,6 @@ mod late;
 mod order;
 mod parity;
 mod scope;
-mod verifier;
 mod unread;
+mod verifier;
 mod xdp;

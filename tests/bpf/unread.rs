@@ -178,7 +178,11 @@ fn what_gro_has_merged_keeps_df_and_is_counted_one_by_one() {
     let merged = Frame::tcp(0x10, &[], 1300);
     let (counted, data) = unread.send(&merged.bytes(), came);
     assert!(data == merged.bytes());
-    assert_eq!(counted, Counted { reasons: BTreeMap::from([(Reason::Fits, 1)]), edits: vec![] }, "by the XDP program");
+    assert_eq!(
+        counted,
+        Counted { reasons: BTreeMap::from([(Reason::Fits, 1)]), edits: vec![] },
+        "by the XDP program"
+    );
     // Out of scope: all of them, or the last one, if only that was short.
     let elsewhere = with(merged, |f| f.destination = [198, 51, 100, 9]).bytes();
     for (least_mtu, expected) in [(MTU, 4), (300, 1), (100, 0)] {
