@@ -39,9 +39,9 @@ static __always_inline __u64 hash_of_pair(const struct xf_packet *packet)
 }
 
 /* The slot of the flow with these ports. A collision makes another flow ride along: harmless. */
-static __always_inline __u32 flow_slot(__u64 pair, __be16 source, __be16 dest)
+static __always_inline __u32 flow_slot(__u64 pair, __u32 ports)
 {
-	__u64 hash = mix(pair, 1ull << 32 | (__u32)source << 16 | dest);
+	__u64 hash = mix(pair, 1ull << 32 | ports);
 
 	return (hash ^ hash >> 31) & (XF_FLOW_SLOTS - 1);
 }
@@ -55,20 +55,16 @@ struct xf_order {
 #define XF_NO_SLOT (~0u)
 
 /*
- * Behind xf_find_tcp(), of a packet whose hosts have this hash. Protocols without
- * ports, or with extension headers before them, are one flow per pair.
+ * Behind xf_find_tcp(): the ports of a whole packet. Protocols without ports, or
+ * with extension headers before them, have none, and are one flow per pair.
  */
-static __always_inline struct xf_order order_of(void *end, const struct xf_packet *packet, const struct xf_tcp *tcp,
-						__u64 hash)
+static __always_inline __u32 ports_of(void *end, const struct xf_packet *packet, const struct xf_tcp *tcp)
 {
-	struct xf_order order = { .pair = (hash ^ hash >> 31) & (XF_PAIR_SLOTS - 1), .flow = XF_NO_SLOT };
 	__u8 protocol = packet->v6 ? packet->ip6->nexthdr : packet->ip->protocol;
 	__be16 source = tcp->source, dest = tcp->dest;
 	__u32 ihl = packet->ihl;
 	struct udphdr *udp;
 
-	if (packet->fragment)
-		return order;
 	if (protocol == IPPROTO_UDP) {
 		/* Masked anew, as in xf_find_tcp(). */
 		barrier_var(ihl);
@@ -78,7 +74,16 @@ static __always_inline struct xf_order order_of(void *end, const struct xf_packe
 			dest = udp->dest;
 		}
 	}
-	order.flow = flow_slot(hash, source, dest);
+	return (__u32)source << 16 | dest;
+}
+
+/* Of a packet with these ports whose hosts have this hash. */
+static __always_inline struct xf_order order_of(const struct xf_packet *packet, __u64 hash, __u32 ports)
+{
+	struct xf_order order = { .pair = (hash ^ hash >> 31) & (XF_PAIR_SLOTS - 1), .flow = XF_NO_SLOT };
+
+	if (!packet->fragment)
+		order.flow = flow_slot(hash, ports);
 	return order;
 }
 

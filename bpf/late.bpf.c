@@ -39,23 +39,20 @@ const volatile struct late_config {
 SEC(".data.live") volatile struct xf_live live;
 SEC(".bss.shared") volatile struct xf_shared shared;
 
-struct late_counters {
-	__u64 packets[XF_LATE_MAX];
+/* What a CPU has counted, and has under way through its backlog. */
+struct late_cpu {
+	__u64 packets[XF_LATE_MAX]; /* first: user space reads them */
+	__u64 sent, back;	    /* how many were queued, and have come back or were lost */
+	__u64 last;		    /* tick of the kernel in which one was queued last */
+	__u64 flows;		    /* of which flows they are, one bit for many */
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct late_counters);
-} late_counters SEC(".maps");
-
-static __always_inline struct late_counters *late_counters_of_cpu(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&late_counters, &zero);
-}
+	__type(value, struct late_cpu);
+} late_cpus SEC(".maps");
 
 #include "route_cache.h"
 #include "scope.h"
@@ -63,6 +60,14 @@ static __always_inline struct late_counters *late_counters_of_cpu(void)
 #include "edit.h"
 #include "hash.h"
 #include "under_way.h"
+
+/* Where a packet belongs. */
+struct place {
+	__u64 hash; /* of its hosts and protocol */
+	__u64 flow; /* its bit in late_cpu.flows; all of them for a fragment */
+	struct xf_order order;
+	__u32 slot; /* in `under_way` */
+};
 
 /* Of what makes a packet fit: it has not, and the packet goes on as it is. */
 #define LEFT_ALONE (-2)
@@ -77,7 +82,7 @@ static __always_inline struct late_counters *late_counters_of_cpu(void)
  * shrunk again with FIXED_GSO it keeps that. Both at the MAC header, so that no
  * byte of the packet has changed in the end. One step changes 4095 at most.
  */
-static __always_inline int lower(struct __sk_buff *skb, __u32 share, struct late_counters *count)
+static __always_inline int lower(struct __sk_buff *skb, __u32 share, struct late_cpu *cpu)
 {
 	if (skb->gso_size <= share)
 		return LEFT_ALONE;
@@ -91,19 +96,19 @@ static __always_inline int lower(struct __sk_buff *skb, __u32 share, struct late
 		if (bpf_skb_adjust_room(skb, step, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_NO_CSUM_RESET)) {
 			/* Some kernels fail when it has grown already. */
 			if (i || skb->gso_size != size) {
-				count->packets[XF_LATE_LOST]++;
+				cpu->packets[XF_LATE_LOST]++;
 				return TC_ACT_SHOT;
 			}
-			count->packets[XF_LATE_REFUSED]++;
+			cpu->packets[XF_LATE_REFUSED]++;
 			return LEFT_ALONE;
 		}
 		if (bpf_skb_adjust_room(skb, -(__s32)step, BPF_ADJ_ROOM_MAC,
 					BPF_F_ADJ_ROOM_NO_CSUM_RESET | BPF_F_ADJ_ROOM_FIXED_GSO)) {
-			count->packets[XF_LATE_LOST]++;
+			cpu->packets[XF_LATE_LOST]++;
 			return TC_ACT_SHOT;
 		}
 	}
-	count->packets[XF_LATE_LOWERED]++;
+	cpu->packets[XF_LATE_LOWERED]++;
 	return LEFT_ALONE;
 }
 
@@ -125,8 +130,8 @@ static __always_inline bool served(const struct xf_packet *packet)
 
 /* Oversize TCP: the conditions are those of left_to_gro() in xdpfrag.bpf.c. */
 static __always_inline int oversize_tcp(struct __sk_buff *skb, const struct xf_packet *packet,
-					const struct xf_tcp *tcp, __u32 mtu, __u32 slot,
-					struct late_counters *count)
+					const struct xf_tcp *tcp, __u32 mtu, const struct place *place,
+					struct late_cpu *cpu)
 {
 	struct segment segment = {
 		.l3 = packet->l3,
@@ -141,7 +146,7 @@ static __always_inline int oversize_tcp(struct __sk_buff *skb, const struct xf_p
 		return LEFT_ALONE;
 	share = (mtu - headers) & ~1;
 	if (skb->gso_size)
-		return lower(skb, share, count);
+		return lower(skb, share, cpu);
 
 	segment.data = tcp->l4 + header;
 	segment.len = packet->total - headers;
@@ -150,19 +155,19 @@ static __always_inline int oversize_tcp(struct __sk_buff *skb, const struct xf_p
 	    (header > sizeof(struct tcphdr) &&
 	     bpf_skb_load_bytes(skb, tcp->l4 + sizeof(struct tcphdr), segment.header + sizeof(struct tcphdr), 12)) ||
 	    segment.len > 2 * share) {
-		count->packets[XF_LATE_REFUSED]++;
+		cpu->packets[XF_LATE_REFUSED]++;
 		return LEFT_ALONE;
 	}
 	if (!sound(skb, &segment)) {
-		count->packets[XF_LATE_CHECKSUM]++;
+		cpu->packets[XF_LATE_CHECKSUM]++;
 		return LEFT_ALONE;
 	}
-	return cut(skb, &segment, slot, count);
+	return cut(skb, &segment, place, cpu);
 }
 
 /* An oversize IPv4 packet to fragment: the conditions are those of leavable() in xdpfrag.bpf.c. */
 static __always_inline int oversize_datagram(struct __sk_buff *skb, const struct xf_packet *packet, __u32 mtu,
-					     __u64 hash, __u32 slot, struct late_counters *count)
+					     const struct place *place, struct late_cpu *cpu)
 {
 	bool df = packet->frag_off & XF_IP_DF;
 	struct udphdr udp;
@@ -174,46 +179,42 @@ static __always_inline int oversize_datagram(struct __sk_buff *skb, const struct
 	    (!packet->fragment && packet->ip->protocol == IPPROTO_UDP &&
 	     (bpf_skb_load_bytes(skb, packet->l3 + sizeof(struct iphdr), &udp, sizeof(udp)) ||
 	      xf_unfinished_udp(packet, &udp)))) {
-		count->packets[XF_LATE_REFUSED]++;
+		cpu->packets[XF_LATE_REFUSED]++;
 		return LEFT_ALONE;
 	}
-	return fragment(skb, packet, mtu, hash, slot, count);
+	return fragment(skb, packet, mtu, place, cpu);
 }
 
 /* Makes an oversize packet fit, if it is one for this program; else it goes on as it is. */
 static __always_inline int oversize(struct __sk_buff *skb, const struct xf_packet *packet, const struct xf_tcp *tcp,
-				    __u32 mtu, __u64 hash, __u32 slot)
+				    __u32 mtu, const struct place *place, struct late_cpu *cpu)
 {
-	struct late_counters *count = late_counters_of_cpu();
-
-	if (!count)
-		return LEFT_ALONE;
 	if (tcp->l4 && !packet->fragment)
-		return cfg.leave & XF_LEAVE_TCP ? oversize_tcp(skb, packet, tcp, mtu, slot, count) : LEFT_ALONE;
+		return cfg.leave & XF_LEAVE_TCP ? oversize_tcp(skb, packet, tcp, mtu, place, cpu) : LEFT_ALONE;
 	if (packet->v6 || !(cfg.leave & XF_LEAVE_DATAGRAMS))
 		return LEFT_ALONE;
-	return oversize_datagram(skb, packet, mtu, hash, slot, count);
+	return oversize_datagram(skb, packet, mtu, place, cpu);
 }
 
 SEC("tc")
 int xdpfrag_late(struct __sk_buff *skb)
 {
-	__u32 rest, slot, gso_size = skb->gso_size;
+	__u32 rest = skb->cb[4], gso_size = skb->gso_size, ports, zero = 0;
 	bool fits = !gso_size && skb->len <= live.fitting, edits = left_to_us(), behind;
+	struct late_cpu *cpu = bpf_map_lookup_elem(&late_cpus, &zero);
 	struct xf_packet packet;
 	enum xf_reason reason;
-	struct late_counters *count;
 	struct xf_tcp tcp = {};
 	struct xf_route route;
-	struct xf_order order;
+	struct place place;
 	void *data, *end;
-	__u64 hash;
 	int action;
 
-	rest = skb->cb[4];
-	if (came_back(skb))
-		return rest ? second_fragment(skb, rest) : TC_ACT_UNSPEC;
-	behind = anything_queued();
+	if (!cpu)
+		return TC_ACT_UNSPEC;
+	if (came_back(skb, cpu))
+		return rest ? second_fragment(skb, rest, cpu) : TC_ACT_UNSPEC;
+	behind = anything_queued(cpu);
 	if ((fits && !edits && !behind) || !pull_headers(skb))
 		return TC_ACT_UNSPEC;
 	data = (void *)(long)skb->data;
@@ -233,23 +234,26 @@ int xdpfrag_late(struct __sk_buff *skb)
 	}
 	fits = longest(gso_size, &packet, &tcp) <= route.mtu;
 	if (behind || !fits) {
-		hash = hash_of_pair(&packet);
-		order = order_of(end, &packet, &tcp, hash);
-		slot = slot_of(&order);
+		ports = ports_of(end, &packet, &tcp);
+		place.flow = flow_bit(&packet, ports);
+		behind = behind && cpu->flows & place.flow;
+	}
+	if (behind || !fits) {
+		place.hash = hash_of_pair(&packet);
+		place.order = order_of(&packet, place.hash, ports);
+		place.slot = slot_of(&place.order);
 	}
 	if (!fits) {
-		action = oversize(skb, &packet, &tcp, route.mtu, hash, slot);
+		action = oversize(skb, &packet, &tcp, route.mtu, &place, cpu);
 		if (action != LEFT_ALONE)
 			return action;
 	} else if (edits) {
 		edit(skb, gso_size, &packet, &tcp, &route);
 	}
-	if (!behind || !goes_after(&order))
+	if (!behind || !goes_after(&place.order))
 		return TC_ACT_UNSPEC;
-	count = late_counters_of_cpu();
-	if (count)
-		count->packets[XF_LATE_FOLLOWED]++;
-	return queue(skb, slot);
+	cpu->packets[XF_LATE_FOLLOWED]++;
+	return queue(skb, &place, cpu);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

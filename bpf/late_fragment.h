@@ -58,42 +58,39 @@ static __always_inline long write_header(struct __sk_buff *skb, __u32 l3, const 
  * `skb` the first one, which goes on at once: it may overtake the second of a
  * datagram before it, but no datagram is complete before its second.
  */
-static __always_inline int fragment(struct __sk_buff *skb, const struct xf_packet *packet, __u32 mtu, __u64 hash,
-				    __u32 slot, struct late_counters *count)
+static __always_inline int fragment(struct __sk_buff *skb, const struct xf_packet *packet, __u32 mtu,
+				    const struct place *place, struct late_cpu *cpu)
 {
 	__u16 kept = packet->frag_off & ~(XF_IP_DF | XF_IP_MF | XF_IP_OFFSET), offset = packet->frag_off & XF_IP_OFFSET;
 	__u32 share = xf_first_share(mtu), l3 = packet->l3;
 	struct iphdr ip = *packet->ip;
 	__be16 id = ip.id;
 
-	if (packet->frag_off & XF_IP_DF && !next_ident(hash, &id)) {
-		count->packets[XF_LATE_REFUSED]++;
+	if (packet->frag_off & XF_IP_DF && !next_ident(place->hash, &id)) {
+		cpu->packets[XF_LATE_REFUSED]++;
 		return LEFT_ALONE;
 	}
-	if (!queue_copy(skb, slot, REST(share, id)) || bpf_skb_change_tail(skb, l3 + sizeof(ip) + share, 0) ||
+	if (!queue_copy(skb, place, cpu, REST(share, id)) || bpf_skb_change_tail(skb, l3 + sizeof(ip) + share, 0) ||
 	    write_header(skb, l3, &ip, id, share, kept | XF_IP_MF | offset)) {
-		count->packets[XF_LATE_LOST]++;
+		cpu->packets[XF_LATE_LOST]++;
 		return TC_ACT_SHOT;
 	}
 	forget_token(skb);
-	count->packets[XF_LATE_DATAGRAM]++;
+	cpu->packets[XF_LATE_DATAGRAM]++;
 	return TC_ACT_UNSPEC;
 }
 
 /* Makes the copy the second fragment. */
-static __always_inline int second_fragment(struct __sk_buff *skb, __u32 rest)
+static __always_inline int second_fragment(struct __sk_buff *skb, __u32 rest, struct late_cpu *cpu)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	struct late_counters *count = late_counters_of_cpu();
 	struct scratch *room = scratch_of_cpu();
 	__u32 share = REST_SHARE(rest), at, len;
 	struct xf_packet packet;
 	struct iphdr ip;
 	__u16 kept;
 
-	if (!count || !room)
-		return TC_ACT_SHOT;
-	if (xf_parse(data, end, skb->len, &packet) != XF_FITS || packet.v6)
+	if (!room || xf_parse(data, end, skb->len, &packet) != XF_FITS || packet.v6)
 		goto lost;
 	ip = *packet.ip;
 	at = packet.l3 + sizeof(ip);
@@ -107,7 +104,7 @@ static __always_inline int second_fragment(struct __sk_buff *skb, __u32 rest)
 			  kept | ((packet.frag_off & XF_IP_OFFSET) + share / 8)))
 		return TC_ACT_UNSPEC;
 lost:
-	count->packets[XF_LATE_LOST]++;
+	cpu->packets[XF_LATE_LOST]++;
 	return TC_ACT_SHOT;
 }
 

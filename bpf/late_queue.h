@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * The way through the CPU's backlog. Included by late.bpf.c behind `cfg`,
- * the counters and under_way.h.
+ * `struct late_cpu`, `struct place` and under_way.h.
  *
  * Two packets cannot both go on from the program: both pieces of one take this
  * way (BPF_F_INGRESS), and so does, to keep its order, what their flow sends
@@ -33,31 +33,46 @@ static __always_inline struct scratch *scratch_of_cpu(void)
 	return bpf_map_lookup_elem(&scratch, &zero);
 }
 
-/* Tick in which a packet was queued last; how many were, and have come back or were lost. */
-volatile __u64 last_queued;
-volatile __u64 all_sent, all_back;
-
 /* True if something is under way: else nothing can go after it. */
-static __always_inline bool anything_queued(void)
+static __always_inline bool anything_queued(const struct late_cpu *cpu)
 {
-	/* Signed: another core may have set it and have read the tick later. */
-	return all_sent != all_back && (__s64)(bpf_jiffies64() - last_queued) < UNDER_WAY_TICKS;
+	return cpu->sent != cpu->back && bpf_jiffies64() - cpu->last < UNDER_WAY_TICKS;
+}
+
+/*
+ * The bit of the flow of a packet with these ports, and of others: it is soon
+ * said, and spares most packets that come behind queued ones a closer look.
+ */
+static __always_inline __u64 flow_bit(const struct xf_packet *packet, __u32 ports)
+{
+	__u32 host = packet->v6 ? packet->ip6->saddr.s6_addr32[3] : packet->ip->saddr;
+	__u32 remote = packet->v6 ? packet->ip6->daddr.s6_addr32[3] : packet->ip->daddr;
+	__u32 hash = (host ^ ports) * 0x9e3779b1 ^ remote;
+
+	if (packet->fragment)
+		return ~0ull;
+	return 1ull << (hash * 0x85ebca6b >> 26);
 }
 
 /* Takes note of a packet that is about to be queued; `rest` is what it has to be told when it comes back, or 0. */
-static __always_inline void mark(struct __sk_buff *skb, __u32 slot, __u32 rest)
+static __always_inline void mark(struct __sk_buff *skb, const struct place *place, struct late_cpu *cpu, __u32 rest)
 {
-	struct xf_under_way *pieces = bpf_map_lookup_elem(&under_way, &slot);
+	struct xf_under_way *pieces;
 	__u64 tick = bpf_jiffies64();
+	__u32 slot = place->slot;
 
 	skb->cb[0] = cfg.token;
 	skb->cb[1] = cfg.token >> 32;
 	skb->cb[2] = slot;
 	skb->cb[4] = rest;
-	if ((__s64)(tick - last_queued) > UNDER_WAY_TICKS)
-		all_back = all_sent;
-	last_queued = tick;
-	__sync_fetch_and_add(&all_sent, 1);
+	if (tick - cpu->last > UNDER_WAY_TICKS)
+		cpu->back = cpu->sent;
+	if (cpu->back == cpu->sent)
+		cpu->flows = 0;
+	cpu->last = tick;
+	cpu->flows |= place->flow;
+	cpu->sent++;
+	pieces = bpf_map_lookup_elem(&under_way, &slot);
 	if (!pieces)
 		return;
 	pieces->last = tick;
@@ -72,16 +87,17 @@ static __always_inline void forget_token(struct __sk_buff *skb)
 		*(volatile __u32 *)&skb->cb[i] = 0;
 }
 
-static __always_inline int queue(struct __sk_buff *skb, __u32 slot)
+static __always_inline int queue(struct __sk_buff *skb, const struct place *place, struct late_cpu *cpu)
 {
-	mark(skb, slot, 0);
+	mark(skb, place, cpu, 0);
 	return bpf_redirect(cfg.ifindex, BPF_F_INGRESS);
 }
 
 /* Queues a copy; false if there is no memory, or no room in the backlog. */
-static __always_inline bool queue_copy(struct __sk_buff *skb, __u32 slot, __u32 rest)
+static __always_inline bool queue_copy(struct __sk_buff *skb, const struct place *place, struct late_cpu *cpu,
+				       __u32 rest)
 {
-	mark(skb, slot, rest);
+	mark(skb, place, cpu, rest);
 	return !bpf_clone_redirect(skb, cfg.ifindex, BPF_F_INGRESS);
 }
 
@@ -89,9 +105,8 @@ static __always_inline bool queue_copy(struct __sk_buff *skb, __u32 slot, __u32 
  * True for a packet that comes back. A backlog is a queue: what was sent before
  * it and has not come back was dropped there.
  */
-static __always_inline bool came_back(struct __sk_buff *skb)
+static __always_inline bool came_back(struct __sk_buff *skb, struct late_cpu *cpu)
 {
-	struct late_counters *count;
 	struct xf_under_way *pieces;
 	__u32 slot, number;
 	__s32 missing;
@@ -101,11 +116,8 @@ static __always_inline bool came_back(struct __sk_buff *skb)
 	slot = skb->cb[2];
 	number = skb->cb[3];
 	forget_token(skb);
-	count = late_counters_of_cpu();
-	if (!count)
-		return true;
-	count->packets[XF_LATE_RETURNED]++;
-	__sync_fetch_and_add(&all_back, 1);
+	cpu->packets[XF_LATE_RETURNED]++;
+	cpu->back++;
 	pieces = bpf_map_lookup_elem(&under_way, &slot);
 	if (!pieces)
 		return true;
@@ -115,8 +127,8 @@ static __always_inline bool came_back(struct __sk_buff *skb)
 		return true;
 	pieces->back = number;
 	if (missing) {
-		count->packets[XF_LATE_LOST] += missing;
-		__sync_fetch_and_add(&all_back, missing);
+		cpu->packets[XF_LATE_LOST] += missing;
+		cpu->back += missing;
 	}
 	return true;
 }

@@ -110,8 +110,8 @@ static __always_inline long write_headers(struct __sk_buff *skb, struct segment 
 }
 
 /* Queues the first half, and `skb` as the second. */
-static __always_inline int cut(struct __sk_buff *skb, struct segment *segment, __u32 slot,
-			       struct late_counters *count)
+static __always_inline int cut(struct __sk_buff *skb, struct segment *segment, const struct place *place,
+			       struct late_cpu *cpu)
 {
 	__u8 flags = segment->header[13];
 	struct scratch *room = scratch_of_cpu();
@@ -122,23 +122,23 @@ static __always_inline int cut(struct __sk_buff *skb, struct segment *segment, _
 	if (!room || !rest || rest > TAIL_MAX ||
 	    bpf_skb_load_bytes(skb, segment->data + segment->share, room->tail, rest) ||
 	    bpf_skb_change_tail(skb, segment->data + segment->share, 0)) {
-		count->packets[XF_LATE_REFUSED]++;
+		cpu->packets[XF_LATE_REFUSED]++;
 		return LEFT_ALONE;
 	}
 	segment->header[13] = flags & ~(XF_TCP_PSH | XF_TCP_FIN);
 	if (write_headers(skb, segment, segment->share, segment->sum[0], 0))
 		goto lost;
-	queued = queue_copy(skb, slot, 0);
+	queued = queue_copy(skb, place, cpu, 0);
 
 	segment->header[13] = flags & ~XF_TCP_CWR;
 	segment->tcp.seq = bpf_htonl(bpf_ntohl(segment->tcp.seq) + segment->share);
 	if (!queued || !become_second(skb, room, segment->data, rest) ||
 	    write_headers(skb, segment, rest, segment->sum[1], 1))
 		goto lost;
-	count->packets[XF_LATE_CUT]++;
-	return queue(skb, slot);
+	cpu->packets[XF_LATE_CUT]++;
+	return queue(skb, place, cpu);
 lost:
-	count->packets[XF_LATE_LOST]++;
+	cpu->packets[XF_LATE_LOST]++;
 	return TC_ACT_SHOT;
 }
 

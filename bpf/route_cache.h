@@ -39,6 +39,14 @@ static __always_inline __u64 rule_of(const struct xf_route *route)
 	return route->mtu | (__u64)route->mss4 << 16 | (__u64)route->mss6 << 32 | (__u64)route->flags << 48;
 }
 
+static __always_inline volatile struct cached *cached_for(__be32 remote)
+{
+	__u32 zero = 0;
+	struct cache *own = bpf_map_lookup_elem(&cache, &zero);
+
+	return own ? &own->slot[remote * 0x9e3779b1 >> (32 - CACHE_BITS)] : NULL;
+}
+
 /*
  * What holds between a LAN host and an address behind the tunnel: rule_of(). No
  * entry outlives a change of the routes, since the generation is read before
@@ -47,17 +55,13 @@ static __always_inline __u64 rule_of(const struct xf_route *route)
 __noinline __u64 rule4(__be32 host, __be32 remote)
 {
 	__u64 want = (__u64)remote << 32 | (__u32)~shared.generation, rule, selector, check;
+	volatile struct cached *cached = cached_for(remote);
 	struct xf_prefix4 key = { .prefixlen = 32 };
 	struct xf_source4 source = { .prefixlen = 64 };
-	volatile struct cached *cached;
 	struct xf_route *route;
-	struct cache *own;
-	__u32 zero = 0;
 
-	own = bpf_map_lookup_elem(&cache, &zero);
-	if (!own)
+	if (!cached)
 		return 0;
-	cached = &own->slot[remote * 0x9e3779b1 >> (32 - CACHE_BITS)];
 	rule = cached->rule;
 	selector = cached->selector;
 	if ((cached->check ^ rule ^ selector) != want) {
@@ -79,11 +83,25 @@ __noinline __u64 rule4(__be32 host, __be32 remote)
 	return rule_of(bpf_map_lookup_elem(&sources, &source));
 }
 
+/* The same, without a call where every host has the same rule and it is remembered. */
+static __always_inline __u64 soon_rule4(__be32 host, __be32 remote)
+{
+	__u64 want = (__u64)remote << 32 | (__u32)~shared.generation, rule;
+	volatile struct cached *cached = cached_for(remote);
+
+	if (!cached)
+		return 0;
+	rule = cached->rule;
+	if ((cached->check ^ rule) == want && !cached->selector)
+		return rule;
+	return rule4(host, remote);
+}
+
 /* What holds for a packet from the LAN, but for a selector. False for nothing. */
 static __always_inline bool route_of(const struct xf_packet *packet, struct xf_route *route)
 {
 	__u64 rule = packet->v6 ? rule_of(xf_route6(&packet->ip6->saddr, &packet->ip6->daddr)) :
-				  rule4(packet->ip->saddr, packet->ip->daddr);
+				  soon_rule4(packet->ip->saddr, packet->ip->daddr);
 
 	route->mtu = rule;
 	route->mss4 = rule >> 16;

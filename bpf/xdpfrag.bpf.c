@@ -110,7 +110,7 @@ static __always_inline enum xf_reason handle(struct xdp_md *ctx, void *end, stru
 	else if (cfg.redirect_all)
 		reason = XF_ALL;
 	if (cfg.sticky_ns && !cfg.redirect_all && !live.generic && (reason == XF_OVERSIZE || redirected_lately())) {
-		order = order_of(end, packet, &tcp, hash_of_pair(packet));
+		order = order_of(packet, hash_of_pair(packet), ports_of(end, packet, &tcp));
 		if (reason == XF_FITS && goes_after(order.pair, order.flow))
 			reason = XF_STICKY;
 	}

@@ -113,12 +113,12 @@ impl LateProgram {
             open.maps.under_way.reuse_fd(lan.under_way.as_fd())?;
             open.maps.idents.reuse_fd(idents.as_fd())?;
             if let Some(before) = before {
-                open.maps.late_counters.reuse_fd(before.counters.as_fd())?;
+                open.maps.late_cpus.reuse_fd(before.counters.as_fd())?;
             }
             let skeleton = open.load()?;
             Ok(LateProgram {
                 program: skeleton.progs.xdpfrag_late.as_fd().try_clone_to_owned()?,
-                counters: MapHandle::try_from(&*skeleton.maps.late_counters)?,
+                counters: MapHandle::try_from(&*skeleton.maps.late_cpus)?,
                 ifindex: config.ifindex,
                 leave: config.leave,
             })
@@ -150,7 +150,7 @@ impl LateProgram {
     pub fn counters(&self) -> Result<[u64; Late::COUNT]> {
         let mut sums = [0; Late::COUNT];
         let per_cpu = self.counters.lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY);
-        for bytes in per_cpu.map_err(Error::map("late_counters", "read them"))?.unwrap_or_default() {
+        for bytes in per_cpu.map_err(Error::map("late_cpus", "read them"))?.unwrap_or_default() {
             let (words, _) = bytes.as_chunks();
             for (sum, word) in sums.iter_mut().zip(words) {
                 *sum += u64::from_ne_bytes(*word);
