@@ -238,7 +238,7 @@ fn a_datagram_is_fragmented_as_a_worker_fragments_it() {
                 assert!(run.data == first, "{what}: first\n{:02x?}\n{first:02x?}", run.data);
                 assert_eq!((run.action, buffer[..len] == frame), (UNSPEC, true));
                 // `REST` in bpf/late_fragment.h.
-                let rest = 1400 / 8 << 16 | u32::from(id.to_be());
+                let rest = ((1400 / 8) << 16) | u32::from(id.to_be());
                 let back = Came { cb: [TOKEN as u32, (TOKEN >> 32) as u32, 0, 0, rest], ..Came::default() };
                 let run = program.run_once(&frame, back).unwrap();
                 assert!(run.data == second, "{what}: second\n{:02x?}\n{second:02x?}", run.data);

@@ -33,7 +33,7 @@ impl Behind {
     fn send(&self, frame: &[u8], came: Came) -> (Counted, Vec<u8>) {
         let before = self.gateway.program.counters().unwrap();
         let run = self.gateway.program.run_once(frame).unwrap();
-        assert_eq!((run.action, &run.data[..] == frame), (XDP_PASS, true));
+        assert_eq!((run.action, run.data == frame), (XDP_PASS, true));
         let run = self.program.run_once(frame, came).unwrap();
         assert_eq!(run.action, u32::MAX, "TC_ACT_UNSPEC");
         (what_was_counted(before, self.gateway.program.counters().unwrap()), run.data)
@@ -150,7 +150,7 @@ fn after_a_packet_for_the_worker_everything_is_read_and_soon_nothing_is_looked_a
     assert_eq!((seen.action, seen.reason), (XDP_REDIRECT, Reason::Oversize));
     // Of the same flow, and of another one.
     let seen = unread.gateway.send(&short);
-    assert_eq!((seen.reason, &seen.data[Meta::SIZE..] == short), (Reason::Sticky, true));
+    assert_eq!((seen.reason, seen.data[Meta::SIZE..] == short), (Reason::Sticky, true));
     let other = with(Frame::udp(100), |f| f.payload[0] ^= 1);
     assert_eq!(unread.gateway.send(&other.bytes()).edits, [Edit::Df]);
     // What was left unread before may come still.

@@ -1,6 +1,6 @@
 //! `--redirect late`: what is oversize is made to fit behind GRO; the worker sees none of it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 
 use xdpfrag::lab::bench::{Cores, Router};
 use xdpfrag::lab::traffic::tcp::Direction;
@@ -32,6 +32,8 @@ fn carries(lab: &Lab, to: IpAddr) -> InterfaceSnapshot {
     }
     let far = lab.far_wire.seen().unwrap();
     assert!(far.largest() <= 1422 && far.fragments == 0, "{far:?}");
+    // Clamped behind GRO: --df keep leaves nothing else to be done to what fits.
+    assert!(to.is_ipv6() || (far.syn > 0 && far.syn_mss <= 1422 - 40), "{far:?}");
     for host in [&lab.far, &lab.appliance] {
         assert_eq!((snmp(host, "Tcp", "InCsumErrors"), snmp(host, "Tcp", "InErrs")), (0, 0));
     }
@@ -55,6 +57,22 @@ fn segments_are_merged_and_leave_at_the_size_of_the_sa() {
     assert_eq!(received(&interface), 0, "no worker is in the way: {interface:?}");
     let far = lab.far_wire.seen().unwrap();
     assert_eq!(far.df, far.packets, "{far:?}");
+}
+
+#[test]
+fn what_fits_is_edited_behind_gro_and_counted_once() {
+    let Some(lab) = lab(LabConfig::default()) else { return };
+    let daemon = forward(&lab, &LATE);
+    let tally = Flow::new((FAR, PORT), vec![100; 500]).run(&lab.appliance, &lab.far).unwrap();
+    assert!(tally.complete() && tally.reordered == 0, "{tally:?}");
+    let far = lab.far_wire.seen().unwrap();
+    assert!(far.packets >= 500 && far.df == 0, "{far:?}");
+    // What is not for the tunnel the program behind GRO finds out. The address is the gateway's.
+    let to_gateway = || Ok(UdpSocket::bind("0.0.0.0:0")?.send_to(&[0; 100], ("198.18.1.1", PORT))?);
+    lab.appliance.run(to_gateway).unwrap();
+    let interface = stop(daemon);
+    assert_eq!((interface.xdp["fits"], interface.xdp["local"], received(&interface)), (500, 1, 0));
+    assert_eq!(interface.xdp_edits["df"], 500, "{interface:?}");
 }
 
 #[test]
