@@ -78,13 +78,16 @@ static __always_inline void edit(struct __sk_buff *skb, __u32 gso_size, const st
 /*
  * Counts under `reason` what XDP has left unread, and counted as what fits, of
  * packets of which the longest came in a frame of `len` bytes: of merged ones
- * the last may be shorter.
+ * the last may be shorter. When XDP begins to read, a packet on its way to here
+ * stays counted as one that fits.
  */
 static __always_inline void recount(const struct __sk_buff *skb, enum xf_reason reason, __u32 len)
 {
 	__u32 packets = skb->gso_segs ? skb->gso_segs : 1, last = skb->len - (packets - 1) * skb->gso_size;
 	struct xf_counters *count;
 
+	if (!leaves_unread())
+		return;
 	if (len > live.fitting) {
 		if (last > live.fitting)
 			return;

@@ -2,7 +2,7 @@
 /*
  * When a packet last went to a worker: as long as that is long ago, none can be
  * overtaken. By the tick, which is read as fast as any variable. Included
- * behind `cfg` and `shared`.
+ * behind `cfg`, `live` and `shared`.
  */
 #ifndef XDPFRAG_LATELY_H
 #define XDPFRAG_LATELY_H
@@ -22,6 +22,15 @@ static __always_inline bool redirected_lately(void)
 	if (!redirects)
 		return false;
 	return redirects == XF_HELD || ago + TICKS_APART < (__u32)cfg.sticky_ticks + TICKS_APART;
+}
+
+/*
+ * True while the XDP program passes unread what is certain to fit: the program
+ * behind GRO is there, and nothing can have to go after a packet that a worker has.
+ */
+static __always_inline bool leaves_unread(void)
+{
+	return live.late & XF_LEAVE_FITTING && !(cfg.sticky_ns && redirected_lately());
 }
 
 /* A packet goes to a worker now. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * What holds for an IPv4 destination, remembered per CPU: the look-up in
- * `routes` takes longer than all else that a packet that fits needs. Included by
- * xdpfrag.bpf.c behind `shared` and routes.h.
+ * `routes` takes longer than all else that a packet that fits needs. Included behind
+ * `shared` and routes.h.
  */
 #ifndef XDPFRAG_ROUTE_CACHE_H
 #define XDPFRAG_ROUTE_CACHE_H
@@ -83,8 +83,8 @@ __noinline __u64 rule4(__be32 host, __be32 remote)
 	return rule_of(bpf_map_lookup_elem(&sources, &source));
 }
 
-/* The same, without a call where every host has the same rule and it is remembered. */
-static __always_inline __u64 soon_rule4(__be32 host, __be32 remote)
+/* The same, without a call if it is remembered, and the same for every host. */
+static __always_inline __u64 remembered_rule4(__be32 host, __be32 remote)
 {
 	__u64 want = (__u64)remote << 32 | (__u32)~shared.generation, rule;
 	volatile struct cached *cached = cached_for(remote);
@@ -101,7 +101,7 @@ static __always_inline __u64 soon_rule4(__be32 host, __be32 remote)
 static __always_inline bool route_of(const struct xf_packet *packet, struct xf_route *route)
 {
 	__u64 rule = packet->v6 ? rule_of(xf_route6(&packet->ip6->saddr, &packet->ip6->daddr)) :
-				  soon_rule4(packet->ip->saddr, packet->ip->daddr);
+				  remembered_rule4(packet->ip->saddr, packet->ip->daddr);
 
 	route->mtu = rule;
 	route->mss4 = rule >> 16;

@@ -36,7 +36,6 @@ SEC(".bss.shared") volatile struct xf_shared shared;
 #include "route_cache.h"
 #include "scope.h"
 #include "lately.h"
-
 #include "edit_frame.h"
 
 /* Sockets by RX queue; the number of entries is set before loading. */
@@ -164,8 +163,7 @@ static __always_inline enum xf_reason handle_frame(struct xdp_md *ctx, struct xf
  */
 static __always_inline bool left_unread(struct xdp_md *ctx)
 {
-	return live.late & XF_LEAVE_FITTING && bpf_xdp_get_buff_len(ctx) <= live.fitting &&
-	       !(cfg.sticky_ns && redirected_lately());
+	return leaves_unread() && bpf_xdp_get_buff_len(ctx) <= live.fitting;
 }
 
 SEC("xdp.frags")

@@ -132,7 +132,8 @@ pub enum Redirect {
     All,
     /// Oversize frames that the kernel does not make fit by itself (native XDP, Linux 6.6): with --tcp resegment GRO
     /// merges TCP and the kernel cuts it to the SA MTU on its way out; datagrams are cut in two behind GRO
-    /// while there are few (250 in a millisecond per core), and not with --notify.
+    /// while there are few (250 in a millisecond per core), and not with --notify. What fits is edited there, too,
+    /// with --tcp resegment or another --df than clear.
     Late,
 }
 

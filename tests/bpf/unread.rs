@@ -131,9 +131,15 @@ fn only_what_is_certain_to_fit_is_left_unread() {
     assert!(!left(60));
     lan.set_late(FITTING).unwrap();
     assert!(left(60));
-    // A capture has the workers do it all.
+    // A capture has the workers do it all. What XDP has read is not counted again.
     lan.live().keep_from_late(true).unwrap();
     assert!(!left(60));
+    let elsewhere = with(Frame::udp(100), |f| f.destination = [198, 51, 100, 9]).bytes();
+    let (counted, _) = unread.send(&elsewhere, Came::default());
+    assert_eq!(counted.reasons, BTreeMap::from([(Reason::OutOfScope, 1)]));
+    lan.live().keep_from_late(false).unwrap();
+    let (counted, _) = unread.send(&elsewhere, Came::default());
+    assert_eq!(counted.reasons, BTreeMap::from([(Reason::OutOfScope, 1)]));
 }
 
 #[test]
