@@ -95,9 +95,12 @@ static __always_inline int second_fragment(struct __sk_buff *skb, __u32 rest, st
 	ip = *packet.ip;
 	at = packet.l3 + sizeof(ip);
 	len = packet.total - sizeof(ip) - share;
+	if (!len || len > TAIL_MAX)
+		goto lost;
+	/* Masked anew: the verifier of Linux 7 does not keep that it is not 0. */
 	barrier_var(len);
-	if (!len || len > TAIL_MAX || bpf_skb_load_bytes(skb, at + share, room->tail, len) ||
-	    !become_second(skb, room, at, len))
+	len = ((len - 1) & (TAIL_MAX - 1)) + 1;
+	if (bpf_skb_load_bytes(skb, at + share, room->tail, len) || !become_second(skb, room, at, len))
 		goto lost;
 	kept = packet.frag_off & ~(XF_IP_DF | XF_IP_OFFSET);
 	if (!write_header(skb, packet.l3, &ip, REST_ID(rest), len,

@@ -1,14 +1,16 @@
 //! What is compared.
 
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::ValueEnum;
+use nix::net::if_::if_nametoindex;
 use xdpfrag::config::{HandbackChoice, Redirect};
 use xdpfrag::lab::bench::bare::Bare;
 use xdpfrag::lab::bench::{Cores, Limits, Testbed};
 use xdpfrag::lab::{Daemon, LAN, Lab, LabConfig};
-use xdpfrag::xdp::sys::Link;
+use xdpfrag::xdp::sys::{Link, TcxHook};
 
 pub(crate) const SA_MTU: u32 = 1422;
 pub(crate) const MSS: u32 = SA_MTU - 40;
@@ -199,7 +201,9 @@ impl Programs {
             Programs::Cut => "bench_cut",
         };
         let xdp = Bare::passing(lab)?;
-        Ok(Running::Programs { _tcx: xdp.behind(lab, behind)?, _xdp: xdp })
+        let behind = xdp.behind(behind)?;
+        let attach = || Ok(Link::tcx(behind.as_fd(), if_nametoindex(LAN)?, TcxHook::Ingress)?);
+        Ok(Running::Programs { _tcx: lab.gateway.run(attach)?, _xdp: xdp })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The least that can be done with a frame at eth1: what bounds everything else.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use libbpf_rs::{Link, MapCore, MapFlags, Object, ObjectBuilder};
@@ -10,7 +10,6 @@ use super::OBJECT;
 use super::sink::sums;
 use crate::lab::topology::{LAN, Lab};
 use crate::lab::wire::map;
-use crate::xdp::sys::{Link as TcxLink, TcxHook};
 
 /// An XDP program at eth1 that xdpfrag has no part in. It goes when this is dropped.
 #[derive(Debug)]
@@ -36,15 +35,13 @@ impl Bare {
         Bare::attach(lab, "bench_pass", None)
     }
 
-    /// A tc program of this object, attached to what eth1 has received.
+    /// A tc program of this object, loaded and nowhere attached.
     ///
     /// # Errors
-    /// If there is none with this name, or this kernel has no tcx.
-    pub fn behind(&self, lab: &Lab, name: &str) -> Result<TcxLink> {
+    /// If there is none with this name.
+    pub fn behind(&self, name: &str) -> Result<OwnedFd> {
         let program = self.object.progs().find(|program| program.name() == name);
-        // Libbpf's own stays on this thread.
-        let program = program.context("a program is missing")?.as_fd().try_clone_to_owned()?;
-        lab.gateway.run(|| Ok(TcxLink::tcx(program.as_fd(), if_nametoindex(LAN)?, TcxHook::Ingress)?))
+        Ok(program.context("a program is missing")?.as_fd().try_clone_to_owned()?)
     }
 
     /// Every frame goes to an AF_XDP socket of eth1's queue 0.
