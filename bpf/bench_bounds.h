@@ -38,14 +38,12 @@ static __always_inline void least_edit(struct __sk_buff *skb)
 {
 	struct bench_headers *h = (void *)(long)skb->data;
 	struct iphdr *ip = (void *)(long)skb->data + sizeof(struct ethhdr);
-	__be16 *mss, old;
 	__sum16 *check;
+	__be16 *mss, old;
 
 	if ((void *)(h + 1) > (void *)(long)skb->data_end || h->ethernet.h_proto != bpf_htons(ETH_P_IP))
 		return;
-	old = ip->frag_off;
-	ip->frag_off = old & ~bpf_htons(XF_IP_DF);
-	ip->check = xf_csum_update(ip->check, (__u16)~old + ip->frag_off);
+	xf_clear_df(ip);
 	if (ip->protocol != IPPROTO_TCP || !(h->l4[13] & XF_TCP_SYN))
 		return;
 	mss = (void *)&h->l4[22];
@@ -77,18 +75,12 @@ struct {
 /* Identifications of what is cut. */
 volatile __u32 cuts;
 
-static __always_inline void fragment_header(struct __sk_buff *skb, __u32 len, __be16 id, __be16 frag_off)
+static __always_inline void make_fragment(struct __sk_buff *skb, __u32 len, __be16 id, __u16 flags_offset)
 {
-	struct iphdr *ip = (void *)(long)skb->data + sizeof(struct ethhdr), was;
+	struct iphdr *ip = (void *)(long)skb->data + sizeof(struct ethhdr);
 
-	if ((void *)(ip + 1) > (void *)(long)skb->data_end)
-		return;
-	was = *ip;
-	ip->tot_len = bpf_htons(sizeof(*ip) + len);
-	ip->id = id;
-	ip->frag_off = frag_off;
-	ip->check = xf_csum_update(was.check, (__u16)~was.tot_len + ip->tot_len + (__u16)~was.id + ip->id +
-						      (__u16)~was.frag_off + ip->frag_off);
+	if ((void *)(ip + 1) <= (void *)(long)skb->data_end)
+		xf_make_fragment(ip, len, id, flags_offset);
 }
 
 /* What does not fit becomes two fragments, of which one has to take the way through the backlog. */
@@ -111,7 +103,7 @@ int bench_cut(struct __sk_buff *skb)
 		    bpf_skb_change_tail(skb, PAYLOAD + SHARE, 0))
 			return TC_ACT_SHOT;
 		skb->cb[0] = 0;
-		fragment_header(skb, SHARE, id, bpf_htons(XF_IP_MF));
+		make_fragment(skb, SHARE, id, XF_IP_MF);
 		return TC_ACT_UNSPEC;
 	}
 	id = skb->cb[1];
@@ -121,7 +113,7 @@ int bench_cut(struct __sk_buff *skb)
 	if (!room || !len || len > REST_MAX || bpf_skb_load_bytes(skb, PAYLOAD + SHARE, room, len) ||
 	    bpf_skb_change_tail(skb, PAYLOAD + len, 0) || bpf_skb_store_bytes(skb, PAYLOAD, room, len, 0))
 		return TC_ACT_SHOT;
-	fragment_header(skb, len, id, bpf_htons(SHARE / 8));
+	make_fragment(skb, len, id, SHARE / 8);
 	return TC_ACT_UNSPEC;
 }
 

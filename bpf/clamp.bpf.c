@@ -12,13 +12,7 @@
 #include "skb.h"
 #include "routes.h"
 #include "edit.h"
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct xf_counters);
-} counters SEC(".maps");
+#include "counters.h"
 
 /* The largest MSS for a reply from behind the tunnel to a LAN host; 0 if it is out of scope. */
 static __always_inline __u16 limit_for(const struct xf_packet *packet)
@@ -40,7 +34,6 @@ static __always_inline void clamp(struct __sk_buff *skb)
 	struct xf_packet packet;
 	struct xf_tcp tcp = {};
 	void *data, *end;
-	__u32 zero = 0;
 	__u16 limit;
 
 	/* A SYN with IPv4 options in a frame cut shorter than its headers goes unclamped. */
@@ -56,7 +49,7 @@ static __always_inline void clamp(struct __sk_buff *skb)
 	limit = limit_for(&packet);
 	if (!limit || !lower_mss(skb, tcp.l4, tcp.options_len, limit, false))
 		return;
-	count = bpf_map_lookup_elem(&counters, &zero);
+	count = counters_of_cpu();
 	if (count)
 		count->edit[XF_EDIT_MSS]++;
 }

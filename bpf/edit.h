@@ -6,14 +6,6 @@
 #ifndef XDPFRAG_EDIT_H
 #define XDPFRAG_EDIT_H
 
-static __always_inline void clear_df(struct iphdr *ip)
-{
-	__be16 old = ip->frag_off;
-
-	ip->frag_off = old & ~bpf_htons(XF_IP_DF);
-	ip->check = xf_csum_update(ip->check, (__u16)~old + ip->frag_off);
-}
-
 /* Where a TCP header begins at most: a bound that the verifier wants. */
 #define L4_MAX 16384
 
@@ -94,6 +86,26 @@ static __always_inline __u16 mss_limit(const struct xf_packet *packet, const str
 	if (!tcp->options_len)
 		return 0;
 	return packet->v6 ? route->mss6 : route->mss4;
+}
+
+/*
+ * Edits a packet that fits, and answers what was changed, a bit for each of enum
+ * xf_edit. All of it is done already in one that was edited before.
+ */
+static __always_inline __u32 edit(XF_CTX *ctx, const struct xf_packet *packet, const struct xf_tcp *tcp,
+				  const struct xf_route *route, bool without_df)
+{
+	__u16 limit = mss_limit(packet, tcp, route);
+	__u32 edits = 0;
+
+	/* This first: in a tc program the other one makes pointers into the packet void. */
+	if (without_df && !packet->v6 && packet->frag_off & XF_IP_DF) {
+		xf_clear_df(packet->ip);
+		edits |= 1 << XF_EDIT_DF;
+	}
+	if (limit && lower_mss(ctx, tcp->l4, tcp->options_len, limit, false))
+		edits |= 1 << XF_EDIT_MSS;
+	return edits;
 }
 
 #endif

@@ -39,18 +39,4 @@ static __always_inline bool unfinished_syn(struct xdp_md *ctx, const struct xf_p
 	       lower_mss(ctx, tcp->l4, tcp->options_len, limit, true);
 }
 
-/* Edits a packet that fits. */
-static __always_inline void edit(struct xdp_md *ctx, const struct xf_packet *packet, const struct xf_tcp *tcp,
-				 const struct xf_route *route, struct xf_counters *count)
-{
-	__u16 limit = mss_limit(packet, tcp, route);
-
-	if (limit && lower_mss(ctx, tcp->l4, tcp->options_len, limit, false))
-		count->edit[XF_EDIT_MSS]++;
-	if (!packet->v6 && cfg.df == XF_DF_CLEAR && packet->frag_off & XF_IP_DF) {
-		clear_df(packet->ip);
-		count->edit[XF_EDIT_DF]++;
-	}
-}
-
 #endif

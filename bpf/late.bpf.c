@@ -58,6 +58,7 @@ struct {
 #include "scope.h"
 #include "lately.h"
 #include "edit.h"
+#include "counters.h" /* of the XDP program */
 #include "hash.h"
 #include "under_way.h"
 
@@ -199,14 +200,14 @@ static __always_inline int oversize(struct __sk_buff *skb, const struct xf_packe
 SEC("tc")
 int xdpfrag_late(struct __sk_buff *skb)
 {
-	__u32 rest = skb->cb[4], gso_size = skb->gso_size, ports, zero = 0;
+	__u32 rest = skb->cb[4], gso_size = skb->gso_size, ports = 0, zero = 0;
 	bool fits = !gso_size && skb->len <= live.fitting, edits = left_to_us(), behind;
 	struct late_cpu *cpu = bpf_map_lookup_elem(&late_cpus, &zero);
 	struct xf_packet packet;
 	enum xf_reason reason;
 	struct xf_tcp tcp = {};
 	struct xf_route route;
-	struct place place;
+	struct place place = {};
 	void *data, *end;
 	int action;
 
@@ -221,15 +222,13 @@ int xdpfrag_late(struct __sk_buff *skb)
 	end = (void *)(long)skb->data_end;
 	reason = xf_parse(data, end, skb->len, &packet);
 	if (reason != XF_FITS) {
-		if (edits)
-			recount(skb, reason, skb->len);
+		recount(skb, reason, skb->len);
 		return TC_ACT_UNSPEC;
 	}
 	xf_find_tcp(skb, end, &packet, &tcp);
 	reason = in_scope(&packet, &route);
 	if (reason != XF_FITS) {
-		if (edits)
-			recount(skb, reason, packet.l3 + longest(gso_size, &packet, &tcp));
+		recount(skb, reason, packet.l3 + longest(gso_size, &packet, &tcp));
 		return TC_ACT_UNSPEC;
 	}
 	fits = longest(gso_size, &packet, &tcp) <= route.mtu;
@@ -238,17 +237,20 @@ int xdpfrag_late(struct __sk_buff *skb)
 		place.flow = flow_bit(&packet, ports);
 		behind = behind && cpu->flows & place.flow;
 	}
-	if (behind || !fits) {
-		place.hash = hash_of_pair(&packet);
-		place.order = order_of(&packet, place.hash, ports);
-		place.slot = slot_of(&place.order);
+	if (fits && !behind) {
+		if (edits)
+			fit(skb, gso_size, &packet, &tcp, &route);
+		return TC_ACT_UNSPEC;
 	}
+	place.hash = hash_of_pair(&packet);
+	place.order = order_of(&packet, place.hash, ports);
+	place.slot = slot_of(&place.order);
 	if (!fits) {
 		action = oversize(skb, &packet, &tcp, route.mtu, &place, cpu);
 		if (action != LEFT_ALONE)
 			return action;
 	} else if (edits) {
-		edit(skb, gso_size, &packet, &tcp, &route);
+		fit(skb, gso_size, &packet, &tcp, &route);
 	}
 	if (!behind || !goes_after(&place.order))
 		return TC_ACT_UNSPEC;

@@ -1,25 +1,10 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * What fits, and XDP has left unread, see left_unread() in xdpfrag.bpf.c.
- * Included by late.bpf.c behind `cfg`, `live`, edit.h and lately.h.
+ * Included by late.bpf.c behind `cfg`, `live`, edit.h, counters.h and lately.h.
  */
 #ifndef XDPFRAG_LATE_FIT_H
 #define XDPFRAG_LATE_FIT_H
-
-/* Those of the XDP program. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct xf_counters);
-} counters SEC(".maps");
-
-static __always_inline struct xf_counters *counters_of_cpu(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&counters, &zero);
-}
 
 /*
  * False if XDP has read for a while now whatever comes: nothing that it left
@@ -45,7 +30,7 @@ static __always_inline __u32 longest(__u32 gso_size, const struct xf_packet *pac
 }
 
 /*
- * Edits a packet that fits; for one that XDP has edited that changes nothing.
+ * Edits a packet that fits.
  *
  * What is merged keeps DF: inet_gso_segment() cuts no packet without DF whose
  * segments had one identification, and nothing here tells those apart.
@@ -53,26 +38,14 @@ static __always_inline __u32 longest(__u32 gso_size, const struct xf_packet *pac
  * skb->csum (CHECKSUM_COMPLETE) stays right: with their checksums, the headers
  * add up to what they did before.
  */
-static __always_inline void edit(struct __sk_buff *skb, __u32 gso_size, const struct xf_packet *packet,
-				 const struct xf_tcp *tcp, const struct xf_route *route)
+static __always_inline void fit(struct __sk_buff *skb, __u32 gso_size, const struct xf_packet *packet,
+				const struct xf_tcp *tcp, const struct xf_route *route)
 {
-	bool df = cfg.df == XF_DF_CLEAR && !packet->v6 && packet->frag_off & XF_IP_DF && !gso_size, mss;
-	__u16 limit = mss_limit(packet, tcp, route);
-	struct xf_counters *count;
+	__u32 edits = edit(skb, packet, tcp, route, cfg.df == XF_DF_CLEAR && !gso_size);
+	struct xf_counters *count = edits ? counters_of_cpu() : NULL;
 
-	if (!df && !limit)
-		return;
-	/* This first: the other one makes pointers into the packet void. */
-	if (df)
-		clear_df(packet->ip);
-	mss = limit && lower_mss(skb, tcp->l4, tcp->options_len, limit, false);
-	count = counters_of_cpu();
-	if (!count)
-		return;
-	if (df)
-		count->edit[XF_EDIT_DF]++;
-	if (mss)
-		count->edit[XF_EDIT_MSS]++;
+	if (count)
+		count_edits(count, edits);
 }
 
 /*

@@ -40,11 +40,7 @@ static __always_inline long write_header(struct __sk_buff *skb, __u32 l3, const 
 {
 	struct iphdr ip = *was;
 
-	ip.id = id;
-	ip.tot_len = bpf_htons(sizeof(ip) + len);
-	ip.frag_off = bpf_htons(flags_offset);
-	ip.check = xf_csum_update(was->check, (__u16)~was->tot_len + ip.tot_len + (__u16)~was->id + ip.id +
-						      (__u16)~was->frag_off + ip.frag_off);
+	xf_make_fragment(&ip, len, id, flags_offset);
 	return bpf_skb_store_bytes(skb, l3, &ip, sizeof(ip), BPF_F_RECOMPUTE_CSUM);
 }
 

@@ -351,6 +351,25 @@ static __always_inline __sum16 xf_csum_update(__sum16 check, __u32 delta)
 	return ~xf_csum_fold((__u16)~check + delta);
 }
 
+static __always_inline void xf_clear_df(struct iphdr *ip)
+{
+	__be16 old = ip->frag_off;
+
+	ip->frag_off = old & ~bpf_htons(XF_IP_DF);
+	ip->check = xf_csum_update(ip->check, (__u16)~old + ip->frag_off);
+}
+
+/* Makes a packet's header, which has no options, that of a fragment with `len` bytes of data. */
+static __always_inline void xf_make_fragment(struct iphdr *ip, __u32 len, __be16 id, __u16 flags_offset)
+{
+	__u32 delta = (__u16)~ip->tot_len + (__u16)~ip->id + (__u16)~ip->frag_off;
+
+	ip->tot_len = bpf_htons(sizeof(*ip) + len);
+	ip->id = id;
+	ip->frag_off = bpf_htons(flags_offset);
+	ip->check = xf_csum_update(ip->check, delta + ip->tot_len + ip->id + ip->frag_off);
+}
+
 /* Sum over both addresses and the protocol: of the pseudo-header, all but the length. */
 static __always_inline __u32 xf_sum_of_addresses(const struct xf_packet *packet, __u8 protocol)
 {

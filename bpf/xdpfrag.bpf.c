@@ -49,13 +49,7 @@ struct {
 #include "heartbeat.h"
 #include "order.h"
 #include "detour.h"
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct xf_counters);
-} counters SEC(".maps");
+#include "counters.h"
 
 /*
  * Sends the frame to the worker of its queue; false if it is as it was, to be
@@ -121,7 +115,7 @@ static __always_inline enum xf_reason handle(struct xdp_md *ctx, void *end, stru
 	/* No other packet of the flow need wait for a SYN. */
 	if (unfinished_syn(ctx, packet, &tcp, &route))
 		return consider(ctx, end, XF_UNFINISHED, packet, &tcp, &none, &route, detour);
-	edit(ctx, packet, &tcp, &route, count);
+	count_edits(count, edit(ctx, packet, &tcp, &route, cfg.df == XF_DF_CLEAR));
 	return XF_FITS;
 }
 
@@ -169,8 +163,7 @@ static __always_inline bool left_unread(struct xdp_md *ctx)
 SEC("xdp.frags")
 int xdpfrag(struct xdp_md *ctx)
 {
-	__u32 zero = 0;
-	struct xf_counters *count = bpf_map_lookup_elem(&counters, &zero);
+	struct xf_counters *count = counters_of_cpu();
 	struct xf_detour detour;
 	__u32 reason;
 	int action = XDP_PASS;

@@ -110,12 +110,7 @@ impl Method {
                 format!("xdpfrag run --handback {} --redirect {}", flag(handback), flag(redirect))
             }
             Method::Another(binary, handback, redirect) => {
-                format!(
-                    "{} run --handback {} --redirect {}",
-                    binary.display(),
-                    flag(handback),
-                    flag(redirect)
-                )
+                format!("{}, by {}", Method::Xdpfrag(*handback, *redirect).description(), binary.display())
             }
             Method::Behind(_) => "what bounds every method".into(),
         }

@@ -3,7 +3,7 @@
 //! Held by a tcx link (Linux 6.6): it goes with the process. Kernels without tcx are refused, because a
 //! clsact filter would stay after SIGKILL and go on cutting.
 
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 use std::{io, result};
@@ -18,7 +18,8 @@ use super::lan::{df_bits, ns};
 use super::layout::Leave;
 use super::log;
 use super::shared;
-use super::skeleton::late::{LateSkelBuilder, types};
+use super::skeleton::late::LateSkelBuilder;
+use super::skeleton::late::types::{self, __sk_buff};
 use super::sys::{self, Link, Run, TcxHook};
 use crate::packet::{Df, Late, Partition};
 
@@ -177,14 +178,17 @@ pub struct Came {
 }
 
 impl Came {
-    /// Bytes of a `struct __sk_buff` up to here.
-    const SIZE: usize = 180;
-
-    fn to_context(self) -> [u8; Came::SIZE] {
-        let mut context = [0; Came::SIZE];
-        context[48..68].copy_from_slice(self.cb.map(u32::to_ne_bytes).as_flattened());
-        context[164..168].copy_from_slice(&self.merged.to_ne_bytes());
-        context[176..].copy_from_slice(&self.share.to_ne_bytes());
+    fn to_context(self) -> [u8; size_of::<__sk_buff>()] {
+        let mut context = [0; size_of::<__sk_buff>()];
+        for (at, words) in [
+            (offset_of!(__sk_buff, cb), &self.cb[..]),
+            (offset_of!(__sk_buff, gso_segs), &[self.merged]),
+            (offset_of!(__sk_buff, gso_size), &[self.share]),
+        ] {
+            for (to, word) in context[at..].chunks_exact_mut(size_of::<u32>()).zip(words) {
+                to.copy_from_slice(&word.to_ne_bytes());
+            }
+        }
         context
     }
 }
