@@ -12,7 +12,13 @@
 #include "skb.h"
 #include "routes.h"
 #include "edit.h"
-#include "counters.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct xf_counters);
+} counters SEC(".maps");
 
 /* The largest MSS for a reply from behind the tunnel to a LAN host; 0 if it is out of scope. */
 static __always_inline __u16 limit_for(const struct xf_packet *packet)
@@ -31,6 +37,7 @@ static __always_inline __u16 limit_for(const struct xf_packet *packet)
 static __always_inline void clamp(struct __sk_buff *skb)
 {
 	struct xf_counters *count;
+	__u32 zero = 0;
 	struct xf_packet packet;
 	struct xf_tcp tcp = {};
 	void *data, *end;
@@ -47,9 +54,9 @@ static __always_inline void clamp(struct __sk_buff *skb)
 	if (!tcp.options_len)
 		return;
 	limit = limit_for(&packet);
-	if (!limit || !lower_mss(skb, tcp.l4, tcp.options_len, limit, false))
+	if (!limit || !lower_mss(skb, &tcp, limit, false))
 		return;
-	count = counters_of_cpu();
+	count = bpf_map_lookup_elem(&counters, &zero);
 	if (count)
 		count->edit[XF_EDIT_MSS]++;
 }

@@ -9,74 +9,98 @@
 /* Where a TCP header begins at most: a bound that the verifier wants. */
 #define L4_MAX 16384
 
-/* No list has so many options that their differences would not fit. */
-#define DELTA_MASK 0xffffff
+/*
+ * What walk_options() is to do, and how far it is. In memory, where the verifier
+ * does not follow what a global function has: one option is like the other to it.
+ * Linux 6.1 wants every byte set.
+ */
+struct xf_mss {
+	__u32 l4;    /* offset of the TCP header */
+	__u32 len;   /* of its options, bytes */
+	__u16 limit; /* the largest MSS */
+	__u16 dry;   /* only look */
+	/* Both 0 before: */
+	__u32 at;    /* where the walk stands */
+	__u32 delta; /* what it changes in the checksum */
+};
 
 /*
- * As xf_clamp_mss(), of the `len` bytes from `list` on, in place: a SYN's options
- * are nearly always in the linear part, and copying them takes longer than this.
+ * As xf_clamp_mss(), of the options from `list` on, in place: a SYN's are nearly
+ * always in the linear part, and copying them takes longer than this.
  */
-static __always_inline __u32 clamp_in_place(void *list, void *end, __u32 len, __u16 limit)
+static __always_inline __u32 clamp_in_place(void *list, void *end, struct xf_mss *mss)
 {
-	__u64 any = end - list;
-	__u32 at = 0, delta = 0;
+	volatile __u32 *at = &mss->at;
+	__u32 last = mss->len - XF_TCP_OPT_MSS_LEN;
+	__u16 limit = mss->limit;
 
-	/* Pointers must not be taken apart in 32 bits. */
-	barrier_var(any);
-	delta = xf_forget(delta, any, DELTA_MASK);
 	for (int n = 0; n <= XF_OPT_MAX - XF_TCP_OPT_MSS_LEN; n++) {
+		__u32 i = *at;
 		__u8 *option;
-		__u16 mss;
+		__u16 old;
 
-		if (at > XF_OPT_MAX - XF_TCP_OPT_MSS_LEN || at + XF_TCP_OPT_MSS_LEN > len)
+		if (i > XF_OPT_MAX - XF_TCP_OPT_MSS_LEN || i > last)
 			break;
-		/* Else the verifier would try every way through the list. */
-		at = xf_forget(at, any, 63);
-		option = list + at;
+		option = list + i;
 		if ((void *)(option + XF_TCP_OPT_MSS_LEN) > end)
 			break;
 		if (option[0] == XF_OPT_NOP) {
-			at++;
+			*at = i + 1;
 			continue;
 		}
 		if (option[0] == XF_OPT_END || option[1] < 2)
 			break;
-		mss = option[2] << 8 | option[3];
-		if (option[0] == XF_TCP_OPT_MSS && option[1] == XF_TCP_OPT_MSS_LEN && mss > limit) {
-			delta = xf_forget(delta + xf_mss_delta(at, mss, limit), any, DELTA_MASK);
+		*at = i + option[1];
+		if (option[0] != XF_TCP_OPT_MSS || option[1] != XF_TCP_OPT_MSS_LEN)
+			continue;
+		old = option[2] << 8 | option[3];
+		if (old > limit) {
 			option[2] = limit >> 8;
 			option[3] = limit;
+			mss->delta += xf_mss_delta(i, old, limit);
 		}
-		at += option[1];
 	}
-	return delta;
+	return mss->delta;
 }
 
-/*
- * Lowers the MSS in the `len` bytes of options behind the TCP header at `l4`, and
- * adapts the checksum. Answers 1 if there was one to lower; `dry` leaves it.
- */
-__noinline int lower_mss(XF_CTX *ctx, __u32 l4, __u32 len, __u16 limit, bool dry)
+/* See lower_mss(). Global: the verifier goes through it once. */
+__noinline int walk_options(XF_CTX *ctx, struct xf_mss *mss)
 {
 	void *end = (void *)(long)ctx->data_end, *list;
-	__u32 at = l4 + sizeof(struct tcphdr), delta;
 	struct xf_options options;
+	__u32 at, delta, l4, len;
 
-	if (l4 > L4_MAX || len > XF_OPT_MAX)
+	if (!mss)
 		return 0;
+	l4 = mss->l4;
+	len = mss->len;
+	if (l4 > L4_MAX || len < XF_TCP_OPT_MSS_LEN || len > XF_OPT_MAX)
+		return 0;
+	at = l4 + sizeof(struct tcphdr);
 	list = (void *)(long)ctx->data + at;
-	if (!dry && list + len <= end) {
-		delta = clamp_in_place(list, end, len, limit);
+	if (!mss->dry && list + len <= end) {
+		delta = clamp_in_place(list, end, mss);
 		return delta && !xf_update_check(ctx, l4 + offsetof(struct tcphdr, check), delta);
 	}
 	options = (struct xf_options){ .len = len };
 	if (xf_load(ctx, at, options.byte, xf_options_len(&options)))
 		return 0;
-	delta = xf_clamp_mss(&options, limit);
-	if (!delta || dry)
+	delta = xf_clamp_mss(&options, mss->limit);
+	if (!delta || mss->dry)
 		return !!delta;
 	return !xf_update_check(ctx, l4 + offsetof(struct tcphdr, check), delta) &&
 	       !xf_store(ctx, at, options.byte, xf_options_len(&options));
+}
+
+/*
+ * Lowers the MSS in the options of a SYN, and adapts the checksum. True if there
+ * was one to lower; `dry` leaves it.
+ */
+static __always_inline bool lower_mss(XF_CTX *ctx, const struct xf_tcp *tcp, __u16 limit, bool dry)
+{
+	struct xf_mss mss = { .l4 = tcp->l4, .len = tcp->options_len, .limit = limit, .dry = dry };
+
+	return walk_options(ctx, &mss);
 }
 
 /* The largest MSS for a SYN; 0 if there is none to lower. */
@@ -103,9 +127,18 @@ static __always_inline __u32 edit(XF_CTX *ctx, const struct xf_packet *packet, c
 		xf_clear_df(packet->ip);
 		edits |= 1 << XF_EDIT_DF;
 	}
-	if (limit && lower_mss(ctx, tcp->l4, tcp->options_len, limit, false))
+	if (limit && lower_mss(ctx, tcp, limit, false))
 		edits |= 1 << XF_EDIT_MSS;
 	return edits;
+}
+
+/* Counts what edit() has changed. */
+static __always_inline void count_edits(struct xf_counters *count, __u32 edits)
+{
+	if (edits & 1 << XF_EDIT_DF)
+		count->edit[XF_EDIT_DF]++;
+	if (edits & 1 << XF_EDIT_MSS)
+		count->edit[XF_EDIT_MSS]++;
 }
 
 #endif

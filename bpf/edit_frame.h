@@ -36,7 +36,7 @@ static __always_inline bool unfinished_syn(struct xdp_md *ctx, const struct xf_p
 	__u16 limit = mss_limit(packet, tcp, route);
 
 	return limit && !packet->fragment && xf_unfinished(packet, IPPROTO_TCP, tcp->len, tcp->check) &&
-	       lower_mss(ctx, tcp->l4, tcp->options_len, limit, true);
+	       lower_mss(ctx, tcp, limit, true);
 }
 
 #endif

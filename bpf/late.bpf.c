@@ -39,33 +39,18 @@ const volatile struct late_config {
 SEC(".data.live") volatile struct xf_live live;
 SEC(".bss.shared") volatile struct xf_shared shared;
 
-/* What a CPU has counted, and has under way through its backlog. */
-struct late_cpu {
-	__u64 packets[XF_LATE_MAX]; /* first: user space reads them */
-	__u64 sent, back;	    /* how many were queued, and have come back or were lost */
-	__u64 last;		    /* tick of the kernel in which one was queued last */
-	__u64 flows;		    /* of which flows they are, one bit for many */
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct late_cpu);
-} late_cpus SEC(".maps");
-
+#include "cpu.h" /* its map is that of the XDP program */
 #include "route_cache.h"
 #include "scope.h"
 #include "lately.h"
 #include "edit.h"
-#include "counters.h" /* of the XDP program */
 #include "hash.h"
 #include "under_way.h"
 
 /* Where a packet belongs. */
 struct place {
 	__u64 hash; /* of its hosts and protocol */
-	__u64 flow; /* its bit in late_cpu.flows; all of them for a fragment */
+	__u64 flow; /* its bit in xf_cpu.flows; all of them for a fragment */
 	struct xf_order order;
 	__u32 slot; /* in `under_way` */
 };
@@ -83,7 +68,7 @@ struct place {
  * shrunk again with FIXED_GSO it keeps that. Both at the MAC header, so that no
  * byte of the packet has changed in the end. One step changes 4095 at most.
  */
-static __always_inline int lower(struct __sk_buff *skb, __u32 share, struct late_cpu *cpu)
+static __always_inline int lower(struct __sk_buff *skb, __u32 share, struct xf_cpu *cpu)
 {
 	if (skb->gso_size <= share)
 		return LEFT_ALONE;
@@ -97,19 +82,19 @@ static __always_inline int lower(struct __sk_buff *skb, __u32 share, struct late
 		if (bpf_skb_adjust_room(skb, step, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_NO_CSUM_RESET)) {
 			/* Some kernels fail when it has grown already. */
 			if (i || skb->gso_size != size) {
-				cpu->packets[XF_LATE_LOST]++;
+				cpu->late[XF_LATE_LOST]++;
 				return TC_ACT_SHOT;
 			}
-			cpu->packets[XF_LATE_REFUSED]++;
+			cpu->late[XF_LATE_REFUSED]++;
 			return LEFT_ALONE;
 		}
 		if (bpf_skb_adjust_room(skb, -(__s32)step, BPF_ADJ_ROOM_MAC,
 					BPF_F_ADJ_ROOM_NO_CSUM_RESET | BPF_F_ADJ_ROOM_FIXED_GSO)) {
-			cpu->packets[XF_LATE_LOST]++;
+			cpu->late[XF_LATE_LOST]++;
 			return TC_ACT_SHOT;
 		}
 	}
-	cpu->packets[XF_LATE_LOWERED]++;
+	cpu->late[XF_LATE_LOWERED]++;
 	return LEFT_ALONE;
 }
 
@@ -129,10 +114,10 @@ static __always_inline bool served(const struct xf_packet *packet)
 	return bpf_map_lookup_elem(&deaf, &source);
 }
 
-/* Oversize TCP: the conditions are those of left_to_gro() in xdpfrag.bpf.c. */
+/* Oversize TCP: the conditions are those of left_to_gro() in detour.h. */
 static __always_inline int oversize_tcp(struct __sk_buff *skb, const struct xf_packet *packet,
 					const struct xf_tcp *tcp, __u32 mtu, const struct place *place,
-					struct late_cpu *cpu)
+					struct xf_cpu *cpu)
 {
 	struct segment segment = {
 		.l3 = packet->l3,
@@ -156,19 +141,19 @@ static __always_inline int oversize_tcp(struct __sk_buff *skb, const struct xf_p
 	    (header > sizeof(struct tcphdr) &&
 	     bpf_skb_load_bytes(skb, tcp->l4 + sizeof(struct tcphdr), segment.header + sizeof(struct tcphdr), 12)) ||
 	    segment.len > 2 * share) {
-		cpu->packets[XF_LATE_REFUSED]++;
+		cpu->late[XF_LATE_REFUSED]++;
 		return LEFT_ALONE;
 	}
 	if (!sound(skb, &segment)) {
-		cpu->packets[XF_LATE_CHECKSUM]++;
+		cpu->late[XF_LATE_CHECKSUM]++;
 		return LEFT_ALONE;
 	}
 	return cut(skb, &segment, place, cpu);
 }
 
-/* An oversize IPv4 packet to fragment: the conditions are those of leavable() in xdpfrag.bpf.c. */
+/* An oversize IPv4 packet to fragment: the conditions are those of leavable() in detour.h. */
 static __always_inline int oversize_datagram(struct __sk_buff *skb, const struct xf_packet *packet, __u32 mtu,
-					     const struct place *place, struct late_cpu *cpu)
+					     const struct place *place, struct xf_cpu *cpu)
 {
 	bool df = packet->frag_off & XF_IP_DF;
 	struct udphdr udp;
@@ -180,7 +165,7 @@ static __always_inline int oversize_datagram(struct __sk_buff *skb, const struct
 	    (!packet->fragment && packet->ip->protocol == IPPROTO_UDP &&
 	     (bpf_skb_load_bytes(skb, packet->l3 + sizeof(struct iphdr), &udp, sizeof(udp)) ||
 	      xf_unfinished_udp(packet, &udp)))) {
-		cpu->packets[XF_LATE_REFUSED]++;
+		cpu->late[XF_LATE_REFUSED]++;
 		return LEFT_ALONE;
 	}
 	return fragment(skb, packet, mtu, place, cpu);
@@ -188,7 +173,7 @@ static __always_inline int oversize_datagram(struct __sk_buff *skb, const struct
 
 /* Makes an oversize packet fit, if it is one for this program; else it goes on as it is. */
 static __always_inline int oversize(struct __sk_buff *skb, const struct xf_packet *packet, const struct xf_tcp *tcp,
-				    __u32 mtu, const struct place *place, struct late_cpu *cpu)
+				    __u32 mtu, const struct place *place, struct xf_cpu *cpu)
 {
 	if (tcp->l4 && !packet->fragment)
 		return cfg.leave & XF_LEAVE_TCP ? oversize_tcp(skb, packet, tcp, mtu, place, cpu) : LEFT_ALONE;
@@ -197,12 +182,20 @@ static __always_inline int oversize(struct __sk_buff *skb, const struct xf_packe
 	return oversize_datagram(skb, packet, mtu, place, cpu);
 }
 
-SEC("tc")
-int xdpfrag_late(struct __sk_buff *skb)
+/* Of what comes back only a copy that is to be the second fragment is not done yet. */
+static __noinline int comes_back(struct __sk_buff *skb, struct xf_cpu *cpu)
 {
-	__u32 rest = skb->cb[4], gso_size = skb->gso_size, ports = 0, zero = 0;
-	bool fits = !gso_size && skb->len <= live.fitting, edits = left_to_us(), behind;
-	struct late_cpu *cpu = bpf_map_lookup_elem(&late_cpus, &zero);
+	__u32 rest = skb->cb[4];
+
+	note_return(skb, cpu);
+	return rest ? second_fragment(skb, rest, cpu) : TC_ACT_UNSPEC;
+}
+
+/* Whatever fit_straight() is not for. A function by itself, so that that one need not share registers with it. */
+static __noinline int look_closer(struct __sk_buff *skb, struct xf_cpu *cpu)
+{
+	bool fits, edits = left_to_us(), behind = anything_queued(cpu);
+	__u32 gso_size = skb->gso_size, ports = 0;
 	struct xf_packet packet;
 	enum xf_reason reason;
 	struct xf_tcp tcp = {};
@@ -211,24 +204,19 @@ int xdpfrag_late(struct __sk_buff *skb)
 	void *data, *end;
 	int action;
 
-	if (!cpu)
-		return TC_ACT_UNSPEC;
-	if (came_back(skb, cpu))
-		return rest ? second_fragment(skb, rest, cpu) : TC_ACT_UNSPEC;
-	behind = anything_queued(cpu);
-	if ((fits && !edits && !behind) || !pull_headers(skb))
+	if (!pull_headers(skb))
 		return TC_ACT_UNSPEC;
 	data = (void *)(long)skb->data;
 	end = (void *)(long)skb->data_end;
 	reason = xf_parse(data, end, skb->len, &packet);
 	if (reason != XF_FITS) {
-		recount(skb, reason, skb->len);
+		recount(skb, reason, skb->len, cpu);
 		return TC_ACT_UNSPEC;
 	}
 	xf_find_tcp(skb, end, &packet, &tcp);
-	reason = in_scope(&packet, &route);
+	reason = in_scope(cpu, &packet, &route);
 	if (reason != XF_FITS) {
-		recount(skb, reason, packet.l3 + longest(gso_size, &packet, &tcp));
+		recount(skb, reason, packet.l3 + longest(gso_size, &packet, &tcp), cpu);
 		return TC_ACT_UNSPEC;
 	}
 	fits = longest(gso_size, &packet, &tcp) <= route.mtu;
@@ -239,7 +227,7 @@ int xdpfrag_late(struct __sk_buff *skb)
 	}
 	if (fits && !behind) {
 		if (edits)
-			fit(skb, gso_size, &packet, &tcp, &route);
+			fit(skb, gso_size, &packet, &tcp, &route, cpu);
 		return TC_ACT_UNSPEC;
 	}
 	place.hash = hash_of_pair(&packet);
@@ -250,12 +238,27 @@ int xdpfrag_late(struct __sk_buff *skb)
 		if (action != LEFT_ALONE)
 			return action;
 	} else if (edits) {
-		fit(skb, gso_size, &packet, &tcp, &route);
+		fit(skb, gso_size, &packet, &tcp, &route, cpu);
 	}
 	if (!behind || !goes_after(&place.order))
 		return TC_ACT_UNSPEC;
-	cpu->packets[XF_LATE_FOLLOWED]++;
+	cpu->late[XF_LATE_FOLLOWED]++;
 	return queue(skb, &place, cpu);
+}
+
+SEC("tc")
+int xdpfrag_late(struct __sk_buff *skb)
+{
+	struct xf_cpu *cpu = this_cpu();
+
+	if (!cpu)
+		return TC_ACT_UNSPEC;
+	if (has_token(skb))
+		return comes_back(skb, cpu);
+	if (!skb->gso_size && skb->len <= live.fitting &&
+	    (left_to_us() ? fit_straight(skb, cpu) : !anything_queued(cpu)))
+		return TC_ACT_UNSPEC;
+	return look_closer(skb, cpu);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -55,7 +55,7 @@ static __always_inline long write_header(struct __sk_buff *skb, __u32 l3, const 
  * datagram before it, but no datagram is complete before its second.
  */
 static __always_inline int fragment(struct __sk_buff *skb, const struct xf_packet *packet, __u32 mtu,
-				    const struct place *place, struct late_cpu *cpu)
+				    const struct place *place, struct xf_cpu *cpu)
 {
 	__u16 kept = packet->frag_off & ~(XF_IP_DF | XF_IP_MF | XF_IP_OFFSET), offset = packet->frag_off & XF_IP_OFFSET;
 	__u32 share = xf_first_share(mtu), l3 = packet->l3;
@@ -63,21 +63,21 @@ static __always_inline int fragment(struct __sk_buff *skb, const struct xf_packe
 	__be16 id = ip.id;
 
 	if (packet->frag_off & XF_IP_DF && !next_ident(place->hash, &id)) {
-		cpu->packets[XF_LATE_REFUSED]++;
+		cpu->late[XF_LATE_REFUSED]++;
 		return LEFT_ALONE;
 	}
 	if (!queue_copy(skb, place, cpu, REST(share, id)) || bpf_skb_change_tail(skb, l3 + sizeof(ip) + share, 0) ||
 	    write_header(skb, l3, &ip, id, share, kept | XF_IP_MF | offset)) {
-		cpu->packets[XF_LATE_LOST]++;
+		cpu->late[XF_LATE_LOST]++;
 		return TC_ACT_SHOT;
 	}
 	forget_token(skb);
-	cpu->packets[XF_LATE_DATAGRAM]++;
+	cpu->late[XF_LATE_DATAGRAM]++;
 	return TC_ACT_UNSPEC;
 }
 
 /* Makes the copy the second fragment. */
-static __always_inline int second_fragment(struct __sk_buff *skb, __u32 rest, struct late_cpu *cpu)
+static __always_inline int second_fragment(struct __sk_buff *skb, __u32 rest, struct xf_cpu *cpu)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct scratch *room = scratch_of_cpu();
@@ -103,7 +103,7 @@ static __always_inline int second_fragment(struct __sk_buff *skb, __u32 rest, st
 			  kept | ((packet.frag_off & XF_IP_OFFSET) + share / 8)))
 		return TC_ACT_UNSPEC;
 lost:
-	cpu->packets[XF_LATE_LOST]++;
+	cpu->late[XF_LATE_LOST]++;
 	return TC_ACT_SHOT;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * The way through the CPU's backlog. Included by late.bpf.c behind `cfg`,
- * `struct late_cpu`, `struct place` and under_way.h.
+ * cpu.h, `struct place` and under_way.h.
  *
  * Two packets cannot both go on from the program: both pieces of one take this
  * way (BPF_F_INGRESS), and so does, to keep its order, what their flow sends
@@ -34,7 +34,7 @@ static __always_inline struct scratch *scratch_of_cpu(void)
 }
 
 /* True if something is under way: else nothing can go after it. */
-static __always_inline bool anything_queued(const struct late_cpu *cpu)
+static __always_inline bool anything_queued(const struct xf_cpu *cpu)
 {
 	return cpu->sent != cpu->back && bpf_jiffies64() - cpu->last < UNDER_WAY_TICKS;
 }
@@ -55,7 +55,7 @@ static __always_inline __u64 flow_bit(const struct xf_packet *packet, __u32 port
 }
 
 /* Takes note of a packet that is about to be queued; `rest` is what it has to be told when it comes back, or 0. */
-static __always_inline void mark(struct __sk_buff *skb, const struct place *place, struct late_cpu *cpu, __u32 rest)
+static __always_inline void mark(struct __sk_buff *skb, const struct place *place, struct xf_cpu *cpu, __u32 rest)
 {
 	struct xf_under_way *pieces;
 	__u64 tick = bpf_jiffies64();
@@ -87,50 +87,51 @@ static __always_inline void forget_token(struct __sk_buff *skb)
 		*(volatile __u32 *)&skb->cb[i] = 0;
 }
 
-static __always_inline int queue(struct __sk_buff *skb, const struct place *place, struct late_cpu *cpu)
+static __always_inline int queue(struct __sk_buff *skb, const struct place *place, struct xf_cpu *cpu)
 {
 	mark(skb, place, cpu, 0);
 	return bpf_redirect(cfg.ifindex, BPF_F_INGRESS);
 }
 
 /* Queues a copy; false if there is no memory, or no room in the backlog. */
-static __always_inline bool queue_copy(struct __sk_buff *skb, const struct place *place, struct late_cpu *cpu,
+static __always_inline bool queue_copy(struct __sk_buff *skb, const struct place *place, struct xf_cpu *cpu,
 				       __u32 rest)
 {
 	mark(skb, place, cpu, rest);
 	return !bpf_clone_redirect(skb, cfg.ifindex, BPF_F_INGRESS);
 }
 
+/* True for a packet that comes back. */
+static __always_inline bool has_token(const struct __sk_buff *skb)
+{
+	return skb->cb[0] == (__u32)cfg.token && skb->cb[1] == cfg.token >> 32;
+}
+
 /*
- * True for a packet that comes back. A backlog is a queue: what was sent before
+ * Takes note of one that has. A backlog is a queue: what was sent before
  * it and has not come back was dropped there.
  */
-static __always_inline bool came_back(struct __sk_buff *skb, struct late_cpu *cpu)
+static __always_inline void note_return(struct __sk_buff *skb, struct xf_cpu *cpu)
 {
+	__u32 slot = skb->cb[2], number = skb->cb[3];
 	struct xf_under_way *pieces;
-	__u32 slot, number;
 	__s32 missing;
 
-	if (skb->cb[0] != (__u32)cfg.token || skb->cb[1] != cfg.token >> 32)
-		return false;
-	slot = skb->cb[2];
-	number = skb->cb[3];
 	forget_token(skb);
-	cpu->packets[XF_LATE_RETURNED]++;
+	cpu->late[XF_LATE_RETURNED]++;
 	cpu->back++;
 	pieces = bpf_map_lookup_elem(&under_way, &slot);
 	if (!pieces)
-		return true;
+		return;
 	missing = number - pieces->back - 1;
 	/* Below 0: of another flow in this slot, by way of another CPU. */
 	if (missing < 0)
-		return true;
+		return;
 	pieces->back = number;
 	if (missing) {
-		cpu->packets[XF_LATE_LOST] += missing;
+		cpu->late[XF_LATE_LOST] += missing;
 		cpu->back += missing;
 	}
-	return true;
 }
 
 /*

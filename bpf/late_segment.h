@@ -111,7 +111,7 @@ static __always_inline long write_headers(struct __sk_buff *skb, struct segment 
 
 /* Queues the first half, and `skb` as the second. */
 static __always_inline int cut(struct __sk_buff *skb, struct segment *segment, const struct place *place,
-			       struct late_cpu *cpu)
+			       struct xf_cpu *cpu)
 {
 	__u8 flags = segment->header[13];
 	struct scratch *room = scratch_of_cpu();
@@ -122,7 +122,7 @@ static __always_inline int cut(struct __sk_buff *skb, struct segment *segment, c
 	if (!room || !rest || rest > TAIL_MAX ||
 	    bpf_skb_load_bytes(skb, segment->data + segment->share, room->tail, rest) ||
 	    bpf_skb_change_tail(skb, segment->data + segment->share, 0)) {
-		cpu->packets[XF_LATE_REFUSED]++;
+		cpu->late[XF_LATE_REFUSED]++;
 		return LEFT_ALONE;
 	}
 	segment->header[13] = flags & ~(XF_TCP_PSH | XF_TCP_FIN);
@@ -135,10 +135,10 @@ static __always_inline int cut(struct __sk_buff *skb, struct segment *segment, c
 	if (!queued || !become_second(skb, room, segment->data, rest) ||
 	    write_headers(skb, segment, rest, segment->sum[1], 1))
 		goto lost;
-	cpu->packets[XF_LATE_CUT]++;
+	cpu->late[XF_LATE_CUT]++;
 	return queue(skb, place, cpu);
 lost:
-	cpu->packets[XF_LATE_LOST]++;
+	cpu->late[XF_LATE_LOST]++;
 	return TC_ACT_SHOT;
 }
 

@@ -10,18 +10,24 @@
 /* Ticks that another CPU's clock may be behind. */
 #define TICKS_APART 16
 
+/* True if these shared.redirects were so lately that something may have to go after one of them. */
+static __always_inline bool are_recent(__u64 redirects)
+{
+	__u32 ago;
+
+	if (!redirects)
+		return false;
+	ago = (__u32)bpf_jiffies64() - XF_REDIRECTS_LAST(redirects);
+	return redirects == XF_HELD || ago + TICKS_APART < (__u32)cfg.sticky_ticks + TICKS_APART;
+}
+
 /*
  * False if nothing can go after another, since nothing went to a worker lately:
  * neither the hash nor the two look-ups are needed then.
  */
 static __always_inline bool redirected_lately(void)
 {
-	__u64 redirects = shared.redirects;
-	__u32 ago = (__u32)bpf_jiffies64() - XF_REDIRECTS_LAST(redirects);
-
-	if (!redirects)
-		return false;
-	return redirects == XF_HELD || ago + TICKS_APART < (__u32)cfg.sticky_ticks + TICKS_APART;
+	return are_recent(shared.redirects);
 }
 
 /*

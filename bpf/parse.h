@@ -44,6 +44,13 @@
 /* Offset in an IPv6 fragment header's second word, above two reserved bits and M. */
 #define XF_IP6_OFFSET 0xfff8
 
+/* As struct ethhdr, which is packed: compilers read it byte by byte. */
+struct xf_ethernet {
+	__u8 dest[ETH_ALEN];
+	__u8 source[ETH_ALEN];
+	__be16 proto;
+};
+
 struct xf_vlan {
 	__be16 tci;
 	__be16 proto;
@@ -153,14 +160,14 @@ static __always_inline __u32 xf_forget(__u32 value, __u32 any, __u32 mask)
 /* Finds where the IP packet in a frame begins. Returns XF_FITS, or why there is none to handle. */
 static __always_inline enum xf_reason xf_parse_link(void *data, void *end, struct xf_packet *packet)
 {
-	struct ethhdr *eth = data;
+	struct xf_ethernet *eth = data;
 	__u64 linear = end - data;
 	__u32 l3 = sizeof(*eth);
 	__be16 proto;
 
 	if ((void *)(eth + 1) > end)
 		return XF_MALFORMED;
-	proto = eth->h_proto;
+	proto = eth->proto;
 #pragma unroll
 	for (int i = 0; i < XF_VLAN_TAGS; i++) {
 		struct xf_vlan *tag = data + l3;
@@ -174,7 +181,7 @@ static __always_inline enum xf_reason xf_parse_link(void *data, void *end, struc
 	}
 	if (proto != bpf_htons(ETH_P_IP) && proto != bpf_htons(ETH_P_IPV6))
 		return XF_NOT_IP;
-	if (eth->h_dest[0] & 1)
+	if (eth->dest[0] & 1)
 		return XF_GROUP;
 	/*
 	 * Else the verifier would go through all that follows once for each number of tags. With nothing of the
@@ -271,7 +278,8 @@ static __always_inline void xf_find_tcp(XF_CTX *ctx, void *end, struct xf_packet
 		struct tcphdr *header;
 
 		/* Masked anew: where it was compared with 20 before, the verifier of 6.12 lost its bounds. */
-		barrier_var(ihl);
+		if (!__builtin_constant_p(ihl))
+			barrier_var(ihl);
 		header = (void *)packet->ip + (ihl & 0x3c);
 		if (packet->ip->protocol == IPPROTO_TCP && !(packet->frag_off & XF_IP_OFFSET) &&
 		    len >= sizeof(*header) && (void *)(header + 1) <= end)
@@ -351,12 +359,13 @@ static __always_inline __sum16 xf_csum_update(__sum16 check, __u32 delta)
 	return ~xf_csum_fold((__u16)~check + delta);
 }
 
+/* Of a header that has DF. As ip_decrease_ttl(): what xf_csum_update() would say, said sooner. */
 static __always_inline void xf_clear_df(struct iphdr *ip)
 {
-	__be16 old = ip->frag_off;
+	__u32 check = ip->check + bpf_htons(XF_IP_DF);
 
-	ip->frag_off = old & ~bpf_htons(XF_IP_DF);
-	ip->check = xf_csum_update(ip->check, (__u16)~old + ip->frag_off);
+	ip->frag_off &= ~bpf_htons(XF_IP_DF);
+	ip->check = check + ((check + 1) >> 16);
 }
 
 /* Makes a packet's header, which has no options, that of a fragment with `len` bytes of data. */

@@ -2,34 +2,10 @@
 /*
  * What holds for an IPv4 destination, remembered per CPU: the look-up in
  * `routes` takes longer than all else that a packet that fits needs. Included behind
- * `shared` and routes.h.
+ * `shared`, cpu.h and routes.h.
  */
 #ifndef XDPFRAG_ROUTE_CACHE_H
 #define XDPFRAG_ROUTE_CACHE_H
-
-#define CACHE_BITS 10
-
-/*
- * A destination's entry in `routes`. One that was written in part, as on a
- * PREEMPT_RT kernel by two at a time, fails the check.
- */
-struct cached {
-	__u64 check;	/* destination and generation, XOR the two below */
-	__u64 rule;	/* as of rule_of() */
-	__u64 selector; /* of the route */
-};
-
-/* One value and not as many: the kernel allocates each for itself. */
-struct cache {
-	struct cached slot[1 << CACHE_BITS];
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct cache);
-} cache SEC(".maps");
 
 /* A route without its selector in one word, as a global function can return it; 0 for none. */
 static __always_inline __u64 rule_of(const struct xf_route *route)
@@ -39,12 +15,16 @@ static __always_inline __u64 rule_of(const struct xf_route *route)
 	return route->mtu | (__u64)route->mss4 << 16 | (__u64)route->mss6 << 32 | (__u64)route->flags << 48;
 }
 
-static __always_inline volatile struct cached *cached_for(__be32 remote)
+/* A destination's entry. One that was written in part, as on a PREEMPT_RT kernel by two at a time, fails the check. */
+static __always_inline volatile struct cached *cached_for(struct xf_cpu *cpu, __be32 remote)
 {
-	__u32 zero = 0;
-	struct cache *own = bpf_map_lookup_elem(&cache, &zero);
+	return &cpu->routes[remote * 0x9e3779b1 >> (32 - CACHE_BITS)];
+}
 
-	return own ? &own->slot[remote * 0x9e3779b1 >> (32 - CACHE_BITS)] : NULL;
+/* For what `check` is what it should be; not 0, as an entry that was never written has it, but in 2^32 generations. */
+static __always_inline __u64 wanted(__be32 remote)
+{
+	return (__u64)remote << 32 ^ ~shared.generation;
 }
 
 /*
@@ -54,14 +34,16 @@ static __always_inline volatile struct cached *cached_for(__be32 remote)
  */
 __noinline __u64 rule4(__be32 host, __be32 remote)
 {
-	__u64 want = (__u64)remote << 32 | (__u32)~shared.generation, rule, selector, check;
-	volatile struct cached *cached = cached_for(remote);
+	__u64 want = wanted(remote), rule, selector, check;
+	volatile struct cached *cached;
+	struct xf_cpu *cpu = this_cpu();
 	struct xf_prefix4 key = { .prefixlen = 32 };
 	struct xf_source4 source = { .prefixlen = 64 };
 	struct xf_route *route;
 
-	if (!cached)
+	if (!cpu)
 		return 0;
+	cached = cached_for(cpu, remote);
 	rule = cached->rule;
 	selector = cached->selector;
 	if ((cached->check ^ rule ^ selector) != want) {
@@ -84,13 +66,11 @@ __noinline __u64 rule4(__be32 host, __be32 remote)
 }
 
 /* The same, without a call if it is remembered, and the same for every host. */
-static __always_inline __u64 remembered_rule4(__be32 host, __be32 remote)
+static __always_inline __u64 remembered_rule4(struct xf_cpu *cpu, __be32 host, __be32 remote)
 {
-	__u64 want = (__u64)remote << 32 | (__u32)~shared.generation, rule;
-	volatile struct cached *cached = cached_for(remote);
+	__u64 want = wanted(remote), rule;
+	volatile struct cached *cached = cached_for(cpu, remote);
 
-	if (!cached)
-		return 0;
 	rule = cached->rule;
 	if ((cached->check ^ rule) == want && !cached->selector)
 		return rule;
@@ -98,10 +78,10 @@ static __always_inline __u64 remembered_rule4(__be32 host, __be32 remote)
 }
 
 /* What holds for a packet from the LAN, but for a selector. False for nothing. */
-static __always_inline bool route_of(const struct xf_packet *packet, struct xf_route *route)
+static __always_inline bool route_of(struct xf_cpu *cpu, const struct xf_packet *packet, struct xf_route *route)
 {
 	__u64 rule = packet->v6 ? rule_of(xf_route6(&packet->ip6->saddr, &packet->ip6->daddr)) :
-				  remembered_rule4(packet->ip->saddr, packet->ip->daddr);
+				  remembered_rule4(cpu, packet->ip->saddr, packet->ip->daddr);
 
 	route->mtu = rule;
 	route->mss4 = rule >> 16;

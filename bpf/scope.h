@@ -10,9 +10,10 @@ static __always_inline bool link_local(const struct xf_packet *packet)
 }
 
 /* XF_FITS for a packet that goes by `route`, which is filled in; else why it is to be left alone. */
-static __always_inline enum xf_reason in_scope(const struct xf_packet *packet, struct xf_route *route)
+static __always_inline enum xf_reason in_scope(struct xf_cpu *cpu, const struct xf_packet *packet,
+					       struct xf_route *route)
 {
-	if (!route_of(packet, route) || route->flags & XF_ROUTE_PASS)
+	if (!route_of(cpu, packet, route) || route->flags & XF_ROUTE_PASS)
 		return XF_OUT_OF_SCOPE;
 	if (route->flags & XF_ROUTE_LOCAL)
 		return XF_LOCAL;

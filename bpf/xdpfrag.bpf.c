@@ -22,6 +22,7 @@
 #include "intf.h"
 #include "parse.h"
 #include "routes.h"
+#include "cpu.h"
 
 const volatile struct xf_config cfg;
 
@@ -49,7 +50,6 @@ struct {
 #include "heartbeat.h"
 #include "order.h"
 #include "detour.h"
-#include "counters.h"
 
 /*
  * Sends the frame to the worker of its queue; false if it is as it was, to be
@@ -83,7 +83,7 @@ static __always_inline bool redirect(struct xdp_md *ctx, const struct xf_detour 
 
 /* Decides on one IP packet, and does what is to be done here. */
 static __always_inline enum xf_reason handle(struct xdp_md *ctx, void *end, struct xf_packet *packet,
-					     struct xf_counters *count, struct xf_detour *detour)
+					     struct xf_cpu *cpu, struct xf_detour *detour)
 {
 	const struct xf_order none = { .pair = XF_NO_SLOT, .flow = XF_NO_SLOT };
 	struct xf_order order = none;
@@ -91,7 +91,7 @@ static __always_inline enum xf_reason handle(struct xdp_md *ctx, void *end, stru
 	enum xf_reason reason;
 	struct xf_route route;
 
-	reason = in_scope(packet, &route);
+	reason = in_scope(cpu, packet, &route);
 	if (reason != XF_FITS)
 		return reason;
 	if (packet->total > live.lan_mtu)
@@ -115,7 +115,7 @@ static __always_inline enum xf_reason handle(struct xdp_md *ctx, void *end, stru
 	/* No other packet of the flow need wait for a SYN. */
 	if (unfinished_syn(ctx, packet, &tcp, &route))
 		return consider(ctx, end, XF_UNFINISHED, packet, &tcp, &none, &route, detour);
-	count_edits(count, edit(ctx, packet, &tcp, &route, cfg.df == XF_DF_CLEAR));
+	count_edits(&cpu->counters, edit(ctx, packet, &tcp, &route, cfg.df == XF_DF_CLEAR));
 	return XF_FITS;
 }
 
@@ -129,7 +129,7 @@ static __always_inline bool within_frame(struct xdp_md *ctx, void *data, void *e
 	return xf_is_within(packet, linear) || xf_is_within(packet, bpf_xdp_get_buff_len(ctx));
 }
 
-static __always_inline enum xf_reason handle_frame(struct xdp_md *ctx, struct xf_counters *count,
+static __always_inline enum xf_reason handle_frame(struct xdp_md *ctx, struct xf_cpu *cpu,
 						   struct xf_detour *detour)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
@@ -142,11 +142,11 @@ static __always_inline enum xf_reason handle_frame(struct xdp_md *ctx, struct xf
 	if (!packet.v6) {
 		if (!xf_parse_ipv4(end, &packet) || !within_frame(ctx, data, end, &packet))
 			return XF_MALFORMED;
-		return xf_to_group(&packet) ? XF_GROUP : handle(ctx, end, &packet, count, detour);
+		return xf_to_group(&packet) ? XF_GROUP : handle(ctx, end, &packet, cpu, detour);
 	}
 	if (!xf_parse_ipv6(end, &packet) || !within_frame(ctx, data, end, &packet))
 		return XF_MALFORMED;
-	return xf_to_group(&packet) ? XF_GROUP : handle(ctx, end, &packet, count, detour);
+	return xf_to_group(&packet) ? XF_GROUP : handle(ctx, end, &packet, cpu, detour);
 }
 
 /*
@@ -163,18 +163,18 @@ static __always_inline bool left_unread(struct xdp_md *ctx)
 SEC("xdp.frags")
 int xdpfrag(struct xdp_md *ctx)
 {
-	struct xf_counters *count = counters_of_cpu();
+	struct xf_cpu *cpu = this_cpu();
 	struct xf_detour detour;
 	__u32 reason;
 	int action = XDP_PASS;
 
-	if (!count)
+	if (!cpu)
 		return XDP_PASS;
 	if (left_unread(ctx)) {
-		count->reason[XF_FITS]++;
+		cpu->counters.reason[XF_FITS]++;
 		return XDP_PASS;
 	}
-	reason = handle_frame(ctx, count, &detour);
+	reason = handle_frame(ctx, cpu, &detour);
 	switch (reason) {
 	case XF_OVERSIZE:
 	case XF_STICKY:
@@ -188,7 +188,7 @@ int xdpfrag(struct xdp_md *ctx)
 	/* The compiler knows it from the switch, the verifier of 6.1 does not. */
 	barrier_var(reason);
 	if (reason < XF_REASON_MAX)
-		count->reason[reason]++;
+		cpu->counters.reason[reason]++;
 	return action;
 }
 

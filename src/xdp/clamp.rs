@@ -108,7 +108,7 @@ impl ClampProgram {
 
     /// The counters, summed over the CPUs: only [`Edit::Mss`](crate::packet::Edit::Mss) is in use.
     pub fn counters(&self) -> Result<Counters, Error> {
-        read_counters(&self.counters)
+        read_counters(&self.counters, 0)
     }
 
     /// Runs the program on `frame` ([`sys::prog_run`]).

@@ -1,7 +1,7 @@
 //! The XDP program of a LAN interface and its maps.
 
 use std::collections::BTreeMap;
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, offset_of};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
@@ -111,7 +111,7 @@ pub struct LanProgram {
     pub(super) flows: MapHandle,
     pub(super) pairs: MapHandle,
     pub(super) xsks: MapHandle,
-    pub(super) counters: MapHandle,
+    pub(super) cpus: MapHandle,
     pub(super) heartbeats_map: MapHandle,
     heartbeats: Arc<Heartbeats>,
     pub(super) shared: Shared,
@@ -155,7 +155,7 @@ impl LanProgram {
             flows: MapHandle::try_from(&*skeleton.maps.flows)?,
             pairs: MapHandle::try_from(&*skeleton.maps.pairs)?,
             xsks: MapHandle::try_from(&*skeleton.maps.xsks)?,
-            counters: MapHandle::try_from(&*skeleton.maps.counters)?,
+            cpus: MapHandle::try_from(&*skeleton.maps.cpus)?,
             heartbeats: Heartbeats::map(heartbeats_map.as_fd(), queues)?,
             heartbeats_map,
             shared: Shared::map(MapHandle::try_from(&*skeleton.maps.bss_shared)?)?,
@@ -267,7 +267,7 @@ impl LanProgram {
 
     /// The counters, summed over the CPUs.
     pub fn counters(&self) -> Result<Counters> {
-        read_counters(&self.counters)
+        read_counters(&self.cpus, offset_of!(types::xf_cpu, counters))
     }
 
     /// Tells the program of a new MTU of its interface, bytes.
@@ -354,13 +354,13 @@ fn entries<const K: usize, const V: usize>(
     Ok(entries)
 }
 
-/// The one entry of a per-CPU `counters` map, summed over the CPUs.
-pub(super) fn read_counters(map: &MapHandle) -> Result<Counters> {
+/// Those that the one entry of a per-CPU map has from offset `at` on, summed over the CPUs.
+pub(super) fn read_counters(map: &MapHandle, at: usize) -> Result<Counters> {
     let per_cpu =
         map.lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY).map_err(Error::map("counters", "read them"))?;
     let mut sum = Counters::default();
     for bytes in per_cpu.unwrap_or_default() {
-        if let Some(counters) = Counters::from_bytes(&bytes) {
+        if let Some(counters) = bytes.get(at..at + Counters::SIZE).and_then(Counters::from_bytes) {
             sum += counters;
         }
     }

@@ -19,7 +19,7 @@ use super::layout::Leave;
 use super::log;
 use super::shared;
 use super::skeleton::late::LateSkelBuilder;
-use super::skeleton::late::types::{self, __sk_buff};
+use super::skeleton::late::types::{self, __sk_buff, xf_cpu};
 use super::sys::{self, Link, Run, TcxHook};
 use crate::packet::{Df, Late, Partition};
 
@@ -55,7 +55,7 @@ pub struct LateConfig {
 #[derive(Debug)]
 pub struct LateProgram {
     program: OwnedFd,
-    counters: MapHandle,
+    cpus: MapHandle,
     ifindex: u32,
     leave: Leave,
 }
@@ -77,14 +77,8 @@ impl LateLink {
 }
 
 impl LateProgram {
-    /// Loads the program with the maps of `lan` and the counters of identifications, and goes on counting where `before`
-    /// ends.
-    pub fn load(
-        config: LateConfig,
-        lan: &LanProgram,
-        idents: &IdentMap,
-        before: Option<&LateProgram>,
-    ) -> Result<LateProgram> {
+    /// Loads the program with the maps of `lan`, its counters among them, and the counters of identifications.
+    pub fn load(config: LateConfig, lan: &LanProgram, idents: &IdentMap) -> Result<LateProgram> {
         log::captured(|| {
             let mut storage = MaybeUninit::uninit();
             let mut open = LateSkelBuilder::default().open(&mut storage)?;
@@ -108,18 +102,15 @@ impl LateProgram {
             open.maps.sources.reuse_fd(sources)?;
             open.maps.sources6.reuse_fd(sources6)?;
             open.maps.deaf.reuse_fd(lan.deaf.as_fd())?;
-            open.maps.counters.reuse_fd(lan.counters.as_fd())?;
+            open.maps.cpus.reuse_fd(lan.cpus.as_fd())?;
             open.maps.data_live.reuse_fd(lan.live.map.as_fd())?;
             open.maps.bss_shared.reuse_fd(lan.shared.as_fd())?;
             open.maps.under_way.reuse_fd(lan.under_way.as_fd())?;
             open.maps.idents.reuse_fd(idents.as_fd())?;
-            if let Some(before) = before {
-                open.maps.late_cpus.reuse_fd(before.counters.as_fd())?;
-            }
             let skeleton = open.load()?;
             Ok(LateProgram {
                 program: skeleton.progs.xdpfrag_late.as_fd().try_clone_to_owned()?,
-                counters: MapHandle::try_from(&*skeleton.maps.late_cpus)?,
+                cpus: MapHandle::try_from(&*skeleton.maps.cpus)?,
                 ifindex: config.ifindex,
                 leave: config.leave,
             })
@@ -150,9 +141,9 @@ impl LateProgram {
     /// Packets per [`Late`], in its order, summed over the CPUs.
     pub fn counters(&self) -> Result<[u64; Late::COUNT]> {
         let mut sums = [0; Late::COUNT];
-        let per_cpu = self.counters.lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY);
-        for bytes in per_cpu.map_err(Error::map("late_cpus", "read them"))?.unwrap_or_default() {
-            let (words, _) = bytes.as_chunks();
+        let per_cpu = self.cpus.lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY);
+        for bytes in per_cpu.map_err(Error::map("cpus", "read them"))?.unwrap_or_default() {
+            let (words, _) = bytes.get(offset_of!(xf_cpu, late)..).unwrap_or_default().as_chunks();
             for (sum, word) in sums.iter_mut().zip(words) {
                 *sum += u64::from_ne_bytes(*word);
             }

@@ -13,9 +13,10 @@ use crate::frames::{DF, Frame, MF, mss, with};
 use crate::frames6::Frame6;
 use crate::gateway::*;
 
-const UNSPEC: u32 = u32::MAX;
+/// TC_ACT_UNSPEC
+pub(crate) const UNSPEC: u32 = u32::MAX;
 /// TC_ACT_REDIRECT
-const REDIRECT: u32 = 7;
+pub(crate) const REDIRECT: u32 = 7;
 const RULE: Rule = Rule { mtu: MTU, mss4: Some(MSS), mss6: Some(MSS6) };
 /// As long as a time stamp, with its padding.
 const TIMESTAMP: [u8; 12] = [1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2];
@@ -58,7 +59,7 @@ pub(crate) fn behind(gateway: Gateway, change: impl FnOnce(&mut LateConfig)) -> 
         grace: Duration::from_millis(10),
     };
     change(&mut config);
-    let program = LateProgram::load(config, &gateway.program, &map, None).unwrap();
+    let program = LateProgram::load(config, &gateway.program, &map).unwrap();
     Behind { gateway, program, idents }
 }
 

@@ -93,7 +93,7 @@ impl Gateway {
             sticky: plan.sticky,
             grace: LEFT_IN_GRO,
         };
-        let load = || LateProgram::load(config, &self.program, &shared.ident_map, self.late.as_ref());
+        let load = || LateProgram::load(config, &self.program, &shared.ident_map);
         let program = match privileges::loading(load) {
             Ok(program) => program.and_then(|program| Ok((program.attach()?, program))),
             Err(why) => {
