@@ -11,8 +11,10 @@ use xdpfrag::lab::bench::{Cores, CpuTime, Rate, Search, Testbed, Trial, Workload
 use super::Arguments;
 use super::method::{Method, Running};
 
-/// Passes of which a flood and a latency consist, for the same reason for which there are rounds.
+/// Passes of which a latency consists, for the same reason for which there are rounds.
 const PASSES: u32 = 3;
+/// Those of a flood, which the goals are about: as many milliseconds in shorter turns halve what chance adds to a ratio.
+const FLOOD_PASSES: u32 = 10;
 
 /// How long trials last, all passes of one.
 #[derive(Debug, Clone, Copy)]
@@ -198,9 +200,9 @@ pub(crate) fn round(
 }
 
 /// A trial of each in as many passes, to and fro, so that none gains by a machine that becomes faster or slower.
-fn in_passes<G, T>(gateways: &[G], trial: impl Fn(&G) -> Result<T>) -> Result<Vec<Vec<T>>> {
+fn in_passes<G, T>(passes: u32, gateways: &[G], trial: impl Fn(&G) -> Result<T>) -> Result<Vec<Vec<T>>> {
     let mut results: Vec<_> = gateways.iter().map(|_| Vec::new()).collect();
-    for pass in 0..PASSES {
+    for pass in 0..passes {
         let mut order: Vec<_> = gateways.iter().zip(&mut results).collect();
         if pass % 2 == 1 {
             order.reverse();
@@ -213,8 +215,8 @@ fn in_passes<G, T>(gateways: &[G], trial: impl Fn(&G) -> Result<T>) -> Result<Ve
 }
 
 fn floods(gateways: &[&Gateway<'_>], workload: Workload, duration: Duration) -> Result<Vec<Point>> {
-    let flood = |gateway: &&Gateway<'_>| gateway.trial(workload, Rate::Flood, duration / PASSES);
-    Ok(in_passes(gateways, flood)?.iter().map(|points| Point::mean(points)).collect())
+    let flood = |gateway: &&Gateway<'_>| gateway.trial(workload, Rate::Flood, duration / FLOOD_PASSES);
+    Ok(in_passes(FLOOD_PASSES, gateways, flood)?.iter().map(|points| Point::mean(points)).collect())
 }
 
 /// The highest loads without loss, of which batches make packets cheaper than they are at a low load. All searches take a
@@ -256,7 +258,7 @@ fn latencies(
         })
         .collect();
     for load in LOADS {
-        let passes = in_passes(&carried, |(testbed, knee, _)| {
+        let passes = in_passes(PASSES, &carried, |(testbed, knee, _)| {
             testbed.trial(Rate::Even(load * knee), durations.load / PASSES)
         })?;
         for ((_, knee, latencies), trials) in carried.iter_mut().zip(passes) {
