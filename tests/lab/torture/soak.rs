@@ -55,14 +55,13 @@ fn what_an_instance_holds_stays_what_it_is() {
     // The first third warms up: the allocator's pools, every kind of request.
     let warm = &samples[SAMPLES as usize / 3..];
     let peak = |samples: &[Held]| {
-        let most = |of: fn(&Held) -> u64| samples.iter().map(of).max().unwrap_or(0);
-        // A client of the control socket is a descriptor, and a capture a thread, for a moment.
-        let least = |of: fn(&Held) -> usize| samples.iter().map(of).min().unwrap_or(0);
+        // For a moment a client of the control socket is a descriptor, a capture a thread, and an address a route.
+        let least = |of: fn(&Held) -> u64| samples.iter().map(of).min().unwrap_or(0);
         (
-            most(|held| held.resident_kib),
-            most(|held| held.maps_kib),
-            least(|held| held.descriptors),
-            least(|held| held.threads),
+            samples.iter().map(|held| held.resident_kib).max().unwrap_or(0),
+            least(|held| held.maps_kib),
+            least(|held| held.descriptors as u64),
+            least(|held| held.threads as u64),
         )
     };
     let (early, late) = (peak(&warm[..warm.len() / 2]), peak(&warm[warm.len() / 2..]));
