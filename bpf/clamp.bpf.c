@@ -37,10 +37,10 @@ static __always_inline __u16 limit_for(const struct xf_packet *packet)
 static __always_inline void clamp(struct __sk_buff *skb)
 {
 	struct xf_counters *count;
-	__u32 zero = 0;
 	struct xf_packet packet;
 	struct xf_tcp tcp = {};
 	void *data, *end;
+	__u32 zero = 0;
 	__u16 limit;
 
 	/* A SYN with IPv4 options in a frame cut shorter than its headers goes unclamped. */

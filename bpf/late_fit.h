@@ -6,6 +6,8 @@
 #ifndef XDPFRAG_LATE_FIT_H
 #define XDPFRAG_LATE_FIT_H
 
+#define PLAIN_IPV4 0x45 /* first byte: version 4, and a header of 5 words, which has no options */
+
 /*
  * False if XDP has read for a while now whatever comes: nothing that it left
  * unread is on its way to here. What workers hand back is not looked at then.
@@ -69,7 +71,7 @@ static __always_inline bool fit_straight(struct __sk_buff *skb, struct xf_cpu *c
 	struct xf_route route;
 
 	if ((void *)(ip + 1) > end || eth->proto != bpf_htons(ETH_P_IP) || eth->dest[0] & 1 ||
-	    *(__u8 *)ip != 0x45)
+	    *(__u8 *)ip != PLAIN_IPV4)
 		return false;
 	packet.total = bpf_ntohs(ip->tot_len);
 	packet.frag_off = bpf_ntohs(ip->frag_off);
