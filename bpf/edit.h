@@ -36,29 +36,10 @@ static __always_inline __u32 clamp_in_place(void *list, void *end, struct xf_mss
 
 	for (int n = 0; n <= XF_OPT_MAX - XF_TCP_OPT_MSS_LEN; n++) {
 		__u32 i = *at;
-		__u8 *option;
-		__u16 old;
 
-		if (i > XF_OPT_MAX - XF_TCP_OPT_MSS_LEN || i > last)
+		if (i > XF_OPT_MAX - XF_TCP_OPT_MSS_LEN || i > last || list + i + XF_TCP_OPT_MSS_LEN > end ||
+		    !xf_clamp_option(list + i, limit, at, &mss->delta))
 			break;
-		option = list + i;
-		if ((void *)(option + XF_TCP_OPT_MSS_LEN) > end)
-			break;
-		if (option[0] == XF_OPT_NOP) {
-			*at = i + 1;
-			continue;
-		}
-		if (option[0] == XF_OPT_END || option[1] < 2)
-			break;
-		*at = i + option[1];
-		if (option[0] != XF_TCP_OPT_MSS || option[1] != XF_TCP_OPT_MSS_LEN)
-			continue;
-		old = option[2] << 8 | option[3];
-		if (old > limit) {
-			option[2] = limit >> 8;
-			option[3] = limit;
-			mss->delta += xf_mss_delta(i, old, limit);
-		}
 	}
 	return mss->delta;
 }

@@ -66,18 +66,13 @@ static __always_inline bool fit_straight(struct __sk_buff *skb, struct xf_cpu *c
 	struct xf_ethernet *eth = (void *)(long)skb->data;
 	struct iphdr *ip = (void *)(eth + 1);
 	void *end = (void *)(long)skb->data_end;
-	struct xf_packet packet = { .ip = ip, .l3 = sizeof(*eth), .ihl = sizeof(*ip) };
+	struct xf_packet packet = { .ip = ip, .l3 = sizeof(*eth) };
 	struct xf_tcp tcp = {};
 	struct xf_route route;
 
 	if ((void *)(ip + 1) > end || eth->proto != bpf_htons(ETH_P_IP) || eth->dest[0] & 1 ||
-	    *(__u8 *)ip != PLAIN_IPV4)
-		return false;
-	packet.total = bpf_ntohs(ip->tot_len);
-	packet.frag_off = bpf_ntohs(ip->frag_off);
-	packet.fragment = packet.frag_off & (XF_IP_MF | XF_IP_OFFSET);
-	if (packet.total < sizeof(*ip) || !xf_is_within(&packet, skb->len) || xf_to_group(&packet) ||
-	    (anything_queued(cpu) && may_go_after(skb, end, &packet, cpu)) ||
+	    *(__u8 *)ip != PLAIN_IPV4 || !xf_parse_ipv4(end, &packet) || !xf_is_within(&packet, skb->len) ||
+	    xf_to_group(&packet) || (anything_queued(cpu) && may_go_after(skb, end, &packet, cpu)) ||
 	    in_scope(cpu, &packet, &route) != XF_FITS)
 		return false;
 	xf_find_tcp(skb, end, &packet, &tcp);

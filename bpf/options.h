@@ -42,6 +42,34 @@ static __always_inline __u32 xf_mss_delta(__u32 at, __u16 mss, __u16 limit)
 }
 
 /*
+ * A step of a walk that lowers every MSS option above `limit`: over the option at
+ * `at`, which lies within a list. False at its end. As in tcp_parse_options() that
+ * is at a malformed option, too, and an MSS option of another length than 4 is none.
+ */
+static __always_inline bool xf_clamp_option(__u8 *option, __u16 limit, volatile __u32 *at, volatile __u32 *delta)
+{
+	__u32 i = *at;
+	__u16 mss;
+
+	if (option[0] == XF_OPT_NOP) {
+		*at = i + 1;
+		return true;
+	}
+	if (option[0] == XF_OPT_END || option[1] < 2)
+		return false;
+	*at = i + option[1];
+	if (option[0] != XF_TCP_OPT_MSS || option[1] != XF_TCP_OPT_MSS_LEN)
+		return true;
+	mss = option[2] << 8 | option[3];
+	if (mss > limit) {
+		option[2] = limit >> 8;
+		option[3] = limit;
+		*delta += xf_mss_delta(i, mss, limit);
+	}
+	return true;
+}
+
+/*
  * The walks below are global functions, which the verifier goes through once and
  * by themselves (hence the check for NULL). Where they stand is kept in memory:
  * there the verifier does not follow it, so that one option is like the other to
@@ -50,9 +78,7 @@ static __always_inline __u32 xf_mss_delta(__u32 at, __u16 mss, __u16 limit)
 
 /*
  * Lowers every MSS option above `limit` and returns the checksum delta in
- * network order, 0 if nothing was lowered. As in tcp_parse_options() the walk
- * ends at a malformed option, and an MSS option of another length than 4 is
- * none. src/packet/mss.rs does the same.
+ * network order, 0 if nothing was lowered. src/packet/mss.rs does the same.
  */
 __noinline __u32 xf_clamp_mss(struct xf_options *options, __u16 limit)
 {
@@ -64,27 +90,10 @@ __noinline __u32 xf_clamp_mss(struct xf_options *options, __u16 limit)
 	delta = &options->delta;
 	for (int n = 0; n <= XF_OPT_MAX - XF_TCP_OPT_MSS_LEN; n++) {
 		__u32 i = *at;
-		__u8 *option;
 
-		if (i > XF_OPT_MAX - XF_TCP_OPT_MSS_LEN || i + XF_TCP_OPT_MSS_LEN > options->len)
+		if (i > XF_OPT_MAX - XF_TCP_OPT_MSS_LEN || i + XF_TCP_OPT_MSS_LEN > options->len ||
+		    !xf_clamp_option(&options->byte[i], limit, at, delta))
 			break;
-		option = &options->byte[i];
-		if (option[0] == XF_OPT_NOP) {
-			*at = i + 1;
-			continue;
-		}
-		if (option[0] == XF_OPT_END || option[1] < 2)
-			break;
-		*at = i + option[1];
-		if (option[0] == XF_TCP_OPT_MSS && option[1] == XF_TCP_OPT_MSS_LEN) {
-			__u16 mss = option[2] << 8 | option[3];
-
-			if (mss > limit) {
-				option[2] = limit >> 8;
-				option[3] = limit;
-				*delta += xf_mss_delta(i, mss, limit);
-			}
-		}
 	}
 	return *delta;
 }

@@ -184,6 +184,7 @@ fn while_a_half_is_under_way_only_what_may_overtake_it_goes_after_it() {
     });
     behind.gateway.program.set_least_mtu(MTU).unwrap();
     let short = || with(Frame::udp(100), |f| f.frag_off = DF);
+    let of_another = |flow| with(short(), |f| f.payload[0] ^= flow);
     let go = |frame: Frame| {
         // Loopback's backlog does not bring it back.
         behind.program.run_once(&Frame::udp(1500).bytes(), Came::default()).unwrap();
@@ -195,13 +196,12 @@ fn while_a_half_is_under_way_only_what_may_overtake_it_goes_after_it() {
     assert_eq!(go(short()), REDIRECT);
     assert_eq!(go(with(short(), |f| f.tags = vec![(0x8100, 5)])), REDIRECT);
     assert_eq!(go(with(short(), |f| f.ip_options = vec![1; 4])), REDIRECT);
-    for port in 1..=40 {
-        assert_eq!(go(with(short(), |f| f.payload[0] ^= port)), UNSPEC, "{port}");
+    for flow in 1..=40 {
+        assert_eq!(go(of_another(flow)), UNSPEC, "{flow}");
     }
-    let other = || with(short(), |f| f.payload[0] ^= 1);
     // A fragment goes after all of its hosts and protocol, and all of that after it.
     assert_eq!(go(with(short(), |f| f.frag_off = DF | MF)), REDIRECT);
-    assert_eq!(go(other()), REDIRECT);
+    assert_eq!(go(of_another(1)), REDIRECT);
     assert_eq!(go(with(Frame::tcp(0x02, &mss(1460), 0), |f| f.frag_off = DF)), UNSPEC);
     assert_eq!(behind.program.counters().unwrap()[Late::Followed as usize], 5);
 }
