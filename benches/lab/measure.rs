@@ -12,8 +12,8 @@ use super::Arguments;
 use super::method::{Method, Running};
 
 /// Passes of which a latency consists, for the same reason for which there are rounds.
-const PASSES: u32 = 3;
-/// Those of a flood, which the goals are about: as many milliseconds in shorter turns halve what chance adds to a ratio.
+const LATENCY_PASSES: u32 = 3;
+/// Those of which a flood consists, which the goals are about: as many milliseconds in shorter turns halve what chance adds to a ratio.
 const FLOOD_PASSES: u32 = 10;
 
 /// How long trials last, all passes of one.
@@ -258,8 +258,8 @@ fn latencies(
         })
         .collect();
     for load in LOADS {
-        let passes = in_passes(PASSES, &carried, |(testbed, knee, _)| {
-            testbed.trial(Rate::Even(load * knee), durations.load / PASSES)
+        let passes = in_passes(LATENCY_PASSES, &carried, |(testbed, knee, _)| {
+            testbed.trial(Rate::Even(load * knee), durations.load / LATENCY_PASSES)
         })?;
         for ((_, knee, latencies), trials) in carried.iter_mut().zip(passes) {
             latencies.push(merged(load, load * *knee, trials)?);
