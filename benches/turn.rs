@@ -15,7 +15,7 @@ use xdpfrag::worker::Turn;
 use xdpfrag::worker::clock::monotonic_ns;
 use xdpfrag::xdp::Meta;
 
-const RULE: Rule = Rule { mtu: 1422, mss4: Some(1382), mss6: None };
+const RULE: Rule = Rule::new(1422, Some(1382), None);
 
 fn datagram(packet: usize) -> Vec<u8> {
     let builder =

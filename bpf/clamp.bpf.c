@@ -29,7 +29,7 @@ static __always_inline __u16 limit_for(const struct xf_packet *packet)
 		route = xf_route6(&packet->ip6->daddr, &packet->ip6->saddr);
 	else
 		route = xf_route4(&packet->ip->daddr, &packet->ip->saddr);
-	if (!route || route->flags)
+	if (!route || route->flags & (XF_ROUTE_LOCAL | XF_ROUTE_PASS))
 		return 0;
 	return packet->v6 ? route->mss6 : route->mss4;
 }

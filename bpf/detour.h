@@ -22,10 +22,11 @@ struct xf_detour {
 	__u16 mtu;
 	__u16 mss4;
 	__u16 mss6;
+	__u16 flags; /* of the route */
 	__u8 v6;
 	__u8 fragment;
 	__u16 reason; /* why it may have to go to a worker: enum xf_reason */
-	__u32 leavable; /* see leavable(); and Linux 6.1 wants every byte set */
+	__u16 leavable; /* see leavable(); and Linux 6.1 wants every byte set */
 };
 
 /*
@@ -179,6 +180,7 @@ static __always_inline enum xf_reason consider(struct xdp_md *ctx, void *end, en
 		.mtu = route->mtu,
 		.mss4 = route->mss4,
 		.mss6 = route->mss6,
+		.flags = route->flags,
 		.v6 = packet->v6,
 		.fragment = packet->fragment,
 		.reason = reason,

@@ -77,8 +77,24 @@ struct xf_prefix4 {
 	__u8 addr[4];
 };
 
+/*
+ * By which way an oversize IPv4 packet is made to fit; src/packet/way.rs has the same. TCP that is cut into
+ * segments (--tcp resegment) goes by none of them.
+ */
+enum xf_way {
+	XF_WAY_FRAGMENTS, /* a worker cuts it into fragments */
+	XF_WAY_EDIT,	  /* DF off, fresh identification: the kernel fragments it where it leaves */
+	XF_WAY_GSO,	  /* UDP: a worker hands it back whole, the kernel fragments it before it encrypts */
+	XF_WAY_PASS,	  /* by any other way it would miss a policy, a rule or a route */
+	XF_WAY_MAX,
+};
+
 #define XF_ROUTE_LOCAL 1 /* an address of this machine: pass */
 #define XF_ROUTE_PASS  2 /* a hole in the prefix around it: pass */
+
+/* Where the ways of a route stand in its flags, two bits each: of whole UDP datagrams, and of other packets. */
+#define XF_WAY_UDP_SHIFT   2
+#define XF_WAY_OTHER_SHIFT 4
 
 /* Key of the `routes6` longest-prefix map. */
 struct xf_prefix6 {
@@ -107,7 +123,7 @@ struct xf_route {
 	__u16 mtu;	/* SA MTU in bytes, IP header included */
 	__u16 mss4;	/* largest MSS for TCP over IPv4; 0: leave it alone */
 	__u16 mss6;	/* largest MSS for TCP over IPv6; 0: leave it alone */
-	__u16 flags;	/* XF_ROUTE_* */
+	__u16 flags;	/* XF_ROUTE_*, XF_WAY_*_SHIFT */
 	__u32 selector; /* in `routes`: `sources` under this number says what holds; 0: the same for every source */
 };
 
@@ -122,7 +138,8 @@ struct xf_meta {
 	__u16 mtu;   /* of the route that matched */
 	__u16 mss4;
 	__u16 mss6;
-	__u16 pad[3];
+	__u16 flags;
+	__u16 pad[2];
 	__u32 magic; /* XF_META_MAGIC */
 };
 

@@ -70,6 +70,7 @@ static __always_inline bool redirect(struct xdp_md *ctx, const struct xf_detour 
 			meta->mtu = detour->mtu;
 			meta->mss4 = detour->mss4;
 			meta->mss6 = detour->mss6;
+			meta->flags = detour->flags;
 			meta->magic = XF_META_MAGIC;
 		}
 	}

@@ -1,6 +1,6 @@
 //! `bpf/intf.h` and its Rust mirrors agree: names, values, sizes.
 
-use xdpfrag::packet::{Edit, Late, Reason};
+use xdpfrag::packet::{Edit, Late, Reason, Way};
 use xdpfrag::xdp::{Counters, DeafHost, Heartbeats, Meta, Route, Shared, layout};
 
 const HEADER: &str = include_str!("../bpf/intf.h");
@@ -83,6 +83,13 @@ fn edits_are_those_of_the_header() {
 }
 
 #[test]
+fn ways_are_those_of_the_header() {
+    let labels: Vec<_> = Way::ALL.iter().map(|way| way.label().to_owned()).collect();
+    assert_eq!(labels, names("enum xf_way", "XF_WAY_"));
+    assert!(Way::ALL.iter().enumerate().all(|(n, way)| *way as usize == n));
+}
+
+#[test]
 fn what_is_done_late_is_that_of_the_header() {
     let labels: Vec<_> = Late::ALL.iter().map(|late| late.label().to_owned()).collect();
     assert_eq!(labels, names("enum xf_late", "XF_LATE_"));
@@ -112,5 +119,7 @@ fn constants_are_those_of_the_header() {
     assert!(define("XF_FLOW_SLOTS").is_power_of_two() && define("XF_PAIR_SLOTS").is_power_of_two());
     assert_eq!(u64::from(layout::ROUTE_LOCAL), define("XF_ROUTE_LOCAL"));
     assert_eq!(u64::from(layout::ROUTE_PASS), define("XF_ROUTE_PASS"));
+    assert_eq!(u64::from(layout::WAY_UDP_SHIFT), define("XF_WAY_UDP_SHIFT"));
+    assert_eq!(u64::from(layout::WAY_OTHER_SHIFT), define("XF_WAY_OTHER_SHIFT"));
     assert_eq!(layout::MAX_ROUTES as u64, define("XF_ROUTES"));
 }

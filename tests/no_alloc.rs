@@ -103,7 +103,7 @@ fn the_transform_does_not_allocate() {
     let before = ALLOCATIONS.get();
     for (frame, verdict) in &cases {
         for mss4 in [None, Some(1382)] {
-            let outcome = transform.apply(frame, Rule { mtu: 1422, mss4, mss6: mss4 }, &mut sink);
+            let outcome = transform.apply(frame, Rule::new(1422, mss4, mss4), &mut sink);
             assert_eq!(outcome.verdict, *verdict);
         }
     }
@@ -119,7 +119,7 @@ fn a_turn_does_not_allocate() {
     let treatment = Arc::new(Treatment { scope: Vec::new(), df: Df::Clear, tcp: Tcp::Fragment });
     let port = MemPort::new(128, 1792, 9022);
     let mut turn = Turn::new(port, MemHandback::new(256, 2048).counting(), transform, treatment);
-    let rule = Rule { mtu: 1422, mss4: Some(1382), mss6: None };
+    let rule = Rule::new(1422, Some(1382), None);
     let frames = [frame(17, 5, 1500), frame(6, 5, 44), frame(17, 15, 9000), frame(17, 5, 1422), vec![0; 60]];
     // The first look at the clock reads a file.
     monotonic_ns();

@@ -19,7 +19,7 @@ use xdpfrag::worker::{Posted, Settings, Turn, Worker, WorkerConfig, WorkerEnd};
 use xdpfrag::xdp::layout::Route;
 use xdpfrag::xdp::{Attached, FrameLimits, LanConfig, LanProgram};
 
-const RULE: Rule = Rule { mtu: 1422, mss4: Some(1382), mss6: None };
+const RULE: Rule = Rule::new(1422, Some(1382), None);
 const STALL: Duration = Duration::from_millis(100);
 
 fn root(test: &str) -> bool {

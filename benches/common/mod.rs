@@ -44,7 +44,7 @@ pub(crate) fn transform_with(tcp: Tcp) -> Transform {
 }
 
 /// MTU 1422, as of the mailing-list thread.
-pub(crate) const RULE: Rule = Rule { mtu: 1422, mss4: Some(1382), mss6: Some(1362) };
+pub(crate) const RULE: Rule = Rule::new(1422, Some(1382), Some(1362));
 
 /// Ethernet, IPv4 with DF and ID 0, and `payload`. No field that the transform reads is left out.
 fn frame(protocol: u8, payload: &[u8]) -> Vec<u8> {

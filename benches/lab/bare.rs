@@ -206,7 +206,7 @@ fn empty(
 /// Everything that a worker does, but that the kernel does not get what it made.
 fn transform(_: &Lab, port: XskPort, stop: &AtomicBool) -> Result<u64> {
     let transform = Transform { df: Df::Clear, tcp: Tcp::Resegment, idents: Arc::new(Idents::default()) };
-    let rule = Rule { mtu: SA_MTU as u16, mss4: Some(MSS as u16), mss6: None };
+    let rule = Rule::new(SA_MTU as u16, Some(MSS as u16), None);
     let scope = vec![("0.0.0.0/0".parse()?, rule)];
     let treatment = Arc::new(Treatment { scope, df: Df::Clear, tcp: Tcp::Resegment });
     let mut turn = Turn::new(port, MemHandback::new(SLOTS, SLOT).counting(), transform, treatment);

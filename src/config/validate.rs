@@ -132,7 +132,7 @@ fn written_treatment(args: &TreatmentArgs) -> Result<Treatment, ConfigError> {
 /// What holds for packets to `prefix` through an SA MTU of `mtu` bytes, which for IPv6 is [`IPV6_MIN_MTU`] at least.
 pub fn rule(prefix: IpNet, mtu: u16, mss: Mss) -> Rule {
     let mtu = if raised(prefix, mtu) { IPV6_MIN_MTU } else { mtu };
-    Rule { mtu, mss4: mss_limit(mss, mss::mss4_for(mtu)), mss6: mss_limit(mss, mss::mss6_for(mtu)) }
+    Rule::new(mtu, mss_limit(mss, mss::mss4_for(mtu)), mss_limit(mss, mss::mss6_for(mtu)))
 }
 
 /// The prefixes in scope whose SA MTU is written, each with it.

@@ -47,6 +47,7 @@ pub mod tcp;
 pub mod too_big;
 pub mod transform;
 mod transport;
+mod way;
 
 pub use frames::Frames;
 pub use gso::{Gathered, Segment};
@@ -54,6 +55,7 @@ pub use ident::{Idents, Partition};
 pub use parse::{Packet, parse};
 pub use reason::{Edit, Edits, Late, Reason, Verdict};
 pub use transform::{Df, Outcome, Rule, Sink, Tcp, Transform, pass};
+pub use way::{Way, Ways};
 
 /// Smallest SA MTU: every IPv4 module must be able to forward a datagram of 68 octets
 /// without further fragmentation (RFC 791 section 3.2).

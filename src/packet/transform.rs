@@ -11,6 +11,7 @@ use super::parse::{Packet, parse};
 use super::reason::{Edit, Edits, Reason, Verdict};
 use super::resegment::{Plan, Segments};
 use super::transport::{HeaderEdits, Transport};
+use super::way::Ways;
 use super::{MIN_MTU, checksum, options, tcp};
 
 /// What happens to the Don't Fragment bit (`--df`).
@@ -46,6 +47,15 @@ pub struct Rule {
     pub mss4: Option<u16>,
     /// The same for TCP over IPv6, see [`mss6_for`](super::mss::mss6_for).
     pub mss6: Option<u16>,
+    /// By which ways oversize IPv4 packets are made to fit.
+    pub ways: Ways,
+}
+
+impl Rule {
+    /// A rule by which workers cut what is oversize.
+    pub const fn new(mtu: u16, mss4: Option<u16>, mss6: Option<u16>) -> Rule {
+        Rule { mtu, mss4, mss6, ways: Ways::FRAGMENTS }
+    }
 }
 
 /// Where output frames go. The caller owns the memory.

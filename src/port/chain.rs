@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn gathers_and_starts_afresh() {
         let mut chain = Chain::new(8);
-        let meta = Some(Meta { rx_ns: 1, rule: Rule { mtu: 1422, mss4: None, mss6: None } });
+        let meta = Some(Meta { rx_ns: 1, rule: Rule::new(1422, None, None) });
         assert_eq!(chain.add(b"abc", meta, true), Link::More);
         assert!(chain.open());
         assert_eq!(chain.add(b"defgh", None, false), Link::Complete);

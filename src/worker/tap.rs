@@ -297,7 +297,7 @@ mod tests {
     fn what_is_captured_takes_the_way_that_it_would_have_taken() {
         let idents = std::sync::Arc::new(packet::Idents::default());
         let transform = packet::Transform { df: packet::Df::Clear, tcp: packet::Tcp::Resegment, idents };
-        let rule = packet::Rule { mtu: 1422, mss4: None, mss6: None };
+        let rule = packet::Rule::new(1422, None, None);
         let link = || etherparse::PacketBuilder::ethernet2([2; 6], [4; 6]);
         let mut tcp = Vec::new();
         let segment = link().ipv4([198, 18, 0, 1], [198, 18, 0, 2], 64).tcp(7, 9, 1, 500).ack(1);

@@ -7,7 +7,7 @@ use std::ops::AddAssign;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-use crate::packet::{Edit, MIN_MTU, Reason, Rule};
+use crate::packet::{Edit, MIN_MTU, Reason, Rule, Way, Ways};
 
 /// `XF_META_MAGIC`.
 pub const META_MAGIC: u32 = 0x7866_7261;
@@ -15,6 +15,10 @@ pub const META_MAGIC: u32 = 0x7866_7261;
 pub const ROUTE_LOCAL: u16 = 1;
 /// `XF_ROUTE_PASS`.
 pub const ROUTE_PASS: u16 = 2;
+/// `XF_WAY_UDP_SHIFT`.
+pub const WAY_UDP_SHIFT: u32 = 2;
+/// `XF_WAY_OTHER_SHIFT`.
+pub const WAY_OTHER_SHIFT: u32 = 4;
 /// Bytes of an Ethernet header (`ETH_HLEN`).
 const ETHERNET_HEADER: u32 = 14;
 /// `XF_ROUTES`: entries of each map of routes and of sources, at most.
@@ -51,27 +55,38 @@ impl Meta {
     pub fn to_bytes(self) -> [u8; Meta::SIZE] {
         let mut bytes = [0; Meta::SIZE];
         bytes[..8].copy_from_slice(&self.rx_ns.to_ne_bytes());
-        bytes[8..14].copy_from_slice(&rule_to_bytes(self.rule));
+        bytes[8..16].copy_from_slice(&rule_to_bytes(self.rule));
         bytes[20..].copy_from_slice(&META_MAGIC.to_ne_bytes());
         bytes
     }
 }
 
-fn rule_to_bytes(rule: Rule) -> [u8; 6] {
-    let mut bytes = [0; 6];
-    let words = [rule.mtu, rule.mss4.unwrap_or(0), rule.mss6.unwrap_or(0)];
+fn rule_to_bytes(rule: Rule) -> [u8; 8] {
+    let mut bytes = [0; 8];
+    let words = [rule.mtu, rule.mss4.unwrap_or(0), rule.mss6.unwrap_or(0), ways_to_bits(rule.ways)];
     for (to, word) in bytes.chunks_exact_mut(2).zip(words) {
         to.copy_from_slice(&word.to_ne_bytes());
     }
     bytes
 }
 
-/// `mtu`, `mss4` and `mss6`, as they stand in a row in `struct xf_meta` and `struct xf_route`.
+/// `mtu`, `mss4`, `mss6` and `flags`, as they stand in a row in `struct xf_meta` and `struct xf_route`.
 #[inline]
-fn rule_from_bytes(bytes: [u8; 6]) -> Rule {
-    let [mtu0, mtu1, mss40, mss41, mss60, mss61] = bytes;
-    let limit = |bytes| Some(u16::from_ne_bytes(bytes)).filter(|mss| *mss != 0);
-    Rule { mtu: u16::from_ne_bytes([mtu0, mtu1]), mss4: limit([mss40, mss41]), mss6: limit([mss60, mss61]) }
+fn rule_from_bytes(bytes: [u8; 8]) -> Rule {
+    let (words, _) = bytes.as_chunks();
+    let [mtu, mss4, mss6, flags] = std::array::from_fn(|n| u16::from_ne_bytes(words[n]));
+    let limit = |mss| Some(mss).filter(|mss| *mss != 0);
+    Rule { mtu, mss4: limit(mss4), mss6: limit(mss6), ways: ways_from_bits(flags) }
+}
+
+fn ways_to_bits(ways: Ways) -> u16 {
+    (ways.udp as u16) << WAY_UDP_SHIFT | (ways.other as u16) << WAY_OTHER_SHIFT
+}
+
+#[inline]
+fn ways_from_bits(flags: u16) -> Ways {
+    let way = |shift| Way::ALL[usize::from(flags >> shift) % Way::ALL.len()];
+    Ways { udp: way(WAY_UDP_SHIFT), other: way(WAY_OTHER_SHIFT) }
 }
 
 /// `struct xf_route`: what happens to packets to a prefix, or from one.
@@ -96,7 +111,7 @@ impl Route {
         let mut bytes = [0; Route::SIZE];
         match self {
             Route::Tunnel(rule) => {
-                bytes[..6].copy_from_slice(&rule_to_bytes(Rule { mtu: rule.mtu.max(MIN_MTU), ..rule }));
+                bytes[..8].copy_from_slice(&rule_to_bytes(Rule { mtu: rule.mtu.max(MIN_MTU), ..rule }));
             }
             Route::Local => bytes[6..8].copy_from_slice(&ROUTE_LOCAL.to_ne_bytes()),
             Route::Pass => bytes[6..8].copy_from_slice(&ROUTE_PASS.to_ne_bytes()),
@@ -107,12 +122,13 @@ impl Route {
 
     /// From a value of these maps.
     pub fn from_bytes(bytes: [u8; Route::SIZE]) -> Route {
-        let [r0, r1, r2, r3, r4, r5, f0, f1, selector @ ..] = bytes;
-        let flags = u16::from_ne_bytes([f0, f1]);
+        let [rule @ .., s0, s1, s2, s3] = bytes;
+        let [.., f0, f1] = rule;
+        let (flags, selector) = (u16::from_ne_bytes([f0, f1]), [s0, s1, s2, s3]);
         match u32::from_ne_bytes(selector) {
             _ if flags & ROUTE_LOCAL != 0 => Route::Local,
             _ if flags & ROUTE_PASS != 0 => Route::Pass,
-            0 => Route::Tunnel(rule_from_bytes([r0, r1, r2, r3, r4, r5])),
+            0 => Route::Tunnel(rule_from_bytes(rule)),
             selector => Route::BySource(selector),
         }
     }
@@ -345,8 +361,13 @@ mod tests {
             Route::Local,
             Route::Pass,
             Route::BySource(0x0100_0001),
-            Route::Tunnel(Rule { mtu: 1422, mss4: None, mss6: None }),
-            Route::Tunnel(Rule { mtu: 68, mss4: Some(536), mss6: Some(1220) }),
+            Route::Tunnel(Rule::new(1422, None, None)),
+            Route::Tunnel(Rule::new(68, Some(536), Some(1220))),
+            Route::Tunnel(Rule { ways: Ways::EDIT, ..Rule::new(1422, None, None) }),
+            Route::Tunnel(Rule {
+                ways: Ways { udp: Way::Gso, other: Way::Pass },
+                ..Rule::new(1422, None, None)
+            }),
         ] {
             assert_eq!(Route::from_bytes(route.to_bytes()), route);
         }
@@ -379,7 +400,7 @@ mod tests {
 
     #[test]
     fn metadata_needs_its_magic_next_to_the_frame() {
-        let meta = Meta { rx_ns: 7, rule: Rule { mtu: 1422, mss4: None, mss6: Some(1362) } };
+        let meta = Meta { rx_ns: 7, rule: Rule::new(1422, None, Some(1362)) };
         let mut headroom = vec![0xaa; 32];
         headroom[8..].copy_from_slice(&meta.to_bytes());
         assert_eq!(headroom[8..16], 7u64.to_ne_bytes());

@@ -65,7 +65,7 @@ fn syns_out_of_the_tunnel_are_clamped() {
     run(&with(syn_ack(&mss(1460)), |f| f.payload[17] ^= 1), true);
     run(&Frame::udp(100), false);
 
-    let rule = Rule { mtu: MTU, mss4: Some(1200), mss6: None };
+    let rule = Rule::new(MTU, Some(1200), None);
     gateway.program.set_route("198.18.0.0/15".parse().unwrap(), Route::Tunnel(rule)).unwrap();
     assert_eq!(run(&syn_ack(&mss(1460)), true), mss(1200), "the XDP program's map");
 }

@@ -105,10 +105,10 @@ impl Gateway {
     /// 198.18.0.0/15 and 2001:db8:f::/48 go into the tunnel, 198.18.0.1 and 2001:db8:f::1 are the router; no worker.
     pub(crate) fn without_worker(config: LanConfig) -> Gateway {
         let program = LanProgram::load(&config).unwrap();
-        let rule = Rule { mtu: MTU, mss4: Some(MSS), mss6: None };
+        let rule = Rule::new(MTU, Some(MSS), None);
         program.set_route("198.18.0.0/15".parse().unwrap(), Route::Tunnel(rule)).unwrap();
         program.set_local(ROUTER.into()).unwrap();
-        let rule = Rule { mtu: MTU, mss4: None, mss6: Some(MSS6) };
+        let rule = Rule::new(MTU, None, Some(MSS6));
         program.set_route("2001:db8:f::/48".parse().unwrap(), Route::Tunnel(rule)).unwrap();
         program.set_local(ROUTER6.into()).unwrap();
         program.set_limits(FrameLimits { receive: MAX_FRAME, whole: MAX_FRAME }).unwrap();

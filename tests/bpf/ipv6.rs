@@ -41,7 +41,7 @@ fn scope_and_local_addresses_are_those_of_routes6() {
         let frame = with6(Frame6::udp(100), |f| f.mac = mac);
         gateway.passes_untouched(&frame.bytes(), Reason::Group);
     }
-    let rule = Rule { mtu: 1300, mss4: None, mss6: None };
+    let rule = Rule::new(1300, None, None);
     set("::/0", Route::Tunnel(rule));
     gateway.passes_untouched(&to("2001:db8:e::2"), Reason::Fits);
     gateway.passes_untouched(&to("fe80::2"), Reason::OutOfScope);
@@ -183,7 +183,7 @@ fn oversize_segments_go_to_the_worker_and_their_flow_follows() {
     let seen = gateway.send(&large.bytes());
     assert_eq!((seen.action, seen.reason), (XDP_REDIRECT, Reason::Oversize));
     let (headroom, out) = seen.data.split_at(Meta::SIZE);
-    let rule = Rule { mtu: MTU, mss4: None, mss6: Some(MSS6) };
+    let rule = Rule::new(MTU, None, Some(MSS6));
     assert_eq!(Meta::before_frame(headroom).unwrap().rule, rule);
     assert!(out == large.bytes());
     assert_eq!(reason(&small), Reason::Sticky);

@@ -17,7 +17,7 @@ use crate::gateway::*;
 pub(crate) const UNSPEC: u32 = u32::MAX;
 /// TC_ACT_REDIRECT
 pub(crate) const REDIRECT: u32 = 7;
-const RULE: Rule = Rule { mtu: MTU, mss4: Some(MSS), mss6: Some(MSS6) };
+const RULE: Rule = Rule::new(MTU, Some(MSS), Some(MSS6));
 /// As long as a time stamp, with its padding.
 const TIMESTAMP: [u8; 12] = [1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2];
 

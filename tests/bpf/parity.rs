@@ -13,7 +13,7 @@ use crate::gateway::*;
 
 /// Per policy.
 const FRAMES: u64 = 16_000;
-const RULE: Rule = Rule { mtu: MTU, mss4: Some(MSS), mss6: Some(MSS6) };
+const RULE: Rule = Rule::new(MTU, Some(MSS), Some(MSS6));
 
 /// splitmix64.
 pub(crate) struct Random(pub(crate) u64);

@@ -18,8 +18,8 @@ use crate::frames::{Frame, mss, with};
 use crate::frames6::{Frame6, with6};
 use crate::gateway::*;
 
-const RULE: Rule = Rule { mtu: MTU, mss4: Some(1100), mss6: Some(1300) };
-const OTHER: Rule = Rule { mtu: 1300, mss4: Some(1000), mss6: Some(1240) };
+const RULE: Rule = Rule::new(MTU, Some(1100), Some(1300));
+const OTHER: Rule = Rule::new(1300, Some(1000), Some(1240));
 
 fn net(text: &str) -> IpNet {
     text.parse().unwrap()

@@ -158,7 +158,7 @@ fn mss_is_lowered_at_any_offset_and_never_raised() {
     let fragment = with(Frame::tcp(0x02, &mss(1460), 0), |f| f.frag_off = 1);
     gateway.passes_untouched(&fragment.bytes(), Reason::Fits);
 
-    let rule = Rule { mtu: MTU, mss4: None, mss6: None };
+    let rule = Rule::new(MTU, None, None);
     gateway.program.set_route("198.18.0.0/15".parse().unwrap(), Route::Tunnel(rule)).unwrap();
     let (edited, _) = lowered(&Frame::tcp(0x02, &mss(1460), 0));
     assert!(!edited, "--mss off");
@@ -176,7 +176,7 @@ fn oversize_frames_need_a_live_worker() {
     assert_eq!((seen.action, seen.reason), (XDP_REDIRECT, Reason::Oversize));
     let (headroom, out) = seen.data.split_at(Meta::SIZE);
     let meta = Meta::before_frame(headroom).unwrap();
-    assert_eq!(meta.rule, Rule { mtu: MTU, mss4: Some(MSS), mss6: None });
+    assert_eq!(meta.rule, Rule::new(MTU, Some(MSS), None));
     assert!((before..=now_ns()).contains(&meta.rx_ns));
     assert!(out == frame && seen.edits.is_empty());
 
@@ -265,7 +265,7 @@ fn redirect_all_sends_everything_in_scope() {
     gateway.passes_untouched(&with(Frame::udp(60), |f| f.destination = ROUTER).bytes(), Reason::Local);
     assert_eq!(gateway.send(&Frame::udp(1500).bytes()).reason, Reason::Oversize);
     assert_eq!(gateway.send(&Frame::udp(60).bytes()).reason, Reason::All);
-    let rule = Rule { mtu: 9000, mss4: None, mss6: None };
+    let rule = Rule::new(9000, None, None);
     gateway.program.set_route("198.18.0.3/32".parse().unwrap(), Route::Tunnel(rule)).unwrap();
     let long = with(Frame::udp(8987), |f| f.destination = [198, 18, 0, 3]);
     assert_eq!(gateway.send(&long.bytes()).reason, Reason::Fits, "too long for a worker, but it needs none");
@@ -307,7 +307,7 @@ fn jumbo_frames_in_several_buffers() {
     assert_eq!((seen.action, seen.reason), (XDP_REDIRECT, Reason::Oversize));
     assert!(seen.data[Meta::SIZE..] == frame);
     gateway.passes_untouched(&Frame::udp(8987).bytes(), Reason::TooLong);
-    let rule = Rule { mtu: 9000, mss4: None, mss6: None };
+    let rule = Rule::new(9000, None, None);
     gateway.program.set_route("198.18.0.2/32".parse().unwrap(), Route::Tunnel(rule)).unwrap();
     let fits = with(Frame::udp(8987), |f| f.frag_off = 0).bytes();
     assert!(gateway.program.run_once(&Frame::udp(8987).bytes()).unwrap().data == fits, "longest prefix");
@@ -344,7 +344,7 @@ fn routes_can_be_listed_and_removed() {
     let mut routes = gateway.program.routes().unwrap();
     routes.retain(|(prefix, _)| prefix.addr().is_ipv4());
     routes.sort_by_key(|(prefix, _)| *prefix);
-    let rule = Rule { mtu: MTU, mss4: Some(MSS), mss6: None };
+    let rule = Rule::new(MTU, Some(MSS), None);
     assert_eq!(routes, [(scope, Route::Tunnel(rule)), ("198.18.0.1/32".parse().unwrap(), Route::Local)]);
     gateway.program.remove_route(scope).unwrap();
     gateway.passes_untouched(&Frame::udp(100).bytes(), Reason::OutOfScope);

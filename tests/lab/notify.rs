@@ -16,7 +16,7 @@ use xdpfrag::xdp::Meta;
 
 use crate::support::{PORT, carry, forward, lab, stop};
 
-const RULE: Rule = Rule { mtu: 1422, mss4: None, mss6: None };
+const RULE: Rule = Rule::new(1422, None, None);
 
 /// 1500 bytes of UDP with DF.
 fn oversize(source: [u8; 4]) -> Vec<u8> {

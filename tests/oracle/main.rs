@@ -16,7 +16,7 @@ use packets::Frames;
 fn transform(frame: &[u8], mtu: u16, idents: &Arc<Idents>) -> (Outcome, Vec<Vec<u8>>) {
     let transform = Transform { df: Df::Clear, tcp: Tcp::Fragment, idents: Arc::clone(idents) };
     let mut out = Frames::default();
-    let outcome = transform.apply(frame, Rule { mtu, mss4: None, mss6: None }, &mut out);
+    let outcome = transform.apply(frame, Rule::new(mtu, None, None), &mut out);
     (outcome, out.0)
 }
 

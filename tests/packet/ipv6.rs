@@ -8,7 +8,7 @@ use crate::support::{Packet, Packet6, Policy, UDP, ones_sum, pattern, transport_
 const MSS: [u8; 4] = [2, 4, 5, 0xa0];
 
 fn policy() -> Policy {
-    Policy { rule: Rule { mtu: 1422, mss4: Some(1382), mss6: Some(1362) }, ..Policy::resegment(1422) }
+    Policy { rule: Rule::new(1422, Some(1382), Some(1362)), ..Policy::resegment(1422) }
 }
 
 fn syn() -> Packet6 {

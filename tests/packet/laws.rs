@@ -109,11 +109,7 @@ pub(crate) fn transform_bytes(input: &[u8]) {
     let policy = Policy {
         df: [Df::Clear, Df::Oversize, Df::Keep][usize::from(flags / 2 % 3)],
         tcp: [Tcp::Fragment, Tcp::Resegment][usize::from(flags % 2)],
-        rule: Rule {
-            mtu: u16::from_be_bytes([*mtu0, *mtu1]),
-            mss4: mss([*mss40, *mss41]),
-            mss6: mss([*mss60, *mss61]),
-        },
+        rule: Rule::new(u16::from_be_bytes([*mtu0, *mtu1]), mss([*mss40, *mss41]), mss([*mss60, *mss61])),
     };
     transform(&policy, frame);
 }

@@ -144,7 +144,7 @@ proptest! {
         mss4: Option<u16>, mss6: Option<u16>, df in policies(), resegment: bool,
     ) {
         let tcp = if resegment { Tcp::Resegment } else { Tcp::Fragment };
-        laws::transform(&Policy { df, tcp, rule: Rule { mtu, mss4, mss6 } }, &frame);
+        laws::transform(&Policy { df, tcp, rule: Rule::new(mtu, mss4, mss6) }, &frame);
     }
 
     #[test]
@@ -272,7 +272,7 @@ proptest! {
     #[test]
     fn without_room_nothing_is_pushed(packet in packets(), mtu in 68u16..1600, df in policies()) {
         let frame = packet.frame();
-        let rule = Rule { mtu, mss4: None, mss6: None };
+        let rule = Rule::new(mtu, None, None);
         let (outcome, frames) = apply(df, mtu, None, &frame);
         let transform = transform(df);
         let mut sink = Catch::new(frames.len() - 1, 0);

@@ -268,7 +268,7 @@ fn df_stays_as_it_came() {
 /// A second pass finds nothing to do.
 #[test]
 fn segments_fit() {
-    let rule = Rule { mtu: 1422, mss4: Some(1382), mss6: Some(1362) };
+    let rule = Rule::new(1422, Some(1382), Some(1362));
     let policy = Policy { rule, ..Policy::resegment(1422) };
     let packet = Packet::tcp(PSH | ACK, &[], &pattern(8000));
     for frame in [packet.frame(), Packet6::carrying(packet).frame()] {

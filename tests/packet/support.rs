@@ -180,7 +180,7 @@ pub(crate) struct Policy {
 impl Policy {
     /// `--tcp resegment`, the rest left as it comes.
     pub(crate) fn resegment(mtu: u16) -> Self {
-        Policy { df: Df::Oversize, tcp: Tcp::Resegment, rule: Rule { mtu, mss4: None, mss6: None } }
+        Policy { df: Df::Oversize, tcp: Tcp::Resegment, rule: Rule::new(mtu, None, None) }
     }
 
     /// The largest packet that fits, bytes.
@@ -205,7 +205,7 @@ impl Policy {
 
 /// [`Policy::apply`] under `--tcp fragment`, over IPv4.
 pub(crate) fn apply(df: Df, mtu: u16, mss4: Option<u16>, frame: &[u8]) -> (Outcome, Vec<Vec<u8>>) {
-    Policy { df, tcp: Tcp::Fragment, rule: Rule { mtu, mss4, mss6: None } }.apply(frame)
+    Policy { df, tcp: Tcp::Fragment, rule: Rule::new(mtu, mss4, None) }.apply(frame)
 }
 
 /// An Ethernet frame with an IPv6 packet.

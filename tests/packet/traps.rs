@@ -107,7 +107,7 @@ fn trap_05_workers_never_share_an_identification() {
                 let mut ids = Vec::with_capacity(EACH);
                 for _ in 0..EACH {
                     let mut sink = Catch::new(2, 0);
-                    transform.apply(frame, Rule { mtu: 1422, mss4: None, mss6: None }, &mut sink);
+                    transform.apply(frame, Rule::new(1422, None, None), &mut sink);
                     let [first, last] = [0, 1].map(|at| Fragment::of(&sink.frames[at], 14).id);
                     assert_eq!(first, last, "the fragments of one datagram");
                     ids.push(first);

@@ -25,7 +25,7 @@ fn memory() -> (MemPort, MemHandback) {
 #[test]
 fn a_frame_has_the_rule_of_its_metadata_else_that_of_its_destination() {
     let (mut port, handback) = memory();
-    let narrow = Rule { mtu: 600, mss4: None, mss6: None };
+    let narrow = Rule::new(600, None, None);
     port.deliver(&frame(IN_SCOPE, 0, 1000), Some(Meta { rx_ns: 1, rule: narrow }));
     port.deliver(&frame(IN_SCOPE, 1, 1000), None);
     port.deliver(&frame(IN_SCOPE, 2, 1450), None);

@@ -15,7 +15,7 @@ use xdpfrag::worker::clock::monotonic_ns;
 use xdpfrag::worker::{FLUSH_ATTEMPTS, Turn};
 use xdpfrag::xdp::Meta;
 
-pub(crate) const RULE: Rule = Rule { mtu: 1422, mss4: Some(1382), mss6: None };
+pub(crate) const RULE: Rule = Rule::new(1422, Some(1382), None);
 
 /// A DF datagram with `payload` bytes whose first four are `number`.
 pub(crate) fn frame(destination: Ipv4Addr, number: u32, payload: usize) -> Vec<u8> {

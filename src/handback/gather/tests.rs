@@ -10,7 +10,7 @@ use super::*;
 use crate::packet::{Df, Frames, Idents, Reason, Rule, Sink, Tcp as TcpChoice, Transform, Verdict};
 
 const MTU: u16 = 1422;
-const RULE: Rule = Rule { mtu: MTU, mss4: None, mss6: None };
+const RULE: Rule = Rule::new(MTU, None, None);
 
 fn transform() -> Transform {
     Transform { df: Df::Oversize, tcp: TcpChoice::Resegment, idents: Arc::new(Idents::default()) }
