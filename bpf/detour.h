@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * Whether a packet that may have to go to a worker does. Included by
- * xdpfrag.bpf.c behind `cfg`, `live`, deaf.h, pace.h, under_way.h and order.h.
+ * xdpfrag.bpf.c after `cfg`, `live`, deaf.h, scope.h and order.h.
  */
 #ifndef XDPFRAG_DETOUR_H
 #define XDPFRAG_DETOUR_H
@@ -26,7 +26,7 @@ struct xf_detour {
 	__u8 v6;
 	__u8 fragment;
 	__u16 reason; /* why it may have to go to a worker: enum xf_reason */
-	__u16 leavable; /* see leavable(); and Linux 6.1 wants every byte set */
+	__u16 way;    /* of an oversize IPv4 packet: enum xf_way. Linux 6.1 wants every byte set */
 };
 
 /*
@@ -52,21 +52,32 @@ static __always_inline bool fragmentable(struct xdp_md *ctx, const struct xf_det
 	       xf_options_valid(&options);
 }
 
-/* XF_OVERSIZE for an oversize packet that is the worker's, else why it is not. */
+/* True for an oversize packet that may be cut into segments: where it cannot be, a worker has it go by its way. */
+static __always_inline bool resegmented(const struct xf_detour *packet)
+{
+	return cfg.resegment && packet->tcp.l4 && !packet->fragment;
+}
+
+/* XF_OVERSIZE for an oversize packet that is the worker's, XF_EDITED for one to be edited here, else why it is neither. */
 static __always_inline enum xf_reason oversize(struct xdp_md *ctx, const struct xf_detour *packet, __u32 frame_len)
 {
 	bool df = packet->v6 || packet->frag_off & XF_IP_DF;
 	/* Not to be fragmented: a segment that cannot be resegmented either comes back as it is. */
 	bool whole = packet->v6 || (df && cfg.df == XF_DF_KEEP);
+	bool edited = !whole && !resegmented(packet) && packet->way == XF_WAY_EDIT;
 
 	if (whole) {
 		/* In generic mode what comes back is seen again, without end. */
-		if (!cfg.resegment || !packet->tcp.l4 || packet->fragment || live.generic)
+		if (!resegmented(packet) || live.generic)
 			return packet->v6 ? XF_IPV6_TOO_BIG : XF_DF_KEPT;
-	} else if (!fragmentable(ctx, packet)) {
+	} else if (!resegmented(packet) && packet->way == XF_WAY_PASS) {
+		return XF_KEPT_WHOLE;
+	} else if (!edited && !fragmentable(ctx, packet)) {
 		return XF_MALFORMED;
 	}
-	if (frame_len > live.max_frame || (whole && frame_len > live.max_whole))
+	edited = edited && live.late & XF_LEAVE_WHOLE && !cfg.redirect_all;
+	if (!edited && (frame_len > live.max_frame ||
+			((whole || packet->way == XF_WAY_EDIT) && frame_len > live.max_whole)))
 		return XF_TOO_LONG;
 	if (df && cfg.window_ns) {
 		struct xf_pair pair;
@@ -74,7 +85,7 @@ static __always_inline enum xf_reason oversize(struct xdp_md *ctx, const struct 
 		if (!endpoints(ctx, packet->l3, packet->v6, &pair) || !from_deaf_host(&pair))
 			return XF_WARNED;
 	}
-	return XF_OVERSIZE;
+	return edited ? XF_EDITED : XF_OVERSIZE;
 }
 
 /*
@@ -87,7 +98,8 @@ static __always_inline bool left_to_gro(struct xdp_md *ctx, const struct xf_deto
 	const struct xf_tcp *tcp = &packet->tcp;
 	__u32 headers = packet->ihl + tcp->header_len, mtu = packet->mtu;
 
-	return !packet->fragment && tcp->l4 == packet->l3 + packet->ihl &&
+	return live.late & XF_LEAVE_TCP && !live.generic && packet->l3 <= ETH_HLEN + sizeof(struct xf_vlan) &&
+	       tcp->l4 && !packet->fragment && tcp->l4 == packet->l3 + packet->ihl &&
 	       (packet->v6 || packet->ihl == sizeof(struct iphdr)) &&
 	       !(tcp->flags & (XF_TCP_SYN | XF_TCP_RST | XF_TCP_URG)) &&
 	       headers < mtu && mtu - headers <= XF_PIECE_MAX &&
@@ -95,77 +107,41 @@ static __always_inline bool left_to_gro(struct xdp_md *ctx, const struct xf_deto
 }
 
 /*
- * True for an oversize packet that never leaves the kernel. Where there are
- * many to fragment a worker has less to do for each, in batches: theirs they
- * are once nothing of their flow is under way, which a worker could overtake.
- */
-static __always_inline bool left_behind(struct xdp_md *ctx, const struct xf_detour *packet)
-{
-	__u64 now;
-
-	if (live.generic || !packet->leavable || packet->l3 > ETH_HLEN + sizeof(struct xf_vlan))
-		return false;
-	if (packet->tcp.l4 && !packet->fragment)
-		return live.late & XF_LEAVE_TCP && left_to_gro(ctx, packet);
-	if (!(live.late & XF_LEAVE_DATAGRAMS))
-		return false;
-	now = bpf_ktime_get_ns();
-	if (!busy(now) || !worker_alive(ctx->rx_queue_index, now))
-		return true;
-	/* Without --sticky nobody keeps an order. */
-	return packet->order.pair != XF_NO_SLOT && (is_under_way(slot_of(&packet->order)) ||
-						    is_under_way(slot_of_fragments(&packet->order)));
-}
-
-/*
  * Decides on a packet that may have to go to a worker. Answers its reason if it
- * goes, XF_FITS if it is to be edited here instead, else why it is passed.
+ * goes, XF_FITS or XF_EDITED if it is to be edited here instead, else why it is
+ * passed.
  */
 __noinline int decide(struct xdp_md *ctx, struct xf_detour *packet)
 {
 	__u32 frame_len = bpf_xdp_get_buff_len(ctx);
-	enum xf_reason reason;
+	enum xf_reason reason, here = XF_FITS;
 
 	if (!packet)
 		return XF_FITS;
 	reason = packet->reason;
 	if (reason == XF_OVERSIZE) {
 		reason = oversize(ctx, packet, frame_len);
-		if (reason != XF_OVERSIZE)
+		if (reason != XF_OVERSIZE && reason != XF_EDITED)
 			return reason;
-		if (live.late && left_behind(ctx, packet) && !goes_after(packet->order.pair, packet->order.flow))
-			return XF_LATE;
-	} else if (reason != XF_UNFINISHED && frame_len > live.max_whole) {
+		here = reason == XF_EDITED ? XF_EDITED : left_to_gro(ctx, packet) ? XF_LATE : XF_NO_WORKER;
+		if (here != XF_NO_WORKER &&
+		    !(redirected_lately() && goes_after(packet->order.pair, packet->order.flow)))
+			return here;
+		if (here == XF_EDITED && frame_len > live.max_whole)
+			return XF_EDITED;
+		reason = XF_OVERSIZE;
+	} else if (reason == XF_UNFINISHED) {
+		here = XF_NO_WORKER;
+	} else if (frame_len > live.max_whole) {
 		return XF_FITS;
 	}
 	packet->now = bpf_ktime_get_ns();
-	if (worker_alive(ctx->rx_queue_index, packet->now))
-		return reason;
-	/* Fail open: what fits does not need the worker. */
-	return reason == XF_OVERSIZE || reason == XF_UNFINISHED ? XF_NO_WORKER : XF_FITS;
-}
-
-/*
- * True for an oversize packet that the program behind GRO can fragment, or a TCP
- * segment. No datagram whose checksum is left to hardware, which would add it up
- * over a piece. With TCP one segment in 65,536 looks so, and would on its way
- * through a worker overtake those that GRO still holds.
- */
-static __always_inline bool leavable(void *end, const struct xf_packet *packet, const struct xf_tcp *tcp, __u32 mtu)
-{
-	const struct udphdr *udp = (void *)(packet->ip + 1);
-
-	if (tcp->l4 && !packet->fragment)
-		return true;
-	if (!xf_in_two_fragments(packet, mtu))
-		return false;
-	if (packet->fragment || packet->ip->protocol != IPPROTO_UDP)
-		return true;
-	return (void *)(udp + 1) <= end && !xf_unfinished_udp(packet, udp);
+	/* Fail open: what the kernel can have as it is, or edited here, does not need the worker. */
+	return worker_alive(ctx->rx_queue_index, packet->now) ? reason : here;
 }
 
 /* Decides on a packet that may have to go to a worker, for `reason`. */
-static __always_inline enum xf_reason consider(struct xdp_md *ctx, void *end, enum xf_reason reason,
+static __always_inline enum xf_reason consider(struct xdp_md *ctx, enum xf_reason reason,
 					       const struct xf_packet *packet, const struct xf_tcp *tcp,
 					       const struct xf_order *order, const struct xf_route *route,
 					       struct xf_detour *detour)
@@ -184,7 +160,7 @@ static __always_inline enum xf_reason consider(struct xdp_md *ctx, void *end, en
 		.v6 = packet->v6,
 		.fragment = packet->fragment,
 		.reason = reason,
-		.leavable = reason == XF_OVERSIZE && leavable(end, packet, tcp, route->mtu),
+		.way = packet->v6 ? XF_WAY_FRAGMENTS : way_of(packet, route),
 	};
 	return decide(ctx, detour);
 }

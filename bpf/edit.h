@@ -113,13 +113,15 @@ static __always_inline __u32 edit(XF_CTX *ctx, const struct xf_packet *packet, c
 	return edits;
 }
 
-/* Counts what edit() has changed. */
+/* Counts what edit() or edit_whole() has changed. */
 static __always_inline void count_edits(struct xf_counters *count, __u32 edits)
 {
 	if (edits & 1 << XF_EDIT_DF)
 		count->edit[XF_EDIT_DF]++;
 	if (edits & 1 << XF_EDIT_MSS)
 		count->edit[XF_EDIT_MSS]++;
+	if (edits & 1 << XF_EDIT_ID)
+		count->edit[XF_EDIT_ID]++;
 }
 
 #endif

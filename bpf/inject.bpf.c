@@ -7,6 +7,10 @@
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
+#include <stdbool.h>
+
+#include "intf.h"
+#include "mark.h"
 
 #define MIN_FRAME 14 /* ETH_HLEN: the least that bpf_xdp_adjust_tail() leaves */
 
@@ -70,6 +74,8 @@ int inject(struct xdp_md *ctx)
 		state.no_store++;
 		return XDP_DROP;
 	}
+	/* Live frames have room for metadata. */
+	xf_mark(ctx);
 	return XDP_PASS;
 }
 

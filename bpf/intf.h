@@ -11,7 +11,9 @@
 enum xf_reason {
 	/* forwarded */
 	XF_FITS,	  /* fits the SA MTU; DF and MSS edited where the policy says so */
+	XF_EDITED,	  /* oversize: DF off, fresh identification; the kernel fragments it where it leaves */
 	XF_FRAGMENTED,	  /* oversize: handed back as fragments (worker) */
+	XF_HANDED_WHOLE,  /* oversize UDP: handed back whole, for the kernel to fragment before it encrypts (worker) */
 	XF_RESEGMENTED,	  /* oversize TCP: handed back as several segments (worker) */
 	/* oversize TCP that is not to be resegmented (worker): IPv4 is fragmented, IPv6 passed */
 	XF_KEPT_FLAGS,	  /* SYN, RST or URG */
@@ -22,7 +24,7 @@ enum xf_reason {
 	XF_STICKY,	  /* its flow sent an oversize frame a moment ago: keeps its order */
 	XF_ALL,		  /* --redirect all */
 	XF_UNFINISHED,	  /* SYN to clamp whose TCP checksum was left to hardware (CHECKSUM_PARTIAL) */
-	XF_LATE,	  /* --redirect late: oversize, passed for the program behind GRO to make fit */
+	XF_LATE,	  /* oversize TCP that the program behind GRO made fit */
 	/* passed to the kernel untouched */
 	XF_NOT_IP,	  /* ARP, LLDP, more than two VLAN tags ... */
 	XF_GROUP,	  /* destination MAC or address is multicast or broadcast */
@@ -31,6 +33,7 @@ enum xf_reason {
 	XF_LOCAL,	  /* to an address of this machine */
 	XF_SUPER_PACKET,  /* longer than the LAN interface's MTU: merged by LRO or GRO */
 	XF_TOO_LONG,	  /* longer than a worker can take */
+	XF_KEPT_WHOLE,	  /* oversize: in fragments it would miss a policy, rule or route that asks for ports */
 	XF_DF_KEPT,	  /* oversize with DF under --df keep: the kernel answers with ICMP 3/4 */
 	XF_IPV6_TOO_BIG,  /* oversize IPv6 that is not resegmented: the kernel answers with ICMPv6 2 */
 	XF_WARNED,	  /* oversize under --force deaf, from a host not known to be deaf: the kernel answers */
@@ -56,7 +59,6 @@ enum xf_edit {
 enum xf_late {
 	XF_LATE_LOWERED,    /* TCP, merged: gso_size lowered */
 	XF_LATE_CUT,	    /* TCP, not merged: cut into two segments */
-	XF_LATE_DATAGRAM,   /* IPv4 but TCP: cut into two fragments */
 	XF_LATE_CHECKSUM,   /* TCP with a wrong checksum: left alone */
 	XF_LATE_REFUSED,    /* could not be changed: left alone */
 	XF_LATE_FOLLOWED,   /* behind a piece of the same flow: through the backlog as well */
@@ -186,21 +188,27 @@ struct xf_config {
 	__u32 redirect_all;
 	__u32 resegment;   /* --tcp resegment */
 	__s32 sticky_ticks; /* ticks of the kernel in which sticky_ns are over for sure */
+	__u32 ident_bits;  /* --id-partition: identifications are counted above these bits, */
+	__u32 ident_part;  /* which hold this */
 };
 
-#define XF_LEAVE_TCP	   1 /* by segments */
-#define XF_LEAVE_DATAGRAMS 2 /* by fragments: IPv4 but TCP */
-#define XF_LEAVE_FITTING   4 /* what is certain to fit: DF and MSS */
+/* What the workers need not see: */
+#define XF_LEAVE_TCP	 1 /* oversize TCP: the program behind GRO has it cut by segments */
+#define XF_LEAVE_WHOLE	 2 /* oversize packets that go by XF_WAY_EDIT */
+#define XF_LEAVE_FITTING 4 /* what is certain not to need one: the program behind GRO edits and counts it */
+#define XF_LEAVE_MARKED	 8 /* the program behind GRO is attached: what XDP has read is marked */
+
+#define XF_MARK 0x78667231 /* see mark.h */
 
 /* What user space may change while the XDP program runs. */
 struct xf_live {
 	__u32 lan_mtu;	 /* of the LAN interface */
 	__u32 generic;	 /* attached in generic mode */
-	__u32 late;	 /* XF_LEAVE_*: what the program behind GRO makes fit */
+	__u32 late;	 /* XF_LEAVE_* */
 	/* Bytes, Ethernet header included: */
 	__u32 max_frame; /* longest frame a worker can receive */
 	__u32 max_whole; /* longest frame it can hand back as it is */
-	__u32 fitting;	 /* frames up to this length fit every route */
+	__u32 fitting;	 /* frames up to this length need no worker, whatever route they go by */
 };
 
 /* Entry of the `flows` map, half of one of `pairs`: when a packet last went to the worker, and to that of which queue. */
@@ -208,10 +216,7 @@ struct xf_live {
 #define XF_STAMP_NS(stamp)  ((stamp) & ~0xffull) /* CLOCK_MONOTONIC ns << 8 */
 #define XF_STAMP_QUEUE	    0xffull		     /* this itself for queues from there on, and for any */
 
-/*
- * Value of the `under_way` map: packets of a flow, or fragments between two
- * hosts, that are on their way through a CPU's backlog, behind GRO.
- */
+/* Value of the `under_way` map: pieces of a flow on their way through a CPU's backlog, behind GRO. */
 struct xf_under_way {
 	__u64 last; /* tick of the kernel in which the last one set out */
 	__u32 sent; /* how many have set out */
@@ -223,13 +228,8 @@ struct xf_under_way {
 /* What the XDP program shares with user space, which has it mapped. */
 struct xf_shared {
 	__u64 generation; /* of the routes: user space counts it up behind each change of them */
-	__u64 redirects;  /* when flows last went to a worker: XF_REDIRECTS; 0: never; or XF_HELD */
+	__u64 redirects;  /* tick of the kernel, its lower half, in which a flow last went to a worker; 0: never; or XF_HELD */
 };
-
-/* Ticks of the kernel, their lower halves: the last one in which a flow went to a worker, and since when without a long pause. */
-#define XF_REDIRECTS(since, last) ((__u64)(since) << 32 | (last))
-#define XF_REDIRECTS_LAST(ticks)  ((__u32)(ticks))
-#define XF_REDIRECTS_SINCE(ticks) ((__u32)((ticks) >> 32))
 
 #define XF_HELD 0x4000000000000000u /* user space has made every flow one that went to a worker */
 

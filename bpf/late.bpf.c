@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * --redirect late: LAN ingress behind GRO. What the XDP program has passed is
- * edited here if it fits, and else made to fit, without a way through user space:
+ * LAN ingress behind GRO: what needs no worker. A packet that XDP has passed
+ * unread is edited and counted here:
  *
  * - What fits: DF and MSS, where the headers are at hand.
+ * - What goes by XF_WAY_EDIT: DF off, a fresh identification.
  * - TCP (--tcp resegment): GRO has merged the segments of one flow that came in
  *   one batch. gso_size of what is merged is lowered, so that the kernel cuts it
  *   to the SA MTU where it sends it (tcp_gso_segment(); XFRM before it
  *   encrypts). A segment that stayed alone is cut in two.
- * - IPv4 but TCP: cut into two fragments.
  *
  * Needs tcx (Linux 6.6). src/xdp/late.rs fills in struct late_config.
  */
@@ -24,10 +24,7 @@
 const volatile struct late_config {
 	__u64 flow_seed;  /* keys the hash of hosts and protocol */
 	__u64 token;	  /* in skb->cb of what comes back: random, because GRO leaves its own bytes there */
-	__u64 sticky_ns;  /* as of struct xf_config, */
-	__s32 sticky_ticks;
-	__u32 df;	  /* and this */
-	__u32 grace_ticks; /* of the kernel: in so many, whatever XDP has passed is here */
+	__u32 df;	  /* as of struct xf_config */
 	__u32 ifindex;	  /* the LAN interface */
 	__u32 leave;	  /* XF_LEAVE_*: what this program does */
 	__u32 deaf_only;  /* --force deaf */
@@ -35,32 +32,31 @@ const volatile struct late_config {
 	__u32 ident_part; /* which hold this */
 } cfg;
 
-/* Those of the XDP program. */
-SEC(".data.live") volatile struct xf_live live;
+/* That of the XDP program. */
 SEC(".bss.shared") volatile struct xf_shared shared;
 
 #include "cpu.h" /* its map is that of the XDP program */
 #include "route_cache.h"
 #include "scope.h"
-#include "lately.h"
 #include "edit.h"
 #include "hash.h"
+#include "ident.h"
+#include "edit_whole.h"
+#include "mark.h"
 #include "under_way.h"
 
 /* Where a packet belongs. */
 struct place {
-	__u64 hash; /* of its hosts and protocol */
-	__u64 flow; /* its bit in xf_cpu.flows; all of them for a fragment */
-	struct xf_order order;
+	__u64 flow; /* its bit in xf_cpu.flows */
 	__u32 slot; /* in `under_way` */
 };
 
-/* Of what makes a packet fit: it has not, and the packet goes on as it is. */
-#define LEFT_ALONE (-2)
+/* Of what makes a packet fit: it has, and the packet goes on in its place; or it has not. */
+#define GOES_ON	   (-2)
+#define LEFT_ALONE (-3)
 
 #include "late_queue.h"
 #include "late_segment.h"
-#include "late_fragment.h"
 #include "late_fit.h"
 
 /*
@@ -71,7 +67,7 @@ struct place {
 static __always_inline int lower(struct __sk_buff *skb, __u32 share, struct xf_cpu *cpu)
 {
 	if (skb->gso_size <= share)
-		return LEFT_ALONE;
+		return GOES_ON;
 	for (int i = 0; i < 16; i++) {
 		__u32 size = skb->gso_size, step = size - share;
 
@@ -95,7 +91,7 @@ static __always_inline int lower(struct __sk_buff *skb, __u32 share, struct xf_c
 		}
 	}
 	cpu->late[XF_LATE_LOWERED]++;
-	return LEFT_ALONE;
+	return GOES_ON;
 }
 
 /* False under --force deaf for a host that the kernel is to answer. */
@@ -151,51 +147,45 @@ static __always_inline int oversize_tcp(struct __sk_buff *skb, const struct xf_p
 	return cut(skb, &segment, place, cpu);
 }
 
-/* An oversize IPv4 packet to fragment: the conditions are those of leavable() in detour.h. */
-static __always_inline int oversize_datagram(struct __sk_buff *skb, const struct xf_packet *packet, __u32 mtu,
-					     const struct place *place, struct xf_cpu *cpu)
+/* Finds the IPv4 header again after a helper has made pointers void; false if it is not all there. */
+static __always_inline bool found_again(struct __sk_buff *skb, struct xf_packet *packet)
 {
-	bool df = packet->frag_off & XF_IP_DF;
-	struct udphdr udp;
+	packet->ip = (void *)(long)skb->data + packet->l3;
+	return (void *)(packet->ip + 1) <= (void *)(long)skb->data_end;
+}
 
-	if (!xf_in_two_fragments(packet, mtu) || (df && (cfg.df == XF_DF_KEEP || !served(packet))))
-		return LEFT_ALONE;
-	/* Merged (rx-udp-gro-forwarding): the kernel has no way to lower gso_size of that. */
-	if (skb->gso_size ||
-	    (!packet->fragment && packet->ip->protocol == IPPROTO_UDP &&
-	     (bpf_skb_load_bytes(skb, packet->l3 + sizeof(struct iphdr), &udp, sizeof(udp)) ||
-	      xf_unfinished_udp(packet, &udp)))) {
-		cpu->late[XF_LATE_REFUSED]++;
-		return LEFT_ALONE;
+/*
+ * Makes an oversize packet fit, or leaves it as XDP would have: unread comes here
+ * only what needs no worker.
+ */
+static __always_inline int oversize(struct __sk_buff *skb, struct xf_packet *packet, const struct xf_tcp *tcp,
+				    const struct xf_route *route, const struct place *place, struct xf_cpu *cpu)
+{
+	bool whole = !packet->v6 && !skb->gso_size && way_of(packet, route) == XF_WAY_EDIT;
+	int action;
+
+	if (cfg.leave & XF_LEAVE_TCP && tcp->l4 && !packet->fragment) {
+		action = oversize_tcp(skb, packet, tcp, route->mtu, place, cpu);
+		if (action != LEFT_ALONE) {
+			count(skb, XF_LATE, cpu);
+			return action;
+		}
 	}
-	return fragment(skb, packet, mtu, place, cpu);
-}
-
-/* Makes an oversize packet fit, if it is one for this program; else it goes on as it is. */
-static __always_inline int oversize(struct __sk_buff *skb, const struct xf_packet *packet, const struct xf_tcp *tcp,
-				    __u32 mtu, const struct place *place, struct xf_cpu *cpu)
-{
-	if (tcp->l4 && !packet->fragment)
-		return cfg.leave & XF_LEAVE_TCP ? oversize_tcp(skb, packet, tcp, mtu, place, cpu) : LEFT_ALONE;
-	if (packet->v6 || !(cfg.leave & XF_LEAVE_DATAGRAMS))
-		return LEFT_ALONE;
-	return oversize_datagram(skb, packet, mtu, place, cpu);
-}
-
-/* Of what comes back only a copy that is to be the second fragment is not done yet. */
-static __noinline int comes_back(struct __sk_buff *skb, struct xf_cpu *cpu)
-{
-	__u32 rest = skb->cb[4];
-
-	note_return(skb, cpu);
-	return rest ? second_fragment(skb, rest, cpu) : TC_ACT_UNSPEC;
+	if (!(cfg.leave & XF_LEAVE_FITTING))
+		return GOES_ON;
+	if (packet->v6)
+		count(skb, XF_IPV6_TOO_BIG, cpu);
+	else if (whole && found_again(skb, packet))
+		leave_whole(skb, packet, tcp, route, cpu);
+	return GOES_ON;
 }
 
 /* Whatever fit_straight() is not for. A function by itself, so that that one need not share registers with it. */
 static __noinline int look_closer(struct __sk_buff *skb, struct xf_cpu *cpu)
 {
-	bool fits, edits = left_to_us(), behind = anything_queued(cpu);
-	__u32 gso_size = skb->gso_size, ports = 0;
+	bool unread = !xf_is_marked(skb), edits = unread && cfg.leave & XF_LEAVE_FITTING;
+	bool after = anything_queued(cpu), fits;
+	__u32 gso_size = skb->gso_size, ports;
 	struct xf_packet packet;
 	enum xf_reason reason;
 	struct xf_tcp tcp = {};
@@ -209,38 +199,34 @@ static __noinline int look_closer(struct __sk_buff *skb, struct xf_cpu *cpu)
 	data = (void *)(long)skb->data;
 	end = (void *)(long)skb->data_end;
 	reason = xf_parse(data, end, skb->len, &packet);
-	if (reason != XF_FITS) {
-		recount(skb, reason, skb->len, cpu);
-		return TC_ACT_UNSPEC;
+	if (reason == XF_FITS) {
+		xf_find_tcp(skb, end, &packet, &tcp);
+		reason = in_scope(cpu, &packet, &route);
 	}
-	xf_find_tcp(skb, end, &packet, &tcp);
-	reason = in_scope(cpu, &packet, &route);
 	if (reason != XF_FITS) {
-		recount(skb, reason, packet.l3 + longest(gso_size, &packet, &tcp), cpu);
+		if (edits)
+			count(skb, reason, cpu);
 		return TC_ACT_UNSPEC;
 	}
 	fits = longest(gso_size, &packet, &tcp) <= route.mtu;
-	if (behind || !fits) {
+	if (after || !fits) {
 		ports = ports_of(end, &packet, &tcp);
 		place.flow = flow_bit(&packet, ports);
-		behind = behind && cpu->flows & place.flow;
+		after = after && cpu->flows & place.flow;
 	}
-	if (fits && !behind) {
+	if (after || !fits) {
+		place.slot = flow_slot(hash_of_pair(&packet), ports);
+		after = after && is_under_way(place.slot);
+	}
+	if (fits) {
 		if (edits)
 			fit(skb, gso_size, &packet, &tcp, &route, cpu);
-		return TC_ACT_UNSPEC;
-	}
-	place.hash = hash_of_pair(&packet);
-	place.order = order_of(&packet, place.hash, ports);
-	place.slot = slot_of(&place.order);
-	if (!fits) {
-		action = oversize(skb, &packet, &tcp, route.mtu, &place, cpu);
-		if (action != LEFT_ALONE)
+	} else if (unread) {
+		action = oversize(skb, &packet, &tcp, &route, &place, cpu);
+		if (action != GOES_ON)
 			return action;
-	} else if (edits) {
-		fit(skb, gso_size, &packet, &tcp, &route, cpu);
 	}
-	if (!behind || !goes_after(&place.order))
+	if (!after)
 		return TC_ACT_UNSPEC;
 	cpu->late[XF_LATE_FOLLOWED]++;
 	return queue(skb, &place, cpu);
@@ -253,10 +239,11 @@ int xdpfrag_late(struct __sk_buff *skb)
 
 	if (!cpu)
 		return TC_ACT_UNSPEC;
-	if (has_token(skb))
-		return comes_back(skb, cpu);
-	if (!skb->gso_size && skb->len <= live.fitting &&
-	    (left_to_us() ? fit_straight(skb, cpu) : !anything_queued(cpu)))
+	if (has_token(skb)) {
+		note_return(skb, cpu);
+		return TC_ACT_UNSPEC;
+	}
+	if (xf_is_marked(skb) ? !anything_queued(cpu) : fit_straight(skb, cpu))
 		return TC_ACT_UNSPEC;
 	return look_closer(skb, cpu);
 }

@@ -1,27 +1,12 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * What fits, and XDP has left unread, see left_unread() in xdpfrag.bpf.c.
- * Included by late.bpf.c behind `cfg`, `live`, late_queue.h, edit.h and lately.h.
+ * What needs no worker, and XDP has left unread, see left_unread() in
+ * xdpfrag.bpf.c. Included by late.bpf.c after `cfg`, late_queue.h and edit_whole.h.
  */
 #ifndef XDPFRAG_LATE_FIT_H
 #define XDPFRAG_LATE_FIT_H
 
 #define PLAIN_IPV4 0x45 /* first byte: version 4, and a header of 5 words, which has no options */
-
-/*
- * False if XDP has read for a while now whatever comes: nothing that it left
- * unread is on its way to here. What workers hand back is not looked at then.
- */
-static __always_inline bool left_to_us(void)
-{
-	__u64 redirects = shared.redirects;
-
-	if (!(cfg.leave & XF_LEAVE_FITTING))
-		return false;
-	return !are_recent(redirects) || !cfg.sticky_ns ||
-	       (redirects != XF_HELD &&
-		(__u32)bpf_jiffies64() - XF_REDIRECTS_SINCE(redirects) <= cfg.grace_ticks);
-}
 
 /* Bytes of the longest of the packets that GRO has merged; of one that stayed alone, for which gso_size is 0. */
 static __always_inline __u32 longest(__u32 gso_size, const struct xf_packet *packet, const struct xf_tcp *tcp)
@@ -29,6 +14,14 @@ static __always_inline __u32 longest(__u32 gso_size, const struct xf_packet *pac
 	__u32 header = tcp->l4 ? tcp->header_len : sizeof(struct udphdr);
 
 	return gso_size ? packet->ihl + header + gso_size : packet->total;
+}
+
+/* Counts what XDP has left unread: every packet of what is merged. */
+static __always_inline void count(const struct __sk_buff *skb, enum xf_reason reason, struct xf_cpu *cpu)
+{
+	__u32 packets = skb->gso_segs;
+
+	cpu->counters.reason[reason] += packets ? packets : 1;
 }
 
 /*
@@ -44,6 +37,15 @@ static __always_inline void fit(struct __sk_buff *skb, __u32 gso_size, const str
 				const struct xf_tcp *tcp, const struct xf_route *route, struct xf_cpu *cpu)
 {
 	count_edits(&cpu->counters, edit(skb, packet, tcp, route, cfg.df == XF_DF_CLEAR && !gso_size));
+	count(skb, XF_FITS, cpu);
+}
+
+/* Has the kernel fragment an oversize packet where it leaves: nothing in front of that sees a piece of it. */
+static __always_inline void leave_whole(struct __sk_buff *skb, const struct xf_packet *packet,
+					const struct xf_tcp *tcp, const struct xf_route *route, struct xf_cpu *cpu)
+{
+	count_edits(&cpu->counters, edit_whole(packet) | edit(skb, packet, tcp, route, false));
+	count(skb, XF_EDITED, cpu);
 }
 
 /* True for a packet of a flow of which something may be under way. */
@@ -57,9 +59,10 @@ static __always_inline bool may_go_after(struct __sk_buff *skb, void *end, struc
 }
 
 /*
- * Edits what most packets are: IPv4 that fits, with neither tags nor options, and
- * nothing that it might have to go after. As look_closer() does, but the compiler
- * knows where everything is: a third of the instructions. False leaves it to that.
+ * Edits what most packets are: IPv4 with neither tags nor options that fits, or is
+ * no TCP, and nothing that it might have to go after. As look_closer() does, but
+ * the compiler knows where everything is: a third of the instructions. False
+ * leaves it to that.
  */
 static __always_inline bool fit_straight(struct __sk_buff *skb, struct xf_cpu *cpu)
 {
@@ -70,36 +73,21 @@ static __always_inline bool fit_straight(struct __sk_buff *skb, struct xf_cpu *c
 	struct xf_tcp tcp = {};
 	struct xf_route route;
 
-	if ((void *)(ip + 1) > end || eth->proto != bpf_htons(ETH_P_IP) || eth->dest[0] & 1 ||
-	    *(__u8 *)ip != PLAIN_IPV4 || !xf_parse_ipv4(end, &packet) || !xf_is_within(&packet, skb->len) ||
-	    xf_to_group(&packet) || (anything_queued(cpu) && may_go_after(skb, end, &packet, cpu)) ||
+	if (!(cfg.leave & XF_LEAVE_FITTING) || skb->gso_size || (void *)(ip + 1) > end ||
+	    eth->proto != bpf_htons(ETH_P_IP) || eth->dest[0] & 1 || *(__u8 *)ip != PLAIN_IPV4 ||
+	    !xf_parse_ipv4(end, &packet) || !xf_is_within(&packet, skb->len) || xf_to_group(&packet) ||
+	    (anything_queued(cpu) && may_go_after(skb, end, &packet, cpu)) ||
 	    in_scope(cpu, &packet, &route) != XF_FITS)
 		return false;
+	if (packet.total > route.mtu) {
+		if (ip->protocol == IPPROTO_TCP || way_of(&packet, &route) != XF_WAY_EDIT)
+			return false;
+		leave_whole(skb, &packet, &tcp, &route, cpu);
+		return true;
+	}
 	xf_find_tcp(skb, end, &packet, &tcp);
 	fit(skb, 0, &packet, &tcp, &route, cpu);
 	return true;
-}
-
-/*
- * Counts under `reason` what XDP has left unread, and counted as what fits, of
- * packets of which the longest came in a frame of `len` bytes: of merged ones
- * the last may be shorter. When XDP begins to read, a packet on its way to here
- * stays counted as one that fits.
- */
-static __always_inline void recount(const struct __sk_buff *skb, enum xf_reason reason, __u32 len,
-				    struct xf_cpu *cpu)
-{
-	__u32 packets = skb->gso_segs ? skb->gso_segs : 1, last = skb->len - (packets - 1) * skb->gso_size;
-
-	if (!leaves_unread())
-		return;
-	if (len > live.fitting) {
-		if (last > live.fitting)
-			return;
-		packets = 1;
-	}
-	cpu->counters.reason[XF_FITS] -= packets;
-	cpu->counters.reason[reason] += packets;
 }
 
 #endif

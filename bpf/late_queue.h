@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * The way through the CPU's backlog. Included by late.bpf.c behind `cfg`,
+ * The way through the CPU's backlog. Included by late.bpf.c after `cfg`,
  * cpu.h, `struct place` and under_way.h.
  *
  * Two packets cannot both go on from the program: both pieces of one take this
@@ -15,7 +15,7 @@
 
 /* What the stack is too small for. */
 struct scratch {
-	__u8 tail[TAIL_MAX + CHUNK]; /* data of the second half, zeros behind it */
+	__u8 tail[TAIL_MAX + CHUNK]; /* data of the second half, zeros after it */
 	__u8 chunk[CHUNK];
 };
 
@@ -41,7 +41,7 @@ static __always_inline bool anything_queued(const struct xf_cpu *cpu)
 
 /*
  * The bit of the flow of a packet with these ports, and of others: it is soon
- * said, and spares most packets that come behind queued ones a closer look.
+ * said, and spares most packets that come after queued ones a closer look.
  */
 static __always_inline __u64 flow_bit(const struct xf_packet *packet, __u32 ports)
 {
@@ -49,13 +49,11 @@ static __always_inline __u64 flow_bit(const struct xf_packet *packet, __u32 port
 	__u32 remote = packet->v6 ? packet->ip6->daddr.s6_addr32[3] : packet->ip->daddr;
 	__u32 hash = (host ^ ports) * 0x9e3779b1 ^ remote;
 
-	if (packet->fragment)
-		return ~0ull;
 	return 1ull << (hash * 0x85ebca6b >> 26);
 }
 
-/* Takes note of a packet that is about to be queued; `rest` is what it has to be told when it comes back, or 0. */
-static __always_inline void mark(struct __sk_buff *skb, const struct place *place, struct xf_cpu *cpu, __u32 rest)
+/* Takes note of a packet that is about to be queued. */
+static __always_inline void note_queued(struct __sk_buff *skb, const struct place *place, struct xf_cpu *cpu)
 {
 	struct xf_under_way *pieces;
 	__u64 tick = bpf_jiffies64();
@@ -64,7 +62,6 @@ static __always_inline void mark(struct __sk_buff *skb, const struct place *plac
 	skb->cb[0] = cfg.token;
 	skb->cb[1] = cfg.token >> 32;
 	skb->cb[2] = slot;
-	skb->cb[4] = rest;
 	if (tick - cpu->last > UNDER_WAY_TICKS)
 		cpu->back = cpu->sent;
 	if (cpu->back == cpu->sent)
@@ -83,21 +80,20 @@ static __always_inline void mark(struct __sk_buff *skb, const struct place *plac
 static __always_inline void forget_token(struct __sk_buff *skb)
 {
 #pragma unroll
-	for (int i = 0; i < 5; i++)
+	for (int i = 0; i < 4; i++)
 		*(volatile __u32 *)&skb->cb[i] = 0;
 }
 
 static __always_inline int queue(struct __sk_buff *skb, const struct place *place, struct xf_cpu *cpu)
 {
-	mark(skb, place, cpu, 0);
+	note_queued(skb, place, cpu);
 	return bpf_redirect(cfg.ifindex, BPF_F_INGRESS);
 }
 
 /* Queues a copy; false if there is no memory, or no room in the backlog. */
-static __always_inline bool queue_copy(struct __sk_buff *skb, const struct place *place, struct xf_cpu *cpu,
-				       __u32 rest)
+static __always_inline bool queue_copy(struct __sk_buff *skb, const struct place *place, struct xf_cpu *cpu)
 {
-	mark(skb, place, cpu, rest);
+	note_queued(skb, place, cpu);
 	return !bpf_clone_redirect(skb, cfg.ifindex, BPF_F_INGRESS);
 }
 
@@ -108,8 +104,9 @@ static __always_inline bool has_token(const struct __sk_buff *skb)
 }
 
 /*
- * Takes note of one that has. A backlog is a queue: what was sent before
- * it and has not come back was dropped there.
+ * Takes note of one that has. A backlog is a queue: what was sent before it and
+ * has not come back was dropped there. Without a slot it is what a worker hands
+ * back through a device of its own (redirect.bpf.c).
  */
 static __always_inline void note_return(struct __sk_buff *skb, struct xf_cpu *cpu)
 {
@@ -118,6 +115,8 @@ static __always_inline void note_return(struct __sk_buff *skb, struct xf_cpu *cp
 	__s32 missing;
 
 	forget_token(skb);
+	if (slot == XF_NO_SLOT)
+		return;
 	cpu->late[XF_LATE_RETURNED]++;
 	cpu->back++;
 	pieces = bpf_map_lookup_elem(&under_way, &slot);
@@ -143,13 +142,6 @@ static __always_inline bool become_second(struct __sk_buff *skb, const struct sc
 {
 	return !bpf_skb_change_tail(skb, data + len, 0) &&
 	       !bpf_skb_store_bytes(skb, data, room->tail, len, BPF_F_RECOMPUTE_CSUM);
-}
-
-/* True for a packet that has to go after one that is under way: a fragment after any, lest all are looked at. */
-static __always_inline bool goes_after(const struct xf_order *order)
-{
-	return order->flow == XF_NO_SLOT || is_under_way(order->flow) ||
-	       is_under_way(slot_of_fragments(order));
 }
 
 #endif

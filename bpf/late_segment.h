@@ -128,7 +128,7 @@ static __always_inline int cut(struct __sk_buff *skb, struct segment *segment, c
 	segment->header[13] = flags & ~(XF_TCP_PSH | XF_TCP_FIN);
 	if (write_headers(skb, segment, segment->share, segment->sum[0], 0))
 		goto lost;
-	queued = queue_copy(skb, place, cpu, 0);
+	queued = queue_copy(skb, place, cpu);
 
 	segment->header[13] = flags & ~XF_TCP_CWR;
 	segment->tcp.seq = bpf_htonl(bpf_ntohl(segment->tcp.seq) + segment->share);

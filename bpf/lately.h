@@ -17,7 +17,7 @@ static __always_inline bool are_recent(__u64 redirects)
 
 	if (!redirects)
 		return false;
-	ago = (__u32)bpf_jiffies64() - XF_REDIRECTS_LAST(redirects);
+	ago = (__u32)bpf_jiffies64() - (__u32)redirects;
 	return redirects == XF_HELD || ago + TICKS_APART < (__u32)cfg.sticky_ticks + TICKS_APART;
 }
 
@@ -31,8 +31,9 @@ static __always_inline bool redirected_lately(void)
 }
 
 /*
- * True while the XDP program passes unread what is certain to fit: the program
- * behind GRO is there, and nothing can have to go after a packet that a worker has.
+ * True while the XDP program passes unread what is certain to need no worker:
+ * the program behind GRO is there, and nothing can have to go after a packet that
+ * a worker has.
  */
 static __always_inline bool leaves_unread(void)
 {
@@ -42,15 +43,13 @@ static __always_inline bool leaves_unread(void)
 /* A packet goes to a worker now. */
 static __always_inline void note_redirect(void)
 {
-	__u64 redirects = shared.redirects;
-	__u32 tick = bpf_jiffies64(), since = tick;
+	__u64 redirects = shared.redirects, now = (__u32)bpf_jiffies64();
 
+	/* 0 says never. */
+	now += !now;
 	/* Once a tick, so that CPUs do not pass its cache line round. */
-	if (redirects != XF_HELD && XF_REDIRECTS_LAST(redirects) == tick)
-		return;
-	if (redirects != XF_HELD && redirected_lately())
-		since = XF_REDIRECTS_SINCE(redirects);
-	shared.redirects = XF_REDIRECTS(since, tick);
+	if (redirects != XF_HELD && redirects != now)
+		shared.redirects = now;
 }
 
 #endif

@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * What is between XDP and the stack: pieces that the program behind GRO has cut
- * off, on their way through a CPU's backlog. What else their flow sends goes
- * after them; fragments are behind all of them, and everything of their hosts
- * behind them. The XDP program makes the map, and late.bpf.c is loaded with the
- * same one. Included behind hash.h.
+ * What is between GRO and the stack: pieces of TCP segments that were cut, on
+ * their way through a CPU's backlog. What else their flow sends goes after them.
+ * Included after hash.h.
  */
 #ifndef XDPFRAG_UNDER_WAY_H
 #define XDPFRAG_UNDER_WAY_H
@@ -15,28 +13,17 @@
  */
 #define UNDER_WAY_TICKS 100
 
+/* By flow_slot(). */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, XF_FLOW_SLOTS + XF_PAIR_SLOTS);
+	__uint(max_entries, XF_FLOW_SLOTS);
 	__type(key, __u32);
 	__type(value, struct xf_under_way);
 } under_way SEC(".maps");
 
-/* Of fragments between two hosts. */
-static __always_inline __u32 slot_of_fragments(const struct xf_order *order)
+static __always_inline bool is_under_way(__u32 flow)
 {
-	return XF_FLOW_SLOTS + order->pair;
-}
-
-/* Where a packet in this place counts. */
-static __always_inline __u32 slot_of(const struct xf_order *order)
-{
-	return order->flow == XF_NO_SLOT ? slot_of_fragments(order) : order->flow;
-}
-
-static __always_inline bool is_under_way(__u32 slot)
-{
-	struct xf_under_way *pieces = bpf_map_lookup_elem(&under_way, &slot);
+	struct xf_under_way *pieces = bpf_map_lookup_elem(&under_way, &flow);
 
 	/* Signed: another core may have set it and have read the tick later. */
 	return pieces && pieces->sent != pieces->back && (__s64)(bpf_jiffies64() - pieces->last) < UNDER_WAY_TICKS;

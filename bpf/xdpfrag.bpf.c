@@ -32,12 +32,13 @@ SEC(".bss.shared") volatile struct xf_shared shared;
 
 #include "deaf.h"
 #include "hash.h"
-#include "pace.h"
-#include "under_way.h"
+#include "ident.h"
+#include "mark.h"
 #include "route_cache.h"
 #include "scope.h"
 #include "lately.h"
 #include "edit_frame.h"
+#include "edit_whole.h"
 
 /* Sockets by RX queue; the number of entries is set before loading. */
 struct {
@@ -70,7 +71,8 @@ static __always_inline bool redirect(struct xdp_md *ctx, const struct xf_detour 
 			meta->mtu = detour->mtu;
 			meta->mss4 = detour->mss4;
 			meta->mss6 = detour->mss6;
-			meta->flags = detour->flags;
+			/* What came back whole generic XDP would see again, without end. */
+			meta->flags = live.generic ? 0 : detour->flags;
 			meta->magic = XF_META_MAGIC;
 		}
 	}
@@ -95,7 +97,8 @@ static __always_inline enum xf_reason handle(struct xdp_md *ctx, void *end, stru
 	reason = in_scope(cpu, packet, &route);
 	if (reason != XF_FITS)
 		return reason;
-	if (packet->total > live.lan_mtu)
+	/* Generic XDP sees what GRO has merged. A driver with XDP merges nothing. */
+	if (live.generic && packet->total > live.lan_mtu)
 		return XF_SUPER_PACKET;
 
 	xf_find_tcp(ctx, end, packet, &tcp);
@@ -109,13 +112,15 @@ static __always_inline enum xf_reason handle(struct xdp_md *ctx, void *end, stru
 			reason = XF_STICKY;
 	}
 	if (reason != XF_FITS) {
-		reason = consider(ctx, end, reason, packet, &tcp, &order, &route, detour);
+		reason = consider(ctx, reason, packet, &tcp, &order, &route, detour);
+		if (reason == XF_EDITED)
+			count_edits(&cpu->counters, edit_whole(packet) | edit(ctx, packet, &tcp, &route, false));
 		if (reason != XF_FITS)
 			return reason;
 	}
 	/* No other packet of the flow need wait for a SYN. */
 	if (unfinished_syn(ctx, packet, &tcp, &route))
-		return consider(ctx, end, XF_UNFINISHED, packet, &tcp, &none, &route, detour);
+		return consider(ctx, XF_UNFINISHED, packet, &tcp, &none, &route, detour);
 	count_edits(&cpu->counters, edit(ctx, packet, &tcp, &route, cfg.df == XF_DF_CLEAR));
 	return XF_FITS;
 }
@@ -151,14 +156,36 @@ static __always_inline enum xf_reason handle_frame(struct xdp_md *ctx, struct xf
 }
 
 /*
- * True for a frame whose length says enough: it fits whatever route it goes by,
- * and none of its flow can be with a worker. The program behind GRO edits it, for
- * which the kernel has read its headers by then; here they would be waited for.
- * That one also counts it anew if it is no packet in scope.
+ * True for a frame whose length says enough: no worker is needed for it, whatever
+ * route it goes by, and none of its flow can be with one. The program behind GRO
+ * edits and counts it, for which the kernel has read its headers by then; here
+ * they would be waited for.
  */
 static __always_inline bool left_unread(struct xdp_md *ctx)
 {
 	return leaves_unread() && bpf_xdp_get_buff_len(ctx) <= live.fitting;
+}
+
+/* True for a frame passed for `reason` that the program behind GRO counts. */
+static __always_inline bool counted_behind(struct xdp_md *ctx, enum xf_reason reason)
+{
+	if (reason == XF_LATE)
+		return true;
+	if (!(live.late & XF_LEAVE_MARKED) || xf_mark(ctx) || !(live.late & XF_LEAVE_FITTING))
+		return false;
+	/* The driver has no metadata: what that program takes for its own, it counts. */
+	switch (reason) {
+	case XF_FITS:
+	case XF_EDITED:
+	case XF_NOT_IP:
+	case XF_GROUP:
+	case XF_MALFORMED:
+	case XF_OUT_OF_SCOPE:
+	case XF_LOCAL:
+		return true;
+	default:
+		return false;
+	}
 }
 
 SEC("xdp.frags")
@@ -169,12 +196,8 @@ int xdpfrag(struct xdp_md *ctx)
 	__u32 reason;
 	int action = XDP_PASS;
 
-	if (!cpu)
+	if (!cpu || left_unread(ctx))
 		return XDP_PASS;
-	if (left_unread(ctx)) {
-		cpu->counters.reason[XF_FITS]++;
-		return XDP_PASS;
-	}
 	reason = handle_frame(ctx, cpu, &detour);
 	switch (reason) {
 	case XF_OVERSIZE:
@@ -188,7 +211,7 @@ int xdpfrag(struct xdp_md *ctx)
 	}
 	/* The compiler knows it from the switch, the verifier of 6.1 does not. */
 	barrier_var(reason);
-	if (reason < XF_REASON_MAX)
+	if (reason < XF_REASON_MAX && !(action == XDP_PASS && counted_behind(ctx, reason)))
 		cpu->counters.reason[reason]++;
 	return action;
 }

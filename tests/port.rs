@@ -12,12 +12,12 @@ use nix::sys::socket::{setsockopt, sockopt};
 use xdpfrag::config::{Choice, HandbackChoice, Mode, Poll, Scope, Treatment};
 use xdpfrag::handback::{HandbackConfig, choose};
 use xdpfrag::net::private_ns::PrivateNs;
-use xdpfrag::packet::{Df, Idents, Reason, Rule, Tcp, Transform};
+use xdpfrag::packet::{Df, Idents, Partition, Reason, Rule, Tcp, Transform};
 use xdpfrag::port::{Port, XskConfig, XskPort};
 use xdpfrag::worker::clock::monotonic_ns;
 use xdpfrag::worker::{Posted, Settings, Turn, Worker, WorkerConfig, WorkerEnd};
 use xdpfrag::xdp::layout::Route;
-use xdpfrag::xdp::{Attached, FrameLimits, LanConfig, LanProgram};
+use xdpfrag::xdp::{Attached, FrameLimits, IdentMap, LanConfig, LanProgram};
 
 const RULE: Rule = Rule::new(1422, Some(1382), None);
 const STALL: Duration = Duration::from_millis(100);
@@ -115,17 +115,21 @@ fn attach(lan_mtu: u32, redirect_all: bool) -> (LanProgram, Attached, XskPort) {
         max_frame: lan_mtu as usize + 22,
     };
     let port = XskPort::open(&config).unwrap();
-    let program = LanProgram::load(&LanConfig {
-        df: Df::Clear,
-        redirect_all,
-        resegment: false,
-        deaf_only: None,
-        sticky: Duration::ZERO,
-        stall: STALL,
-        flow_seed: 1,
-        queues: 1,
-        lan_mtu,
-    })
+    let program = LanProgram::load(
+        &LanConfig {
+            df: Df::Clear,
+            redirect_all,
+            resegment: false,
+            deaf_only: None,
+            sticky: Duration::ZERO,
+            stall: STALL,
+            flow_seed: 1,
+            partition: Partition::WHOLE,
+            queues: 1,
+            lan_mtu,
+        },
+        &IdentMap::new().unwrap(),
+    )
     .unwrap();
     program.set_route("198.18.2.0/24".parse().unwrap(), Route::Tunnel(RULE)).unwrap();
     let attached = program.attach(if_nametoindex("lan0").unwrap(), Mode::Native).unwrap();
@@ -236,8 +240,15 @@ fn worker(
     poll: Poll,
 ) -> (Worker, Receiver<WorkerEnd>) {
     let ifindex = if_nametoindex("lan0").unwrap();
-    let config = HandbackConfig { interface: "lan0".into(), ifindex, queue: 0, max_frame: 1444 };
-    let handback = choose(handback, false, &config).unwrap().handback;
+    let config = HandbackConfig {
+        interface: "lan0".into(),
+        ifindex,
+        queue: 0,
+        max_frame: 1444,
+        max_datagram: 1444,
+        token: 0,
+    };
+    let handback = choose(handback, &config).unwrap().handback;
     let transform = Transform { df: Df::Clear, tcp: Tcp::Fragment, idents: Arc::new(Idents::default()) };
     let treatment = Arc::new(Treatment {
         scope: vec![("198.18.2.0/24".parse().unwrap(), RULE)],

@@ -167,7 +167,14 @@ fn copy(_: &Lab, port: XskPort, stop: &AtomicBool) -> Result<u64> {
 fn forward(lab: &Lab, port: XskPort, stop: &AtomicBool) -> Result<u64> {
     let out = lab.gateway.run(|| {
         let ifindex = if_nametoindex("lo")?;
-        Ok(Veth::open(&HandbackConfig { interface: LAN.into(), ifindex, queue: 0, max_frame: 1522 })?)
+        Ok(Veth::open(&HandbackConfig {
+            interface: LAN.into(),
+            ifindex,
+            queue: 0,
+            max_frame: 1522,
+            max_datagram: 1522,
+            token: 0,
+        })?)
     })?;
     let out = RefCell::new(out);
     let take = |frame: &[u8]| {

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use super::values::Mss;
 use crate::ipsec::scope::{any, longest};
 use crate::packet::ident::Partition;
-use crate::packet::{Df, Rule, Tcp};
+use crate::packet::{Df, Rule, Tcp, Ways};
 
 /// Everything `run` needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +90,14 @@ impl Scope {
         rules.flatten().map(|rule| rule.mtu).min().unwrap_or(u16::MAX)
     }
 
+    /// The same, of the rules by which an oversize packet may have to go to a worker. IPv6 needs one only for TCP
+    /// after extension headers, which is not worth a look at every packet.
+    pub fn least_worked_mtu(&self) -> u16 {
+        let v4 = self.0.iter().filter(|(prefix, _)| prefix.addr().is_ipv4());
+        let rules = v4.flat_map(|(_, sources)| sources.values().flatten());
+        rules.filter(|rule| rule.ways != Ways::EDIT).map(|rule| rule.mtu).min().unwrap_or(u16::MAX)
+    }
+
     /// The rule for packets from `source` to `destination`.
     pub fn rule(&self, source: IpAddr, destination: IpAddr) -> Option<Rule> {
         // fe80::/10 never leaves its link (RFC 4291 section 2.5.6), hence is in no tunnel.
@@ -131,9 +139,8 @@ pub enum Redirect {
     /// Every frame in scope.
     All,
     /// Oversize frames that the kernel does not make fit by itself (native XDP, Linux 6.6): with --tcp resegment GRO
-    /// merges TCP and the kernel cuts it to the SA MTU on its way out; datagrams are cut in two behind GRO
-    /// while there are few (250 in a millisecond per core), and not with --notify. What fits is edited there, too,
-    /// with --tcp resegment or another --df than clear.
+    /// merges TCP and the kernel cuts it to the SA MTU on its way out. What fits is edited there, too, with
+    /// --tcp resegment or another --df than clear.
     Late,
 }
 
@@ -147,7 +154,7 @@ pub enum HandbackChoice {
     Inject,
     /// AF_XDP TX into a veth pair.
     Veth,
-    /// TCP through a TAP device, merged for the kernel to cut; the rest as with inject.
+    /// Through a TAP device what the kernel is to cut, TCP merged before; the rest as with inject.
     Tap,
 }
 

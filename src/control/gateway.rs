@@ -26,7 +26,7 @@ use crate::packet::{Tcp, Transform, ether};
 use crate::worker::tap::Tap;
 use crate::worker::{Notifier, Posted, Settings, Worker, WorkerEnd};
 use crate::xdp::{
-    Attached, ClampLink, ClampProgram, IdentMap, LanConfig, LanProgram, LateLink, LateProgram, XdpMode,
+    Attached, ClampLink, ClampProgram, IdentMap, LanConfig, LanProgram, LateLink, LateProgram, Least, XdpMode,
 };
 
 pub use error::GatewayError;
@@ -72,6 +72,8 @@ pub struct Gateway {
     handbacks: BTreeMap<u32, Chosen>,
     treatment: Arc<Treatment>,
     auto: Option<Auto>,
+    /// Tells the programs what comes from this gateway itself.
+    token: u64,
     /// What is in the maps.
     applied: Applied,
     /// What the workers go by.
@@ -93,11 +95,12 @@ impl Gateway {
         let treatment = Arc::new(plan.treatment.clone());
         let base = LanConfig {
             flow_seed: shared.transform.idents.seed(),
+            partition: shared.transform.idents.partition(),
             queues: link.rx_queues,
             lan_mtu: link.mtu,
             ..LanConfig::default()
         };
-        let program = LanProgram::load(&exchange::constants(plan, base))?;
+        let program = LanProgram::load(&exchange::constants(plan, base), &shared.ident_map)?;
         let clamp = ClampProgram::load(program.route_maps())?;
         let settings = Settings {
             notifier: shared.notifier.clone(),
@@ -118,6 +121,7 @@ impl Gateway {
             handbacks: BTreeMap::new(),
             treatment,
             auto: plan.auto.clone(),
+            token: random(),
             applied: Applied::default(),
             settings: Posted::new(settings),
             found: Found::default(),
@@ -256,9 +260,10 @@ impl Gateway {
             let before = Some(Arc::new(self.applied.scope().clone()));
             self.settings.change(Settings { before, ..after.clone() });
         }
-        self.program.set_least_mtu(self.applied.scope().least_mtu().min(after.scope.least_mtu()))?;
+        let (old, new) = (least(self.applied.scope()), least(&after.scope));
+        self.program.set_least(Least { any: old.any.min(new.any), worked: old.worked.min(new.worked) })?;
         self.applied.apply(&self.program, &after.scope)?;
-        self.program.set_least_mtu(self.applied.scope().least_mtu())?;
+        self.program.set_least(new)?;
         if changes {
             self.settings.change(after);
         }
@@ -343,6 +348,10 @@ impl Gateway {
             worker.join();
         }
     }
+}
+
+fn least(scope: &Scope) -> Least {
+    Least { any: scope.least_mtu(), worked: scope.least_worked_mtu() }
 }
 
 /// 64 bits that nobody else can guess: the keys of a `RandomState` come from the kernel.

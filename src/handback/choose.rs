@@ -3,7 +3,7 @@
 use super::{Flushed, Handback, HandbackConfig, Inject, Mixed, OpenError, Tap, Veth};
 use crate::config::HandbackChoice;
 use crate::frame::Ledger;
-use crate::packet::{Gathered, Segment, Sink};
+use crate::packet::{Datagram, Gathered, Segment, Sink};
 
 /// Either hand-back, without dynamic dispatch on the data path.
 #[derive(Debug)]
@@ -12,7 +12,7 @@ pub enum AnyHandback {
     Inject(Inject),
     /// AF_XDP over a veth pair.
     Veth(Veth),
-    /// A TAP device for TCP, live frames for the rest.
+    /// A TAP device for what the kernel is to cut, live frames for the rest.
     Tap(Mixed),
 }
 
@@ -25,35 +25,35 @@ pub struct Chosen {
     pub why: String,
 }
 
-/// Opens the hand-back that `choice` names. `Auto` tries live frames first, which cost about half as much
-/// per frame, and the veth pair where they are not to be had; if workers resegment TCP (`segments`), live frames with a
-/// TAP device for that.
+/// Opens the hand-back that `choice` names. `Auto` tries live frames first, which cost about half as much per frame as
+/// the veth pair, and with them a TAP device for what the kernel is to cut.
 ///
 /// # Errors
 /// [`OpenError`] of the hand-back asked for; with `Auto`, that of live frames if neither can be opened.
-pub fn choose(choice: HandbackChoice, segments: bool, config: &HandbackConfig) -> Result<Chosen, OpenError> {
-    let inject = || Inject::open(config).map(AnyHandback::Inject);
+pub fn choose(choice: HandbackChoice, config: &HandbackConfig) -> Result<Chosen, OpenError> {
+    let inject = || Inject::open(config);
     let veth = || Veth::open(config).map(AnyHandback::Veth);
     let tap = || Tap::open(config);
     match choice {
-        HandbackChoice::Inject => Ok(Chosen { handback: inject()?, why: "inject, as asked".into() }),
+        HandbackChoice::Inject => {
+            Ok(Chosen { handback: AnyHandback::Inject(inject()?), why: "inject, as asked".into() })
+        }
         HandbackChoice::Veth => Ok(Chosen { handback: veth()?, why: "veth, as asked".into() }),
         HandbackChoice::Tap => {
-            let handback = AnyHandback::Tap(Mixed::new(tap()?, Inject::open(config)?));
+            let handback = AnyHandback::Tap(Mixed::new(tap()?, inject()?));
             Ok(Chosen { handback, why: "tap, as asked".into() })
         }
         HandbackChoice::Auto => match inject() {
-            Ok(AnyHandback::Inject(inject)) if segments => Ok(match tap() {
+            Ok(inject) => Ok(match tap() {
                 Ok(tap) => Chosen {
                     handback: AnyHandback::Tap(Mixed::new(tap, inject)),
-                    why: "tap: TCP by a TAP device, the rest as live frames".into(),
+                    why: "tap: a TAP device for what the kernel is to cut, live frames for the rest".into(),
                 },
                 Err(error) => Chosen {
                     handback: AnyHandback::Inject(inject),
-                    why: format!("inject: TCP as well, because {error}"),
+                    why: format!("inject: nothing for the kernel to cut, because {error}"),
                 },
             }),
-            Ok(handback) => Ok(Chosen { handback, why: "inject: this kernel runs live frames".into() }),
             Err(error) => match veth() {
                 Ok(handback) => Ok(Chosen { handback, why: format!("veth, because {error}") }),
                 Err(_) => Err(error),
@@ -95,8 +95,8 @@ impl Sink for AnyHandback {
     }
 
     #[inline]
-    fn begin(&mut self, tcp: bool) {
-        either!(self, inner => inner.begin(tcp));
+    fn begin(&mut self, gso: bool) {
+        either!(self, inner => inner.begin(gso));
     }
 
     #[inline]
@@ -107,6 +107,16 @@ impl Sink for AnyHandback {
     #[inline]
     fn gather(&mut self, segment: &Segment<'_>) -> Gathered {
         either!(self, inner => inner.gather(segment))
+    }
+
+    #[inline]
+    fn takes_datagrams(&self) -> bool {
+        either!(self, inner => inner.takes_datagrams())
+    }
+
+    #[inline]
+    fn datagram(&mut self, datagram: &Datagram<'_>) -> Gathered {
+        either!(self, inner => inner.datagram(datagram))
     }
 }
 

@@ -1,18 +1,23 @@
-//! What a TAP device is to be written: ordinary frames, and TCP segments of one flow put together for the kernel to cut.
+//! What a TAP device is to be written: ordinary frames, UDP datagrams for the kernel to fragment, and TCP segments of one
+//! flow put together for the kernel to cut.
 //!
 //! As GRO does it (`tcp_gro_receive()`): segments of a batch are one packet if nothing but what counts on differs between
 //! their headers. Packets keep the order in which they began; nothing of a flow is moved past what came behind it.
 
 use std::io::IoSlice;
 
-use crate::packet::{Gathered, Segment, checksum, ipv4, ipv6, tcp};
+use crate::packet::{Datagram, Gathered, Segment, checksum, ipv4, ipv6, tcp};
 
 /// `struct virtio_net_hdr`, in the machine's byte order.
 pub(super) const VNET_HEADER: usize = 10;
 const NEEDS_CSUM: u8 = 1;
 const GSO_NONE: u8 = 0;
 const GSO_TCPV4: u8 = 1;
+const GSO_UDP: u8 = 3;
 const GSO_TCPV6: u8 = 4;
+/// Length of a UDP header, bytes, and where the checksum stands in it.
+const UDP_HEADER: usize = 8;
+const UDP_CHECKSUM: usize = 6;
 /// Longest packet that the kernel cuts: what the length field of IPv4 can say.
 const MAX_PACKET: usize = 65_535;
 /// Most segments in one packet: 45 of 1460 bytes fill it.
@@ -39,6 +44,7 @@ pub(super) struct Gather {
     pending: usize,
     max_frames: usize,
     max_frame: usize,
+    max_datagram: usize,
 }
 
 /// Consecutive bytes of the arena.
@@ -73,8 +79,8 @@ struct Tcp {
 }
 
 impl Gather {
-    /// Room for `max_frames` frames or segments of at most `max_frame` bytes.
-    pub(super) fn new(max_frames: usize, max_frame: usize) -> Gather {
+    /// Room for `max_frames` frames or segments of at most `max_frame` bytes, or fewer datagrams of at most `max_datagram`.
+    pub(super) fn new(max_frames: usize, max_frame: usize, max_datagram: usize) -> Gather {
         Gather {
             arena: vec![0; max_frames * (VNET_HEADER + max_frame)].into_boxed_slice(),
             used: 0,
@@ -86,6 +92,7 @@ impl Gather {
             pending: 0,
             max_frames,
             max_frame,
+            max_datagram,
         }
     }
 
@@ -122,6 +129,41 @@ impl Gather {
         // GSO_NONE, and a checksum that is as it should be.
         vnet.fill(0);
         frame
+    }
+
+    /// As [`Sink::datagram`](crate::packet::Sink::datagram).
+    #[inline]
+    pub(super) fn datagram(&mut self, datagram: &Datagram<'_>) -> Gathered {
+        let Datagram { frame, ip_at, .. } = *datagram;
+        let udp_at = ip_at + ipv4::HEADER_LEN;
+        if frame.len() < udp_at + UDP_HEADER || frame.len() > self.max_datagram {
+            return Gathered::Refused;
+        }
+        if self.pending == self.max_frames || self.used + VNET_HEADER + frame.len() > self.arena.len() {
+            return Gathered::Full;
+        }
+        let piece = self.piece(VNET_HEADER + frame.len());
+        self.items.push(Item { first: piece, last: piece, parts: 1, tcp: None });
+        self.pending += 1;
+        let start = self.pieces[usize::from(piece)].start as usize;
+        let (vnet, out) = self.arena[start..self.used].split_at_mut(VNET_HEADER);
+        out.copy_from_slice(frame);
+        let (ip, udp) = out[ip_at..].split_at_mut(ipv4::HEADER_LEN);
+        // A header checksum that was wrong stays wrong.
+        let (flags, sum) = (u16::from_be_bytes(octets(ip, 6)), u16::from_be_bytes(octets(ip, 10)));
+        let sum = checksum::update(sum, u16::from_be_bytes(octets(ip, 4)), datagram.id);
+        let sum = checksum::update(sum, flags, flags & !ipv4::DF);
+        ip[4..6].copy_from_slice(&datagram.id.to_be_bytes());
+        ip[6..8].copy_from_slice(&(flags & !ipv4::DF).to_be_bytes());
+        ip[10..12].copy_from_slice(&sum.to_be_bytes());
+        // CHECKSUM_PARTIAL: the sum of the pseudo-header.
+        udp[UDP_CHECKSUM..UDP_HEADER].copy_from_slice(&datagram.pseudo.to_be_bytes());
+        (vnet[0], vnet[1]) = (NEEDS_CSUM, GSO_UDP);
+        let words = [(2, udp_at + UDP_HEADER), (4, datagram.share), (6, udp_at), (8, UDP_CHECKSUM)];
+        for (at, value) in words {
+            vnet[at..at + 2].copy_from_slice(&(value as u16).to_ne_bytes());
+        }
+        Gathered::Taken
     }
 
     /// True if something is gathered that a segment may be added to.

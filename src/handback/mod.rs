@@ -40,6 +40,10 @@ pub struct HandbackConfig {
     pub queue: u32,
     /// Longest frame to hand back, Ethernet header included, bytes.
     pub max_frame: usize,
+    /// Longest frame with a datagram for the kernel to cut, bytes.
+    pub max_datagram: usize,
+    /// By which the program behind GRO tells what is handed back through a device.
+    pub token: u64,
 }
 
 impl HandbackConfig {

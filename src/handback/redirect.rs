@@ -7,18 +7,23 @@ use std::os::fd::AsFd;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{TC_INGRESS, TcHookBuilder};
 
-use super::bpf_error;
 use super::skeleton::redirect::RedirectSkelBuilder;
+use super::{HandbackConfig, bpf_error};
 use crate::xdp::Method;
 use crate::xdp::sys::{Link, TcxHook};
 
-/// Redirects what `device` receives to the ingress of `lan`: by a tcx link (Linux 6.6), or by a clsact
+/// Redirects what `device` receives to the ingress of the LAN interface: by a tcx link (Linux 6.6), or by a clsact
 /// filter, which goes with the device.
-pub(super) fn attach_redirect(device: u32, lan: u32, method: Option<Method>) -> io::Result<Option<Link>> {
+pub(super) fn attach_redirect(
+    device: u32,
+    config: &HandbackConfig,
+    method: Option<Method>,
+) -> io::Result<Option<Link>> {
     let mut object = MaybeUninit::uninit();
     let mut open = RedirectSkelBuilder::default().open(&mut object).map_err(bpf_error)?;
     let constants = open.maps.rodata_data.as_deref_mut();
-    constants.ok_or_else(|| io::Error::other("the program has no constants"))?.lan_ifindex = lan;
+    let constants = constants.ok_or_else(|| io::Error::other("the program has no constants"))?;
+    (constants.lan_ifindex, constants.token) = (config.ifindex, config.token);
     let skel = open.load().map_err(bpf_error)?;
     let program = skel.progs.redirect.as_fd();
     if method != Some(Method::Clsact) {

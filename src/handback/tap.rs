@@ -1,5 +1,5 @@
-//! Hand-back by a TAP device with `IFF_VNET_HDR`: TCP segments of one flow become one packet that the kernel cuts to the
-//! size of the SA, so that the stack is crossed once for up to 64 KB.
+//! Hand-back by a TAP device with `IFF_VNET_HDR`: what the kernel is to cut to the size of the SA. TCP segments of one flow
+//! become one packet, so that the stack is crossed once for up to 64 KB; a UDP datagram stays one.
 //!
 //! What the device receives is redirected to the LAN interface's ingress, as with [`veth`](super::veth). The device goes
 //! with its descriptor: after SIGKILL too.
@@ -18,7 +18,7 @@ use super::redirect::attach_redirect;
 use super::{Flushed, Handback, HandbackConfig, HandbackError, OpenError};
 use crate::frame::Ledger;
 use crate::net::netlink::Connection;
-use crate::packet::{Gathered, Segment, Sink};
+use crate::packet::{Datagram, Gathered, Segment, Sink};
 use crate::xdp::sys::Link;
 
 /// What makes them.
@@ -48,11 +48,15 @@ impl Tap {
         let ifindex = ifindex.map_err(io::Error::from).map_err(step("finding the TAP device"))?;
         disable_ipv6(&name).map_err(step("switching IPv6 off on the TAP device"))?;
         let redirect =
-            attach_redirect(ifindex, config.ifindex, None).map_err(step("attaching the redirect program"))?;
+            attach_redirect(ifindex, config, None).map_err(step("attaching the redirect program"))?;
         Connection::open(netlink_sys::protocols::NETLINK_ROUTE)
             .and_then(|mut netlink| set_up(&mut netlink, ifindex))
             .map_err(step("setting the TAP device up"))?;
-        Ok(Tap { gather: Gather::new(FRAMES, config.max_frame), device, _redirect: redirect })
+        Ok(Tap {
+            gather: Gather::new(FRAMES, config.max_frame, config.max_datagram),
+            device,
+            _redirect: redirect,
+        })
     }
 }
 
@@ -97,6 +101,16 @@ impl Sink for Tap {
     #[inline]
     fn gather(&mut self, segment: &Segment<'_>) -> Gathered {
         self.gather.gather(segment)
+    }
+
+    #[inline]
+    fn takes_datagrams(&self) -> bool {
+        true
+    }
+
+    #[inline]
+    fn datagram(&mut self, datagram: &Datagram<'_>) -> Gathered {
+        self.gather.datagram(datagram)
     }
 }
 

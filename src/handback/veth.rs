@@ -81,8 +81,8 @@ impl Veth {
         // In hexadecimal, to fit IFNAMSIZ; `xdpfrag detach` knows it again.
         let name = format!("xdpfrag{:x}q{:x}", config.ifindex, config.queue);
         let mut pair = VethPair::create(&name, max_frame as u32, &ns).map_err(step("making a veth pair"))?;
-        let redirect = attach_redirect(pair.ifindex, config.ifindex, method)
-            .map_err(step("attaching the redirect program"))?;
+        let redirect =
+            attach_redirect(pair.ifindex, config, method).map_err(step("attaching the redirect program"))?;
         pair.up(&ns).map_err(step("setting the veth pair up"))?;
         let frame_size = if max_frame + HEADROOM > SMALL_FRAME { LARGE_FRAME } else { SMALL_FRAME };
         let (umem, descriptors, rings) = ns

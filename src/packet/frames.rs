@@ -1,14 +1,17 @@
 //! A sink of ordinary memory.
 
-use super::Sink;
+use super::{Datagram, Gathered, Sink};
 
-/// The output of a transform, frame behind frame in one buffer: for whoever wants to look at it. The only part of this
+/// The output of a transform, frame after frame in one buffer: for whoever wants to look at it. The only part of this
 /// module that allocates.
 #[derive(Debug, Default)]
 pub struct Frames {
     bytes: Vec<u8>,
     ends: Vec<usize>,
-    tcp: bool,
+    gso: bool,
+    datagrams: bool,
+    /// What the last frame is, if the kernel is to cut it; without the frame.
+    whole: Option<Datagram<'static>>,
 }
 
 impl Frames {
@@ -16,6 +19,12 @@ impl Frames {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();
+        self.whole = None;
+    }
+
+    /// Takes datagrams for the kernel to cut from now on, or takes none.
+    pub fn take_datagrams(&mut self, datagrams: bool) {
+        self.datagrams = datagrams;
     }
 
     /// How many there are.
@@ -23,9 +32,14 @@ impl Frames {
         self.ends.len()
     }
 
-    /// True if the last packet was said to be TCP ([`Sink::begin`]).
-    pub fn tcp(&self) -> bool {
-        self.tcp
+    /// True if the kernel may cut the last packet, or others of its flow ([`Sink::begin`]).
+    pub fn gso(&self) -> bool {
+        self.gso
+    }
+
+    /// The one frame that there is, if the kernel is to cut it.
+    pub fn datagram(&self) -> Option<Datagram<'_>> {
+        Some(Datagram { frame: &self.bytes, ..self.whole? })
     }
 
     /// True if there is none.
@@ -53,8 +67,18 @@ impl Sink for Frames {
         &mut self.bytes[start..]
     }
 
-    fn begin(&mut self, tcp: bool) {
-        self.tcp = tcp;
+    fn begin(&mut self, gso: bool) {
+        self.gso = gso;
+    }
+
+    fn takes_datagrams(&self) -> bool {
+        self.datagrams
+    }
+
+    fn datagram(&mut self, datagram: &Datagram<'_>) -> Gathered {
+        self.push(datagram.frame.len()).copy_from_slice(datagram.frame);
+        self.whole = Some(Datagram { frame: &[], ..*datagram });
+        Gathered::Taken
     }
 }
 

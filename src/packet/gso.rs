@@ -1,4 +1,5 @@
-//! TCP segments that a sink takes whole, for the kernel to cut (GSO, `tcp_gso_segment()`).
+//! What a sink takes whole, for the kernel to cut (GSO): TCP segments (`tcp_gso_segment()`) and UDP datagrams
+//! (`udp4_ufo_fragment()`).
 
 /// A TCP segment of which the checksums are known to be right, as a piece of what the kernel is to cut into segments
 /// of its own: from here on nobody looks at the checksums that it came with.
@@ -16,7 +17,23 @@ pub struct Segment<'a> {
     pub share: usize,
 }
 
-/// What a sink says to a [`Segment`].
+/// A UDP datagram, of which the checksum is known to be right or is left to hardware, for the kernel to cut into IP
+/// fragments.
+#[derive(Debug, Clone, Copy)]
+pub struct Datagram<'a> {
+    /// Ethernet header and IP packet, without padding.
+    pub frame: &'a [u8],
+    /// Where the IP header, which has no options, starts in `frame`.
+    pub ip_at: usize,
+    /// Its identification from now on. DF goes.
+    pub id: u16,
+    /// Payload of each fragment but the last, bytes (`gso_size`): a multiple of 8.
+    pub share: usize,
+    /// Sum of the pseudo-header.
+    pub pseudo: u16,
+}
+
+/// What a sink says to a [`Segment`] or a [`Datagram`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gathered {
     /// It is among the output now, as one frame.

@@ -54,7 +54,7 @@ impl Partition {
 /// Memory for [`Idents::COUNTERS`] counters.
 pub type Counters = Arc<dyn AsRef<[AtomicU64]> + Send + Sync>;
 
-/// Counters of identifications, shared by all workers and by the program behind GRO (`bpf/late_fragment.h`), as the
+/// Counters of identifications, shared by all workers and by the programs in the kernel (`bpf/ident.h`), as the
 /// kernel's `ip_idents`.
 ///
 /// (source, destination, protocol) is hashed with a random key to one of 2048 counters, each

@@ -17,6 +17,8 @@ pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 /// Protocol number of UDP.
 pub const UDP: u8 = 17;
+/// Protocol number of the authentication header (RFC 4302).
+pub const AH: u8 = 51;
 
 /// Length of the header without options, bytes.
 pub const HEADER_LEN: usize = 20;

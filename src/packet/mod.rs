@@ -40,6 +40,7 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod mss;
 pub mod options;
+mod oversize;
 mod parse;
 pub mod reason;
 mod resegment;
@@ -50,7 +51,7 @@ mod transport;
 mod way;
 
 pub use frames::Frames;
-pub use gso::{Gathered, Segment};
+pub use gso::{Datagram, Gathered, Segment};
 pub use ident::{Idents, Partition};
 pub use parse::{Packet, parse};
 pub use reason::{Edit, Edits, Late, Reason, Verdict};

@@ -34,7 +34,9 @@ labelled! {
     /// Why a frame was treated as it was: exactly one per frame and stage.
     Reason {
         Fits = "fits", "fits the SA MTU; DF and MSS edited where the policy says so";
+        Edited = "edited", "oversize: DF off, a fresh ID; the kernel fragments it where it leaves, before it encrypts";
         Fragmented = "fragmented", "oversize: handed back as fragments";
+        HandedWhole = "handed_whole", "oversize UDP: handed back whole, for the kernel to fragment before it encrypts";
         Resegmented = "resegmented", "oversize TCP: handed back as several segments";
         KeptFlags = "kept_flags", "oversize SYN, RST or URG: not resegmented, but fragmented (IPv4) or passed (IPv6)";
         KeptSigned = "kept_signed", "oversize TCP-MD5 or TCP-AO: not resegmented, but fragmented (IPv4) or passed (IPv6)";
@@ -43,7 +45,7 @@ labelled! {
         Sticky = "sticky", "its flow sent an oversize frame a moment ago: redirected, to keep its order";
         All = "all", "redirected because of --redirect all";
         Unfinished = "unfinished", "a SYN to clamp whose checksum was left to hardware: redirected";
-        Late = "late", "oversize: passed, made to fit behind GRO without a way through user space (--redirect late)";
+        Late = "late", "oversize TCP that the kernel makes fit behind GRO, without a way through user space (--redirect late)";
         NotIp = "not_ip", "neither IPv4 nor IPv6, or more than two VLAN tags: passed to the kernel";
         Group = "group", "multicast or broadcast destination: passed to the kernel";
         Malformed = "malformed", "a header cut short or inconsistent: passed to the kernel";
@@ -51,6 +53,7 @@ labelled! {
         Local = "local", "to an address of this machine: passed to the kernel";
         SuperPacket = "super_packet", "longer than the LAN interface's MTU (LRO or GRO): passed to the kernel";
         TooLong = "too_long", "longer than a worker can take: passed to the kernel";
+        KeptWhole = "kept_whole", "oversize: in fragments it would miss a policy, rule or route that asks for ports: passed, the kernel answers with ICMP 3/4";
         DfKept = "df_kept", "oversize with DF under --df keep: passed, the kernel answers with ICMP 3/4";
         Ipv6TooBig = "ipv6_too_big", "oversize IPv6 that is not resegmented: passed, the kernel answers with ICMPv6 2";
         Warned = "warned", "oversize under --force deaf, from a host not known to be deaf: passed, the kernel answers";
@@ -77,7 +80,6 @@ labelled! {
     Late {
         Lowered = "lowered", "--redirect late: TCP merged by GRO, gso_size lowered to what fits";
         Cut = "cut", "--redirect late: TCP that was not merged, cut into two segments";
-        Datagram = "datagram", "--redirect late: cut into two fragments";
         Checksum = "checksum", "--redirect late: TCP with a wrong checksum, left to the kernel";
         Refused = "refused", "--redirect late: could not be changed, left to the kernel";
         Followed = "followed", "--redirect late: behind a piece of the same flow, to keep its order";

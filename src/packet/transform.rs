@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use super::fragment::Layout;
-use super::gso::{Gathered, Segment};
+use super::gso::{Datagram, Gathered, Segment};
 use super::ident::Idents;
 use super::ipv4::{self, Ipv4Packet};
 use super::ipv6::{self, Ipv6Packet};
@@ -11,8 +10,8 @@ use super::parse::{Packet, parse};
 use super::reason::{Edit, Edits, Reason, Verdict};
 use super::resegment::{Plan, Segments};
 use super::transport::{HeaderEdits, Transport};
-use super::way::Ways;
-use super::{MIN_MTU, checksum, options, tcp};
+use super::way::{Way, Ways};
+use super::{MIN_MTU, checksum, options};
 
 /// What happens to the Don't Fragment bit (`--df`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -56,6 +55,11 @@ impl Rule {
     pub const fn new(mtu: u16, mss4: Option<u16>, mss6: Option<u16>) -> Rule {
         Rule { mtu, mss4, mss6, ways: Ways::FRAGMENTS }
     }
+
+    /// The SA MTU, bytes.
+    pub(super) fn mtu(&self) -> usize {
+        usize::from(self.mtu.max(MIN_MTU))
+    }
 }
 
 /// Where output frames go. The caller owns the memory.
@@ -68,11 +72,11 @@ pub trait Sink {
     /// Its old content is arbitrary: the caller writes every byte.
     fn push(&mut self, len: usize) -> &mut [u8];
 
-    /// Says of what packet the next output is: a sink may send TCP another way than the rest. Asked once per packet,
-    /// before anything else.
+    /// Says whether the kernel may cut the next output, or others of its flow: a sink may send those another way than
+    /// the rest. Asked once per packet, before anything else.
     #[inline]
-    fn begin(&mut self, tcp: bool) {
-        let _ = tcp;
+    fn begin(&mut self, gso: bool) {
+        let _ = gso;
     }
 
     /// True if a segment that fits may belong to what was gathered: asked before its checksum is looked at.
@@ -88,6 +92,19 @@ pub trait Sink {
         let _ = segment;
         Gathered::Refused
     }
+
+    /// True if it takes datagrams for the kernel to cut.
+    #[inline]
+    fn takes_datagrams(&self) -> bool {
+        false
+    }
+
+    /// Takes a whole datagram for the kernel to cut.
+    #[inline]
+    fn datagram(&mut self, datagram: &Datagram<'_>) -> Gathered {
+        let _ = datagram;
+        Gathered::Refused
+    }
 }
 
 /// What [`Transform::apply`] did.
@@ -99,6 +116,12 @@ pub struct Outcome {
     pub edits: Edits,
     /// Frames pushed: 0 for a drop, 1 for a pass.
     pub frames: u16,
+}
+
+impl Outcome {
+    /// The sink has no room.
+    pub const FULL: Outcome =
+        Outcome { verdict: Verdict::Drop(Reason::HandbackFull), edits: Edits::NONE, frames: 0 };
 }
 
 /// The transform of one gateway; shared by its workers.
@@ -114,9 +137,9 @@ pub struct Transform {
 
 /// A received frame, and where its packet starts.
 #[derive(Clone, Copy)]
-struct Received<'a> {
-    frame: &'a [u8],
-    link_len: usize,
+pub(super) struct Received<'a> {
+    pub(super) frame: &'a [u8],
+    pub(super) link_len: usize,
 }
 
 impl Transform {
@@ -152,9 +175,10 @@ impl Transform {
         rule: Rule,
         sink: &mut S,
     ) -> Outcome {
-        let mtu = usize::from(rule.mtu.max(MIN_MTU));
+        let mtu = rule.mtu();
         let transport = Transport::of_ipv4(packet);
-        sink.begin(packet.protocol() == ipv4::TCP);
+        let gso = packet.protocol() == ipv4::UDP && rule.ways.udp == Way::Gso;
+        sink.begin(gso || packet.protocol() == ipv4::TCP);
         if usize::from(packet.total_len()) <= mtu {
             return match self.gather_fitting(received, transport.as_ref(), mtu, sink) {
                 Some(outcome) => outcome,
@@ -179,7 +203,7 @@ impl Transform {
         if packet.df() && self.df == Df::Keep {
             return pass(received.frame, Reason::DfKept, sink);
         }
-        self.fragment(received, packet, transport, (mtu, rule.mss4), reason, sink)
+        self.make_fit(received, packet, transport, rule, reason, sink)
     }
 
     /// DF means nothing here, and a router does not fragment (RFC 8200 section 5).
@@ -191,14 +215,14 @@ impl Transform {
         rule: Rule,
         sink: &mut S,
     ) -> Outcome {
-        let mtu = usize::from(rule.mtu.max(MIN_MTU));
+        let mtu = rule.mtu();
         let transport = Transport::of_ipv6(packet);
         sink.begin(transport.as_ref().is_some_and(|transport| transport.protocol == ipv4::TCP));
         if packet.total_len() <= mtu {
             if let Some(outcome) = self.gather_fitting(received, transport.as_ref(), mtu, sink) {
                 return outcome;
             }
-            let Some(out) = copy(received.frame, sink) else { return FULL };
+            let Some(out) = copy(received.frame, sink) else { return Outcome::FULL };
             let mut edits = Edits::NONE;
             if let Some(transport) = &transport {
                 edits = edit_transport(transport, rule.mss6, &mut out[received.link_len..]);
@@ -249,7 +273,7 @@ impl Transform {
         mss: Option<u16>,
         sink: &mut S,
     ) -> Outcome {
-        let Some(out) = copy(received.frame, sink) else { return FULL };
+        let Some(out) = copy(received.frame, sink) else { return Outcome::FULL };
         let out = &mut out[received.link_len..];
         let mut edits = Edits::NONE;
         // Written from the received header: reading the copy back would wait for its stores.
@@ -264,53 +288,11 @@ impl Transform {
         }
         Outcome { verdict: Verdict::Forward(Reason::Fits), edits, frames: 1 }
     }
-
-    /// An oversize packet that may be fragmented.
-    #[inline]
-    fn fragment<S: Sink>(
-        &self,
-        Received { frame, link_len }: Received<'_>,
-        packet: &Ipv4Packet<'_>,
-        transport: Option<Transport<'_>>,
-        (mtu, mss): (usize, Option<u16>),
-        reason: Reason,
-        sink: &mut S,
-    ) -> Outcome {
-        let Some(layout) = Layout::new(packet, mtu) else { return pass(frame, Reason::Malformed, sink) };
-        if !sink.reserve(layout.frames, link_len + mtu) {
-            return FULL;
-        }
-        let mut edits = Edits::NONE;
-        let mut id = packet.id();
-        if packet.df() {
-            edits.insert(Edit::Df);
-            // The fragments of an already fragmented datagram must match the others of it.
-            if !packet.is_fragment() {
-                id = self.idents.next(packet.source(), packet.destination(), packet.protocol());
-                edits.insert(Edit::Id);
-            }
-        }
-        let header = transport.map(|transport| HeaderEdits::of(&transport, mss));
-        if let Some(header) = header.filter(|header| !header.is_empty()) {
-            let mut head = [0; tcp::MAX_HEADER_LEN];
-            let len = head.len().min(packet.payload().len());
-            head[..len].copy_from_slice(&packet.payload()[..len]);
-            edits |= header.apply(&mut head[..len]);
-            layout.write(frame, link_len, packet, id, &head[..len], sink);
-        } else {
-            layout.write(frame, link_len, packet, id, &[], sink);
-        }
-        // At most 65,515 / 8 fragments.
-        let frames = layout.frames as u16;
-        Outcome { verdict: Verdict::Forward(reason), edits, frames }
-    }
 }
-
-const FULL: Outcome = Outcome { verdict: Verdict::Drop(Reason::HandbackFull), edits: Edits::NONE, frames: 0 };
 
 /// Pushes a copy of `frame`; `None` if there is no room.
 #[inline]
-fn copy<'s, S: Sink>(frame: &[u8], sink: &'s mut S) -> Option<&'s mut [u8]> {
+pub(super) fn copy<'s, S: Sink>(frame: &[u8], sink: &'s mut S) -> Option<&'s mut [u8]> {
     if !sink.reserve(1, frame.len()) {
         return None;
     }
@@ -321,7 +303,7 @@ fn copy<'s, S: Sink>(frame: &[u8], sink: &'s mut S) -> Option<&'s mut [u8]> {
 
 /// Edits the TCP or UDP header in `out`, a copy that starts at the IP header.
 #[inline]
-fn edit_transport(transport: &Transport<'_>, mss: Option<u16>, out: &mut [u8]) -> Edits {
+pub(super) fn edit_transport(transport: &Transport<'_>, mss: Option<u16>, out: &mut [u8]) -> Edits {
     let edits = HeaderEdits::of(transport, mss);
     if edits.is_empty() {
         return Edits::NONE;
@@ -336,7 +318,7 @@ fn gather<S: Sink>(segments: &Segments<'_>, link_len: usize, sink: &mut S) -> Op
     let reason = if segment.fits() { Reason::Fits } else { Reason::Resegmented };
     match sink.gather(&segment) {
         Gathered::Taken => {}
-        Gathered::Full => return Some(FULL),
+        Gathered::Full => return Some(Outcome::FULL),
         Gathered::Refused => return None,
     }
     let mut edits = Edits::NONE;
@@ -355,7 +337,7 @@ fn resegment<S: Sink>(
     sink: &mut S,
 ) -> Outcome {
     if !sink.reserve(segments.frames, segments.max_frame()) {
-        return FULL;
+        return Outcome::FULL;
     }
     segments.write(link_len, edit_ip, sink);
     let mut edits = Edits::NONE;
@@ -396,6 +378,6 @@ fn edit_ipv6(header: &mut [u8], _number: u16, len: usize) {
 pub fn pass<S: Sink>(frame: &[u8], reason: Reason, sink: &mut S) -> Outcome {
     match copy(frame, sink) {
         Some(_) => Outcome { verdict: Verdict::Pass(reason), edits: Edits::NONE, frames: 1 },
-        None => FULL,
+        None => Outcome::FULL,
     }
 }

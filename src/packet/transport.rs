@@ -70,6 +70,20 @@ impl<'a> Transport<'a> {
     pub(super) fn seems_unfinished(&self, field: u16) -> bool {
         field == self.pseudo && !self.fragment
     }
+
+    /// For a UDP datagram that a GSO packet can stand for, whether its checksum was left unfinished. `None` for one whose
+    /// checksum is wrong, which the kernel would make right, or whose length field says less than there is.
+    #[inline]
+    pub(super) fn whole_datagram(&self) -> Option<bool> {
+        if self.protocol != UDP || self.fragment || declared_len(self.bytes) != Some(self.bytes.len()) {
+            return None;
+        }
+        let field = u16::from_be_bytes(*self.bytes.get(UDP_CHECKSUM..)?.first_chunk()?);
+        if field == 0 || checksum::add(checksum::sum(self.bytes), self.pseudo) == 0xffff {
+            return Some(false);
+        }
+        self.seems_unfinished(field).then_some(true)
+    }
 }
 
 /// What to change in the transport header of one packet.

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use crossbeam::queue::ArrayQueue;
 
 use crate::observe::request::CaptureRequest;
-use crate::packet::{self, Edits, Frames, Outcome, Packet, Sink, Verdict};
+use crate::packet::{self, Edits, Frames, Gathered, Outcome, Packet, Sink, Verdict};
 
 /// Bytes kept of a frame: all of it unless it is jumbo.
 pub const SNAPLEN: usize = 2048;
@@ -220,12 +220,18 @@ impl Tapped {
         apply: impl FnOnce(&mut Frames) -> Outcome,
     ) -> Outcome {
         self.scratch.clear();
+        self.scratch.take_datagrams(sink.takes_datagrams());
         let outcome = apply(&mut self.scratch);
-        sink.begin(self.scratch.tcp());
+        sink.begin(self.scratch.gso());
+        if let Some(datagram) = self.scratch.datagram() {
+            return match sink.datagram(&datagram) {
+                Gathered::Taken => outcome,
+                Gathered::Full | Gathered::Refused => Outcome::FULL,
+            };
+        }
         let longest = self.scratch.iter().map(<[u8]>::len).max().unwrap_or(0);
         if outcome.frames > 0 && !sink.reserve(usize::from(outcome.frames), longest) {
-            let full = Verdict::Drop(packet::Reason::HandbackFull);
-            return Outcome { verdict: full, edits: Edits::NONE, frames: 0 };
+            return Outcome::FULL;
         }
         for frame in self.scratch.iter() {
             sink.push(frame.len()).copy_from_slice(frame);
@@ -268,10 +274,10 @@ mod tests {
         frame
     }
 
-    /// Notes of each frame whether it was said to be TCP.
+    /// Notes of each frame whether the kernel may cut its flow.
     #[derive(Default)]
     struct Ways {
-        tcp: bool,
+        gso: bool,
         taken: Vec<bool>,
         last: Vec<u8>,
     }
@@ -282,13 +288,13 @@ mod tests {
         }
 
         fn push(&mut self, len: usize) -> &mut [u8] {
-            self.taken.push(self.tcp);
+            self.taken.push(self.gso);
             self.last.resize(len, 0);
             &mut self.last
         }
 
-        fn begin(&mut self, tcp: bool) {
-            self.tcp = tcp;
+        fn begin(&mut self, gso: bool) {
+            self.gso = gso;
         }
     }
 

@@ -68,7 +68,7 @@ impl LanProgram {
                 maps.xsks.reuse_fd(self.xsks.as_fd())?;
                 maps.heartbeats.reuse_fd(self.heartbeats_map.as_fd())?;
                 maps.cpus.reuse_fd(self.cpus.as_fd())?;
-                maps.under_way.reuse_fd(self.under_way.as_fd())?;
+                maps.idents.reuse_fd(self.idents.as_fd())?;
                 maps.bss_shared.reuse_fd(self.shared.as_fd())?;
                 maps.data_live.reuse_fd(self.live.map.as_fd())
             })?;

@@ -10,7 +10,7 @@ use super::error::Error;
 use super::sys::SharedWords;
 use crate::packet::Idents;
 
-/// The map `idents` of `bpf/late_fragment.h`, in this process' memory.
+/// The map `idents` of `bpf/ident.h`, in this process' memory.
 #[derive(Debug)]
 pub struct IdentMap {
     map: MapHandle,

@@ -14,13 +14,14 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use super::error::Error;
 use super::exchange::{self, Variant};
 use super::heartbeat::Heartbeats;
-use super::layout::{self, Counters, DeafHost, FrameLimits, Leave, Live, Route};
+use super::idents::IdentMap;
+use super::layout::{self, Counters, DeafHost, FrameLimits, Least, Leave, Live, Route};
 use super::live::LiveSettings;
 use super::log;
 use super::shared::{self, Shared};
 use super::skeleton::xdpfrag::types;
 use super::sys::{self, Run};
-use crate::packet::{Df, MIN_MTU};
+use crate::packet::{Df, MIN_MTU, Partition};
 
 type Result<T> = result::Result<T, Error>;
 
@@ -42,6 +43,8 @@ pub struct LanConfig {
     pub stall: Duration,
     /// Keys the flow hash: random, so that a sender cannot aim at a slot.
     pub flow_seed: u64,
+    /// Which identifications packets get.
+    pub partition: Partition,
     /// RX queues of the interface.
     pub queues: u32,
     /// MTU of the interface at the start, bytes.
@@ -76,6 +79,7 @@ impl Default for LanConfig {
             sticky: Duration::from_millis(200),
             stall: Duration::from_millis(100),
             flow_seed: 0,
+            partition: Partition::WHOLE,
             queues: 1,
             lan_mtu: 1500,
         }
@@ -94,6 +98,8 @@ impl LanConfig {
             grace_ns: self.deaf_only.map_or(0, |patience| ns(patience.grace)),
             window_ns: self.deaf_only.map_or(0, |patience| ns(patience.window).max(1)),
             sticky_ticks: shared::ticks(self.sticky),
+            ident_bits: self.partition.bits(),
+            ident_part: self.partition.low().into(),
         }
     }
 }
@@ -115,21 +121,23 @@ pub struct LanProgram {
     pub(super) heartbeats_map: MapHandle,
     heartbeats: Arc<Heartbeats>,
     pub(super) shared: Shared,
-    pub(super) under_way: MapHandle,
+    pub(super) idents: MapHandle,
     pub(super) live: Arc<LiveSettings>,
 }
 
 impl LanProgram {
-    /// Loads the program. It does nothing before [`attach`](LanProgram::attach).
-    pub fn load(config: &LanConfig) -> Result<LanProgram> {
-        log::captured(|| LanProgram::load_quietly(config)).map_err(Error::load("xdpfrag"))
+    /// Loads the program, which takes identifications from `idents`. It does nothing before
+    /// [`attach`](LanProgram::attach).
+    pub fn load(config: &LanConfig, idents: &IdentMap) -> Result<LanProgram> {
+        log::captured(|| LanProgram::load_quietly(config, idents)).map_err(Error::load("xdpfrag"))
     }
 
-    fn load_quietly(config: &LanConfig) -> libbpf_rs::Result<LanProgram> {
+    fn load_quietly(config: &LanConfig, idents: &IdentMap) -> libbpf_rs::Result<LanProgram> {
         let queues = config.queues.max(1);
         // The skeleton borrows it, and is left behind once the descriptors are copied.
         let mut storage = MaybeUninit::uninit();
         let skeleton = exchange::load(config, &mut storage, |maps| {
+            maps.idents.reuse_fd(idents.as_fd())?;
             maps.xsks.set_max_entries(queues)?;
             maps.heartbeats.set_max_entries(queues)
         })?;
@@ -139,7 +147,7 @@ impl LanProgram {
             generic: false,
             late: Leave::NOTHING,
             limits: FrameLimits::default(),
-            least_mtu: MIN_MTU,
+            least: Least { any: MIN_MTU, worked: MIN_MTU },
         };
         Ok(LanProgram {
             variant: Variant {
@@ -159,7 +167,7 @@ impl LanProgram {
             heartbeats: Heartbeats::map(heartbeats_map.as_fd(), queues)?,
             heartbeats_map,
             shared: Shared::map(MapHandle::try_from(&*skeleton.maps.bss_shared)?)?,
-            under_way: MapHandle::try_from(&*skeleton.maps.under_way)?,
+            idents: MapHandle::try_from(&*skeleton.maps.idents)?,
             live: Arc::new(LiveSettings::new(MapHandle::try_from(&*skeleton.maps.data_live)?, live)?),
         })
     }
@@ -277,9 +285,9 @@ impl LanProgram {
             .map_err(Error::map("live", "set the MTU of the LAN interface"))
     }
 
-    /// Tells the program that no route has a lower MTU than `mtu`, bytes, which spares it a look at what is no longer.
-    pub fn set_least_mtu(&self, mtu: u16) -> Result<()> {
-        self.live.change(|live| live.least_mtu = mtu).map_err(Error::map("live", "set the least MTU"))
+    /// Tells the program the lowest MTUs of its routes, which spares it a look at what is no longer.
+    pub fn set_least(&self, least: Least) -> Result<()> {
+        self.live.change(|live| live.least = least).map_err(Error::map("live", "set the least MTU"))
     }
 
     /// Tells the program what its workers can take. Until then it redirects nothing.
@@ -287,7 +295,7 @@ impl LanProgram {
         self.live.change(|live| live.limits = limits).map_err(Error::map("live", "set the longest frame"))
     }
 
-    /// Has the program leave this to [`LateProgram`](super::LateProgram), which is attached or about to be no more.
+    /// Has the program leave this to the kernel, and to [`LateProgram`](super::LateProgram).
     pub fn set_late(&self, late: Leave) -> Result<()> {
         self.live.set_late(late).map_err(Error::map("live", "set --redirect late"))
     }
@@ -298,7 +306,7 @@ impl LanProgram {
     }
 
     /// Tells the program in which mode it is about to be attached.
-    pub(super) fn set_generic(&self, generic: bool) -> Result<()> {
+    pub fn set_generic(&self, generic: bool) -> Result<()> {
         self.live.change(|live| live.generic = generic).map_err(Error::map("live", "set the mode"))
     }
 
@@ -364,5 +372,5 @@ pub(super) fn read_counters(map: &MapHandle, at: usize) -> Result<Counters> {
             sum += counters;
         }
     }
-    Ok(sum.settled())
+    Ok(sum)
 }

@@ -5,19 +5,16 @@
 
 use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
 use std::{io, result};
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use super::error::Error;
-use super::idents::IdentMap;
 use super::lan::LanProgram;
-use super::lan::{df_bits, ns};
+use super::lan::df_bits;
 use super::layout::Leave;
 use super::log;
-use super::shared;
 use super::skeleton::late::LateSkelBuilder;
 use super::skeleton::late::types::{self, __sk_buff, xf_cpu};
 use super::sys::{self, Link, Run, TcxHook};
@@ -37,7 +34,7 @@ pub struct LateConfig {
     pub leave: Leave,
     /// Keys the hash of hosts ([`Idents::seed`](crate::packet::Idents::seed)): random, so that a sender cannot aim at a slot.
     pub seed: u64,
-    /// Which identifications fragments get.
+    /// Which identifications packets get.
     pub partition: Partition,
     /// Tells the program's own packets: random, so that nothing else looks like them.
     pub token: u64,
@@ -45,10 +42,6 @@ pub struct LateConfig {
     pub deaf_only: bool,
     /// `--df`.
     pub df: Df,
-    /// [`LanConfig::sticky`](super::LanConfig::sticky).
-    pub sticky: Duration,
-    /// Within this time, whatever the XDP program has passed has come here.
-    pub grace: Duration,
 }
 
 /// The loaded program.
@@ -77,8 +70,8 @@ impl LateLink {
 }
 
 impl LateProgram {
-    /// Loads the program with the maps of `lan`, its counters among them, and the counters of identifications.
-    pub fn load(config: LateConfig, lan: &LanProgram, idents: &IdentMap) -> Result<LateProgram> {
+    /// Loads the program with the maps of `lan`, the counters of packets and of identifications among them.
+    pub fn load(config: LateConfig, lan: &LanProgram) -> Result<LateProgram> {
         log::captured(|| {
             let mut storage = MaybeUninit::uninit();
             let mut open = LateSkelBuilder::default().open(&mut storage)?;
@@ -90,9 +83,6 @@ impl LateProgram {
                 leave: config.leave.bits(),
                 deaf_only: config.deaf_only.into(),
                 df: df_bits(config.df),
-                sticky_ns: ns(config.sticky),
-                sticky_ticks: shared::ticks(config.sticky),
-                grace_ticks: shared::ticks(config.grace) as u32,
                 ident_bits: config.partition.bits(),
                 ident_part: config.partition.low().into(),
             };
@@ -103,10 +93,8 @@ impl LateProgram {
             open.maps.sources6.reuse_fd(sources6)?;
             open.maps.deaf.reuse_fd(lan.deaf.as_fd())?;
             open.maps.cpus.reuse_fd(lan.cpus.as_fd())?;
-            open.maps.data_live.reuse_fd(lan.live.map.as_fd())?;
             open.maps.bss_shared.reuse_fd(lan.shared.as_fd())?;
-            open.maps.under_way.reuse_fd(lan.under_way.as_fd())?;
-            open.maps.idents.reuse_fd(idents.as_fd())?;
+            open.maps.idents.reuse_fd(lan.idents.as_fd())?;
             let skeleton = open.load()?;
             Ok(LateProgram {
                 program: skeleton.progs.xdpfrag_late.as_fd().try_clone_to_owned()?,

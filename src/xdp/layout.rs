@@ -249,15 +249,6 @@ impl Counters {
         Some(counters)
     }
 
-    /// A sum over CPUs that were read one after the other: what is counted anew behind GRO, perhaps on another CPU than
-    /// before it, is none less than none.
-    pub(super) fn settled(mut self) -> Counters {
-        for count in &mut self.reasons {
-            *count = count.cast_signed().max(0).cast_unsigned();
-        }
-        self
-    }
-
     /// Frames counted under `reason`.
     pub fn reason(&self, reason: Reason) -> u64 {
         self.reasons[reason as usize]
@@ -294,23 +285,29 @@ pub struct FrameLimits {
     pub whole: u32,
 }
 
-/// What the program behind GRO does (`XF_LEAVE_*`), and the XDP program leaves to it.
+/// What the workers need not see (`XF_LEAVE_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Leave {
-    /// Oversize TCP, by segments.
+    /// Oversize TCP: the program behind GRO has it cut by segments.
     pub tcp: bool,
-    /// Other oversize IPv4 packets, by fragments.
-    pub datagrams: bool,
-    /// What is certain to fit: its DF and MSS.
+    /// Oversize packets that go by [`Way::Edit`].
+    pub whole: bool,
+    /// The XDP program passes unread what is certain to fit: the program behind GRO edits and counts it.
     pub fitting: bool,
+    /// So it does what goes by [`Way::Edit`], and TCP.
+    pub oversize: bool,
+    /// The program behind GRO is attached: what the XDP program has read is marked for it.
+    pub marked: bool,
 }
 
 impl Leave {
     /// Nothing.
-    pub const NOTHING: Leave = Leave { tcp: false, datagrams: false, fitting: false };
+    pub const NOTHING: Leave =
+        Leave { tcp: false, whole: false, fitting: false, oversize: false, marked: false };
 
     pub(super) fn bits(self) -> u32 {
-        u32::from(self.tcp) | u32::from(self.datagrams) << 1 | u32::from(self.fitting) << 2
+        let bits = [self.tcp, self.whole, self.fitting, self.marked];
+        bits.iter().rev().fold(0, |bits, bit| bits << 1 | u32::from(*bit))
     }
 }
 
@@ -321,18 +318,30 @@ pub struct Live {
     pub lan_mtu: u32,
     /// True if the program is attached in generic mode.
     pub generic: bool,
-    /// What is left to the program behind GRO.
+    /// What the workers need not see.
     pub late: Leave,
     /// What a worker can take.
     pub limits: FrameLimits,
-    /// No route has a lower MTU, bytes.
-    pub least_mtu: u16,
+    /// From which length on packets may need somebody to look at them.
+    pub least: Least,
+}
+
+/// The lowest MTUs, bytes; `u16::MAX` if there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Least {
+    /// Of all routes.
+    pub any: u16,
+    /// Of those by which an oversize packet may have to go to a worker.
+    pub worked: u16,
 }
 
 impl Live {
-    /// Frames up to this length fit whatever route they go by; longer ones may all the same.
+    /// Frames up to this length need no worker, whatever route they go by; longer ones may not need one all the same.
     fn fitting(self) -> u32 {
-        ETHERNET_HEADER + u32::from(self.least_mtu).min(self.lan_mtu)
+        match if self.late.oversize { self.least.worked } else { self.least.any } {
+            u16::MAX => u32::MAX,
+            least => ETHERNET_HEADER + u32::from(least),
+        }
     }
 
     /// Bytes of the program's `.data.live`.

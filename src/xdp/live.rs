@@ -16,7 +16,7 @@ pub struct LiveSettings {
 #[derive(Debug)]
 struct State {
     live: Live,
-    /// What is left to the program behind GRO, but for [`LiveSettings::keep_from_late`].
+    /// What the workers need not see, but for [`LiveSettings::keep_from_late`].
     late: Leave,
     kept: bool,
 }
@@ -34,12 +34,12 @@ impl LiveSettings {
         self.change_state(|state| change(&mut state.live))
     }
 
-    /// Leaves `late` to the program behind GRO.
+    /// Has the workers see all but `late`.
     pub(super) fn set_late(&self, late: Leave) -> libbpf_rs::Result<()> {
         self.change_state(|state| state.late = late)
     }
 
-    /// While `kept`, nothing is left to the program behind GRO: the workers get it all, for a capture to see.
+    /// While `kept`, the workers get everything, for a capture to see.
     ///
     /// # Errors
     /// If the kernel refuses the map update; it is as before then.
@@ -50,7 +50,8 @@ impl LiveSettings {
     fn change_state(&self, change: impl FnOnce(&mut State)) -> libbpf_rs::Result<()> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut state);
-        state.live.late = if state.kept { Leave::NOTHING } else { state.late };
+        let kept = Leave { marked: state.late.marked, ..Leave::NOTHING };
+        state.live.late = if state.kept { kept } else { state.late };
         self.map.update(&0u32.to_ne_bytes(), &state.live.to_bytes(), MapFlags::ANY)
     }
 }

@@ -29,7 +29,7 @@ pub use heartbeat::{Heartbeat, Heartbeats};
 pub use idents::IdentMap;
 pub use lan::{LanConfig, LanProgram, Patience};
 pub use late::{Came, LateConfig, LateLink, LateProgram};
-pub use layout::{Counters, DeafHost, FrameLimits, Leave, Meta, Route};
+pub use layout::{Counters, DeafHost, FrameLimits, Least, Leave, Meta, Route};
 pub use live::LiveSettings;
 pub use shared::Shared;
 pub use sys::XdpMode;

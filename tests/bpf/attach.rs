@@ -10,7 +10,7 @@ use libbpf_rs::query::LinkInfoIter;
 use nix::net::if_::if_nametoindex;
 use xdpfrag::config::Mode;
 use xdpfrag::xdp::sys::XdpMode;
-use xdpfrag::xdp::{AttachError, ClampProgram, LanConfig, LanProgram, Method, clamp};
+use xdpfrag::xdp::{AttachError, ClampProgram, IdentMap, LanConfig, LanProgram, Method, clamp};
 
 use crate::gateway::*;
 
@@ -44,7 +44,7 @@ fn the_program_goes_with_its_link() {
         return;
     }
     let eth1 = veth();
-    let program = LanProgram::load(&CONFIG).unwrap();
+    let program = LanProgram::load(&CONFIG, &IdentMap::new().unwrap()).unwrap();
     for (mode, expected, shown) in [
         (Mode::Native, XdpMode::Native, "xdp"),
         (Mode::Auto, XdpMode::Native, "xdp"),
@@ -66,8 +66,8 @@ fn another_program_is_named_and_not_replaced() {
         return;
     }
     let eth1 = veth();
-    let first = LanProgram::load(&CONFIG).unwrap();
-    let second = LanProgram::load(&CONFIG).unwrap();
+    let first = LanProgram::load(&CONFIG, &IdentMap::new().unwrap()).unwrap();
+    let second = LanProgram::load(&CONFIG, &IdentMap::new().unwrap()).unwrap();
     for (mode, other) in
         [(Mode::Native, Mode::Auto), (Mode::Native, Mode::Generic), (Mode::Generic, Mode::Auto)]
     {
@@ -87,7 +87,7 @@ fn generic_mode_only_where_native_is_not_to_be_had() {
     }
     private_netns();
     let lo = if_nametoindex("lo").unwrap();
-    let program = LanProgram::load(&CONFIG).unwrap();
+    let program = LanProgram::load(&CONFIG, &IdentMap::new().unwrap()).unwrap();
     let error = program.attach(lo, Mode::Native).unwrap_err();
     assert!(matches!(error, AttachError::Unsupported { .. }), "{error}");
     let attached = program.attach(lo, Mode::Auto).unwrap();
@@ -101,7 +101,8 @@ fn generic_mode_only_where_native_is_not_to_be_had() {
     let error = program.attach(if_nametoindex("eth2").unwrap(), Mode::Native).unwrap_err().to_string();
     assert!(error.contains("eth2") && error.contains("ethtool -L"), "{error}");
 
-    let all = LanProgram::load(&LanConfig { redirect_all: true, ..CONFIG }).unwrap();
+    let all =
+        LanProgram::load(&LanConfig { redirect_all: true, ..CONFIG }, &IdentMap::new().unwrap()).unwrap();
     let error = all.attach(lo, Mode::Auto).unwrap_err().to_string();
     assert!(error.contains("--redirect all needs native XDP"), "{error}");
     let error = program.attach(9999, Mode::Auto).unwrap_err().to_string();
@@ -114,7 +115,7 @@ fn the_clamp_leaves_nothing_behind() {
         return;
     }
     let eth1 = veth();
-    let lan = LanProgram::load(&CONFIG).unwrap();
+    let lan = LanProgram::load(&CONFIG, &IdentMap::new().unwrap()).unwrap();
     let program = ClampProgram::load(lan.route_maps()).unwrap();
     let filters = || output("tc filter show dev eth1 egress");
     let qdiscs = || output("tc qdisc show dev eth1");
@@ -151,7 +152,7 @@ fn the_clamp_prefers_a_link() {
         return;
     }
     let eth1 = veth();
-    let lan = LanProgram::load(&CONFIG).unwrap();
+    let lan = LanProgram::load(&CONFIG, &IdentMap::new().unwrap()).unwrap();
     let program = ClampProgram::load(lan.route_maps()).unwrap();
     let link = program.attach(eth1).unwrap();
     let id = Program::id_from_fd(program.as_fd()).unwrap();

@@ -10,7 +10,7 @@ use libbpf_rs::Program;
 use nix::net::if_::if_nametoindex;
 use xdpfrag::config::Mode;
 use xdpfrag::packet::{Df, Reason};
-use xdpfrag::xdp::{AttachError, Attached, LanConfig, LanProgram, Patience};
+use xdpfrag::xdp::{AttachError, Attached, IdentMap, LanConfig, LanProgram, Patience};
 
 use crate::frames::{DF, Frame, LAN_HOST, with};
 use crate::gateway::*;
@@ -134,7 +134,7 @@ fn what_cannot_be_exchanged_stays() {
     assert!(matches!(error, AttachError::RedirectAll { .. }), "{error}");
 
     // The link has another program than the one that is to go.
-    let mut other = LanProgram::load(&CONFIG).unwrap();
+    let mut other = LanProgram::load(&CONFIG, &IdentMap::new().unwrap()).unwrap();
     let variant = other.variant(&generic, LanConfig { df: Df::Keep, ..CONFIG }).unwrap();
     let error = other.exchange(&generic, variant).unwrap_err().to_string();
     assert!(error.contains("eth1 keeps its XDP program"), "{error}");

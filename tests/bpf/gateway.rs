@@ -3,13 +3,14 @@
 use std::fs;
 use std::num::NonZeroU32;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, unshare};
 use nix::time::{ClockId, clock_gettime};
-use xdpfrag::packet::{Df, Edit, Reason, Rule};
-use xdpfrag::xdp::{ClampProgram, Counters, FrameLimits, LanConfig, LanProgram, Method, Route};
+use xdpfrag::packet::{Df, Edit, Partition, Reason, Rule};
+use xdpfrag::xdp::{ClampProgram, Counters, FrameLimits, IdentMap, LanConfig, LanProgram, Method, Route};
 use xsk_rs::config::{LibxdpFlags, SocketConfig, UmemConfig};
 use xsk_rs::{CompQueue, FillQueue, RxQueue, Socket, TxQueue, Umem};
 
@@ -33,6 +34,7 @@ pub(crate) const CONFIG: LanConfig = LanConfig {
     // Time for a test on an emulated, busy machine.
     stall: Duration::from_secs(5),
     flow_seed: 0x1234_5678_9abc_def0,
+    partition: Partition::WHOLE,
     queues: 1,
     lan_mtu: 1500,
 };
@@ -56,7 +58,7 @@ pub(crate) fn skipped(test: &str) -> bool {
 /// Says so and answers true if this kernel has no tcx, without which nothing runs behind GRO.
 pub(crate) fn without_tcx(test: &str) -> bool {
     private_netns();
-    let lan = LanProgram::load(&CONFIG).unwrap();
+    let lan = LanProgram::load(&CONFIG, &IdentMap::new().unwrap()).unwrap();
     let clamp = ClampProgram::load(lan.route_maps()).unwrap();
     // A link where it can be, else a filter: it goes with the namespace.
     let attached = clamp.attach(if_nametoindex("lo").unwrap()).unwrap();
@@ -95,6 +97,7 @@ pub(crate) struct Seen {
 
 pub(crate) struct Gateway {
     pub(crate) program: LanProgram,
+    pub(crate) idents: Arc<IdentMap>,
     /// Keeps the AF_XDP socket open.
     _socket: Option<XdpSocket>,
 }
@@ -104,7 +107,8 @@ type XdpSocket = (Umem, TxQueue, RxQueue, Option<(FillQueue, CompQueue)>);
 impl Gateway {
     /// 198.18.0.0/15 and 2001:db8:f::/48 go into the tunnel, 198.18.0.1 and 2001:db8:f::1 are the router; no worker.
     pub(crate) fn without_worker(config: LanConfig) -> Gateway {
-        let program = LanProgram::load(&config).unwrap();
+        let idents = Arc::new(IdentMap::new().unwrap());
+        let program = LanProgram::load(&config, &idents).unwrap();
         let rule = Rule::new(MTU, Some(MSS), None);
         program.set_route("198.18.0.0/15".parse().unwrap(), Route::Tunnel(rule)).unwrap();
         program.set_local(ROUTER.into()).unwrap();
@@ -112,7 +116,7 @@ impl Gateway {
         program.set_route("2001:db8:f::/48".parse().unwrap(), Route::Tunnel(rule)).unwrap();
         program.set_local(ROUTER6.into()).unwrap();
         program.set_limits(FrameLimits { receive: MAX_FRAME, whole: MAX_FRAME }).unwrap();
-        Gateway { program, _socket: None }
+        Gateway { program, idents, _socket: None }
     }
 
     /// With an AF_XDP socket in the slot of queue 0, and a worker that was alive just now.
@@ -146,6 +150,15 @@ impl Gateway {
         let reason = Reason::ALL.iter().copied().find(|reason| counted(&|c| c.reason(*reason))).unwrap();
         let edits = Edit::ALL.iter().copied().filter(|edit| counted(&|c| c.edit(*edit))).collect();
         Seen { action: run.action, reason, edits, data: run.data }
+    }
+
+    /// Asserts that `frame` is passed as it is, and counted by nobody yet: the program behind GRO does that.
+    #[track_caller]
+    pub(crate) fn passes_uncounted(&self, frame: &[u8]) {
+        let before = self.program.counters().unwrap();
+        let run = self.program.run_once(frame).unwrap();
+        assert_eq!((run.action, run.data == frame), (XDP_PASS, true));
+        assert_eq!(self.program.counters().unwrap(), before);
     }
 
     /// Asserts that `frame` is passed for `reason`, not one byte changed.

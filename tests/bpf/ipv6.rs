@@ -85,7 +85,7 @@ fn malformed_ipv6_passes_untouched() {
         assert!(seen.data == frame, "{what}");
     }
     gateway.passes_untouched(&with6(Frame6::udp(60), |f| f.padding = 4).bytes(), Reason::Fits);
-    gateway.passes_untouched(&Frame6::udp(1501).bytes(), Reason::SuperPacket);
+    gateway.passes_untouched(&Frame6::udp(1501).bytes(), Reason::Ipv6TooBig);
 }
 
 #[test]

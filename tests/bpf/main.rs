@@ -16,4 +16,5 @@ mod parity;
 mod scope;
 mod unread;
 mod verifier;
+mod ways;
 mod xdp;

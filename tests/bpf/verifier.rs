@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use xdpfrag::packet::Df;
-use xdpfrag::xdp::{ClampProgram, LanConfig, LanProgram, Patience};
+use xdpfrag::xdp::{ClampProgram, IdentMap, LanConfig, LanProgram, Patience};
 
 use crate::gateway::*;
 
@@ -33,7 +33,7 @@ fn no_variant_is_long_in_the_verifier() {
         LanConfig { resegment: true, df: Df::Keep, ..CONFIG },
         LanConfig { df: Df::Oversize, ..CONFIG },
     ] {
-        let lan = LanProgram::load(&config).unwrap();
+        let lan = LanProgram::load(&config, &IdentMap::new().unwrap()).unwrap();
         let clamp = ClampProgram::load(lan.route_maps()).unwrap();
         let (lan, clamp) = (verified(&lan), verified(&clamp));
         println!("{lan} and {clamp} instructions: {config:?}");

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use xdpfrag::packet::{Df, Edit, Reason, Rule, checksum};
-use xdpfrag::xdp::{LanConfig, LanProgram, Meta, Route};
+use xdpfrag::xdp::{IdentMap, LanConfig, LanProgram, Meta, Route};
 
 use crate::frames::{DF, Frame, MF, ROUTER, mss, with};
 use crate::gateway::*;
@@ -60,6 +60,9 @@ fn what_is_not_in_scope_passes_untouched() {
     ] {
         gateway.passes_untouched(&frame, reason);
     }
+    // Hosts may send more than the interface does. Generic XDP sees what GRO has merged.
+    gateway.passes_untouched(&Frame::udp(1501).bytes(), Reason::NoWorker);
+    gateway.program.set_generic(true).unwrap();
     gateway.passes_untouched(&Frame::udp(1501).bytes(), Reason::SuperPacket);
     gateway.program.set_lan_mtu(9000).unwrap();
     gateway.passes_untouched(&Frame::udp(1501).bytes(), Reason::NoWorker);
@@ -242,7 +245,7 @@ fn every_queue_has_its_heartbeat() {
     if skipped("every_queue_has_its_heartbeat") {
         return;
     }
-    let program = LanProgram::load(&LanConfig { queues: 3, ..CONFIG }).unwrap();
+    let program = LanProgram::load(&LanConfig { queues: 3, ..CONFIG }, &IdentMap::new().unwrap()).unwrap();
     let heartbeats = program.heartbeats();
     let beats: Vec<_> = (0..3).map(|queue| heartbeats.of(queue).unwrap()).collect();
     assert!(heartbeats.of(3).is_none() && heartbeats.of(u32::MAX).is_none());

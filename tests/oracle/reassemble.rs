@@ -29,7 +29,14 @@ fn lan() -> Inject {
         assert!(Command::new("ip").args(line.split(' ')).status().unwrap().success(), "ip {line}");
     }
     let ifindex = if_nametoindex("lan0").unwrap();
-    let config = HandbackConfig { interface: "lan0".into(), ifindex, queue: 0, max_frame: 3386 + 22 };
+    let config = HandbackConfig {
+        interface: "lan0".into(),
+        ifindex,
+        queue: 0,
+        max_frame: 3386 + 22,
+        max_datagram: 3386 + 22,
+        token: 0,
+    };
     Inject::open(&config).unwrap()
 }
 

@@ -10,8 +10,7 @@ use xdpfrag::config::Mode;
 use xdpfrag::control::finding::{Finding, Level};
 use xdpfrag::control::preflight::{self, Options};
 use xdpfrag::net::{Ethtool, links};
-use xdpfrag::packet::Df;
-use xdpfrag::xdp::{AttachError, LanConfig, LanProgram};
+use xdpfrag::xdp::{AttachError, IdentMap, LanConfig, LanProgram};
 
 use super::{check, eth1, find, in_namespace, ip};
 
@@ -41,18 +40,8 @@ fn on(interface: &str) -> Vec<Finding> {
 }
 
 fn program(queues: u32) -> LanProgram {
-    let config = LanConfig {
-        df: Df::Clear,
-        redirect_all: false,
-        resegment: false,
-        deaf_only: None,
-        sticky: Duration::ZERO,
-        stall: Duration::from_millis(100),
-        flow_seed: 1,
-        queues,
-        lan_mtu: 1500,
-    };
-    LanProgram::load(&config).unwrap()
+    let config = LanConfig { sticky: Duration::ZERO, queues, ..LanConfig::default() };
+    LanProgram::load(&config, &IdentMap::new().unwrap()).unwrap()
 }
 
 fn says_nothing_about(findings: &[Finding], part: &str) {

@@ -17,8 +17,7 @@ use xdpfrag::config::Mode;
 use xdpfrag::control::finding::{Finding, Level};
 use xdpfrag::control::preflight::{self, Options};
 use xdpfrag::net::{Monitor, addresses, ethtool, links, xdp_features};
-use xdpfrag::packet::Df;
-use xdpfrag::xdp::{LanConfig, LanProgram};
+use xdpfrag::xdp::{IdentMap, LanConfig, LanProgram};
 
 /// Runs `work` on a thread with a network namespace of its own, which ends with it. Child processes
 /// that `work` starts are in that namespace as well.
@@ -111,18 +110,8 @@ fn what_the_interface_cannot_do_is_fatal_and_comes_with_a_command() {
 fn a_busy_xdp_slot_names_the_program_and_how_to_find_its_process() {
     in_namespace(|| {
         let link = eth1();
-        let config = LanConfig {
-            df: Df::Clear,
-            redirect_all: false,
-            resegment: false,
-            deaf_only: None,
-            sticky: Duration::ZERO,
-            stall: Duration::from_millis(100),
-            flow_seed: 1,
-            queues: 2,
-            lan_mtu: 1500,
-        };
-        let program = LanProgram::load(&config).unwrap();
+        let config = LanConfig { sticky: Duration::ZERO, queues: 2, ..LanConfig::default() };
+        let program = LanProgram::load(&config, &IdentMap::new().unwrap()).unwrap();
         let attached = program.attach(link.index, Mode::Native).unwrap();
         let busy = find(&check(&Options::default()), Level::Fatal, "has an XDP program already ('xdpfrag");
         assert!(busy.why.contains("native mode"), "{busy}");

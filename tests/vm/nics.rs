@@ -18,7 +18,7 @@ use xdpfrag::lab::{Daemon, Namespace, Rules, Wire};
 use xdpfrag::net::links;
 use xdpfrag::observe::snapshot::Snapshot;
 use xdpfrag::packet::Df;
-use xdpfrag::xdp::{AttachError, LanConfig, LanProgram};
+use xdpfrag::xdp::{AttachError, IdentMap, LanConfig, LanProgram};
 
 use crate::esp::{BINARY, LONG_QUIET, QUIET};
 
@@ -235,17 +235,10 @@ fn virtio_offloads() {
     assert!(stuck.contains("does not let this driver switch that off"), "{stuck}");
     for (namespace, name, taken) in [(&lab.router, "eth1", true), (&lab.appliance, "lan0", false)] {
         let attached = namespace.run(|| {
-            let program = LanProgram::load(&LanConfig {
-                df: Df::Clear,
-                redirect_all: false,
-                resegment: false,
-                deaf_only: None,
-                sticky: Duration::ZERO,
-                stall: Duration::from_millis(100),
-                flow_seed: 1,
-                queues: 1,
-                lan_mtu: 1500,
-            })?;
+            let program = LanProgram::load(
+                &LanConfig { sticky: Duration::ZERO, queues: 1, ..LanConfig::default() },
+                &IdentMap::new().unwrap(),
+            )?;
             let index = links::find(name)?.context(name)?.index;
             Ok(program.attach(index, Mode::Native).map(drop))
         });

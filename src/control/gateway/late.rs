@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::sys::utsname::uname;
 
-use super::{Gateway, GatewayError, Shared, random};
+use super::{Gateway, GatewayError, Shared};
 use crate::config::{Force, Plan, Redirect};
 use crate::net::Ethtool;
 use crate::packet::{Df, Tcp};
@@ -16,12 +16,12 @@ use crate::xdp::{LateConfig, LateProgram, Leave, Method, XdpMode};
 const LEFT_IN_GRO: Duration = Duration::from_millis(10);
 
 impl Gateway {
-    /// Leaves nothing to the kernel any more: the workers do it all.
+    /// Has the workers see everything.
     ///
     /// # Errors
     /// If the kernel refuses the map update.
     pub fn stop_late(&self) -> Result<(), GatewayError> {
-        Ok(self.program.set_late(Leave::NOTHING)?)
+        Ok(self.program.set_late(Leave { marked: self.late_link.is_some(), ..Leave::NOTHING })?)
     }
 
     /// Leaves to the kernel what the plan says and it can make fit behind GRO; else the workers do it. Under traffic,
@@ -41,6 +41,10 @@ impl Gateway {
             sleep(LEFT_IN_GRO);
             self.late_link = None;
         }
+        // Only workers tell senders.
+        let whole = !plan.notify && plan.redirect != Redirect::All;
+        let by_xdp = Leave { whole, ..Leave::NOTHING };
+        self.program.set_late(by_xdp)?;
         let asked = match plan.redirect {
             Redirect::Late => true,
             Redirect::Auto => false,
@@ -63,18 +67,17 @@ impl Gateway {
         // What is merged so keeps the sizes of its parts.
         let (as_list, datagrams) = (has("rx-gro-list", false), has("rx-udp-gro-forwarding", false));
         let segments = plan.treatment.tcp == Tcp::Resegment && !as_list;
-        // Only workers tell senders; unless asked for, TCP is left alone where nothing would be merged.
+        // Unless asked for, TCP is left alone where nothing would be merged.
         let tcp = segments && (asked || (merges && !plan.notify && lowers_safely(&release())));
-        let leave = Leave {
-            tcp,
-            datagrams: !plan.notify && !as_list && !datagrams,
-            // What is merged keeps DF, like what is resegmented.
-            fitting: !as_list && (plan.treatment.df != Df::Clear || (tcp && !datagrams)),
-        };
-        if !leave.tcp && !leave.datagrams {
-            instead("with --notify, rx-gro-list or rx-udp-gro-forwarding the workers do it");
+        // What is merged keeps DF, like what is resegmented.
+        let fitting = !as_list && (plan.treatment.df != Df::Clear || (tcp && !datagrams));
+        let edits = whole && plan.treatment.df != Df::Keep && plan.force == Force::Always;
+        let leave =
+            Leave { tcp, whole, fitting, oversize: fitting && tcp && edits && !datagrams, marked: true };
+        if !tcp {
+            instead("with --tcp fragment, --notify, rx-gro-list or without GRO the workers cut TCP");
         }
-        if leave == Leave::NOTHING {
+        if !tcp && !fitting {
             return Ok(());
         }
         if let Err(why) = self.has_tcx() {
@@ -87,21 +90,20 @@ impl Gateway {
             leave,
             seed: idents.seed(),
             partition: idents.partition(),
-            token: random(),
+            token: self.token,
             deaf_only: plan.force == Force::Deaf,
             df: plan.treatment.df,
-            sticky: plan.sticky,
-            grace: LEFT_IN_GRO,
         };
-        let load = || LateProgram::load(config, &self.program, &shared.ident_map);
-        let program = match privileges::loading(load) {
-            Ok(program) => program.and_then(|program| Ok((program.attach()?, program))),
+        let program = match privileges::loading(|| LateProgram::load(config, &self.program)) {
+            Ok(program) => program,
             Err(why) => {
                 instead(&why);
                 return Ok(());
             }
         };
-        match program {
+        // What XDP has counted the program does not count again, from its first packet on.
+        self.program.set_late(Leave { marked: true, ..by_xdp })?;
+        match program.and_then(|program| Ok((program.attach()?, program))) {
             Ok((link, program)) => {
                 (self.late_link, self.late) = (Some(link), Some(program));
                 self.program.set_late(leave)?;
@@ -114,14 +116,12 @@ impl Gateway {
                     ));
                 }
             }
-            Err(error) => instead(&error.to_string()),
+            Err(error) => {
+                instead(&error.to_string());
+                self.program.set_late(by_xdp)?;
+            }
         }
         Ok(())
-    }
-
-    /// True if the kernel makes TCP fit by itself.
-    pub(super) fn leaves_tcp(&self) -> bool {
-        self.late_link.is_some() && self.late.as_ref().is_some_and(|late| late.leaves().tcp)
     }
 
     /// Asked with a program that every kernel loads: the verifier of those without tcx refuses the other one.
@@ -152,13 +152,10 @@ fn lowers_safely(release: &str) -> bool {
 }
 
 fn describe(leave: Leave) -> &'static str {
-    match (leave.tcp, leave.datagrams) {
-        (false, false) => "what fits is edited behind GRO",
-        (true, true) => {
-            "oversize TCP is left to GRO and cut behind it, and so are datagrams while there are few"
-        }
-        (true, false) => "oversize TCP is left to GRO, and cut behind it",
-        _ => "oversize datagrams are cut in the kernel while there are few",
+    match (leave.tcp, leave.fitting) {
+        (true, true) => "what fits is edited after GRO, and so is oversize TCP, which the kernel then cuts",
+        (true, false) => "oversize TCP is left to GRO, and edited for the kernel to cut",
+        _ => "what fits is edited after GRO",
     }
 }
 

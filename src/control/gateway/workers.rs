@@ -8,7 +8,7 @@ use crate::config::{Choice, HandbackChoice, Plan};
 use crate::handback::{self, AnyHandback, Chosen, Handback, HandbackConfig};
 use crate::net::links::Link;
 use crate::net::{ethtool, xdp_features};
-use crate::packet::{Tcp, ether};
+use crate::packet::ether;
 use crate::port::{Port, XskConfig, XskPort};
 use crate::worker::{Beat, Turn, Worker, WorkerConfig};
 use crate::xdp::{FrameLimits, XdpMode};
@@ -35,11 +35,7 @@ impl Gateway {
         for (position, &queue) in queues.iter().enumerate() {
             let Chosen { handback, why } = match self.handbacks.remove(&queue) {
                 Some(chosen) if self.is_safe(&chosen.handback) => chosen,
-                _ => handback::choose(
-                    self.handback_for(plan),
-                    self.segments(plan),
-                    &self.handback_config(queue),
-                )?,
+                _ => handback::choose(self.handback_for(plan), &self.handback_config(queue))?,
             };
             if position == 0 {
                 say(&format!("{interface}: hand-back {why}"));
@@ -96,14 +92,9 @@ impl Gateway {
     /// What `plan` asks for, if it goes with the mode that the driver has.
     pub(super) fn handback_for(&self, plan: &Plan) -> HandbackChoice {
         match (plan.handback, self.mode) {
-            (HandbackChoice::Tap, XdpMode::Generic) => HandbackChoice::Inject,
+            (HandbackChoice::Tap | HandbackChoice::Auto, XdpMode::Generic) => HandbackChoice::Inject,
             (choice, _) => choice,
         }
-    }
-
-    /// True if workers resegment TCP, and may hand it back in packets that the kernel is to cut.
-    fn segments(&self, plan: &Plan) -> bool {
-        self.mode == XdpMode::Native && plan.treatment.tcp == Tcp::Resegment && !self.leaves_tcp()
     }
 
     /// Opens what hand-backs can be had beside those of the instance that serves the interface now: live frames, and
@@ -114,12 +105,11 @@ impl Gateway {
     pub(super) fn open_handbacks(&mut self, plan: &Plan) -> Result<(), GatewayError> {
         let choice = match plan.handback {
             HandbackChoice::Veth => return Ok(()),
-            HandbackChoice::Auto if self.segments(plan) => HandbackChoice::Tap,
-            HandbackChoice::Auto => HandbackChoice::Inject,
+            HandbackChoice::Auto => HandbackChoice::Tap,
             asked => asked,
         };
         for queue in self.queues(plan)? {
-            let Ok(chosen) = handback::choose(choice, false, &self.handback_config(queue)) else { break };
+            let Ok(chosen) = handback::choose(choice, &self.handback_config(queue)) else { break };
             self.handbacks.insert(queue, chosen);
         }
         Ok(())
@@ -131,6 +121,8 @@ impl Gateway {
             ifindex: self.link.index,
             queue,
             max_frame: self.longest_output(),
+            max_datagram: self.link.mtu as usize + ether::MAX_HEADER_LEN,
+            token: self.token,
         }
     }
 

@@ -7,7 +7,9 @@ use etherparse::PacketBuilder;
 use proptest::prelude::*;
 
 use super::*;
-use crate::packet::{Df, Frames, Idents, Reason, Rule, Sink, Tcp as TcpChoice, Transform, Verdict};
+use crate::packet::{
+    Df, Frames, Idents, Reason, Rule, Sink, Tcp as TcpChoice, Transform, Verdict, Way, Ways,
+};
 
 const MTU: u16 = 1422;
 const RULE: Rule = Rule::new(MTU, None, None);
@@ -34,6 +36,14 @@ impl Sink for Gathering {
 
     fn gather(&mut self, segment: &Segment<'_>) -> Gathered {
         self.0.gather(segment)
+    }
+
+    fn takes_datagrams(&self) -> bool {
+        true
+    }
+
+    fn datagram(&mut self, datagram: &Datagram<'_>) -> Gathered {
+        self.0.datagram(datagram)
     }
 }
 
@@ -200,7 +210,7 @@ fn written(gather: &mut Gather) -> (Vec<Vec<u8>>, usize) {
 }
 
 fn gathered(sent: &[Sent]) -> Vec<Vec<u8>> {
-    let mut sink = Gathering(Gather::new(512, 1600));
+    let mut sink = Gathering(Gather::new(512, 1600, 9022));
     for frame in frames(sent) {
         let outcome = transform().apply(&frame, RULE, &mut sink);
         assert!(matches!(outcome.verdict, Verdict::Forward(_)), "{outcome:?}");
@@ -268,7 +278,7 @@ fn without_df_the_identification_has_to_count_on() {
         let sum = !checksum::sum(&frame[14..34]);
         frame[24..26].copy_from_slice(&sum.to_be_bytes());
     }
-    let mut sink = Gathering(Gather::new(512, 1600));
+    let mut sink = Gathering(Gather::new(512, 1600, 9022));
     for frame in &frames {
         let _ = transform().apply(frame, RULE, &mut sink);
     }
@@ -280,7 +290,7 @@ fn damaged_segments_are_not_made_right() {
     for at in [60, 24] {
         let mut frame = frames(&[Sent::plain(0, 1460)]).remove(0);
         frame[at] ^= 1;
-        let mut sink = Gathering(Gather::new(512, 1600));
+        let mut sink = Gathering(Gather::new(512, 1600, 9022));
         let outcome = transform().apply(&frame, RULE, &mut sink);
         let (packets, _) = written(&mut sink.0);
         assert!(
@@ -292,7 +302,7 @@ fn damaged_segments_are_not_made_right() {
 
 #[test]
 fn a_full_arena_takes_nothing_more_and_loses_nothing() {
-    let mut sink = Gathering(Gather::new(16, 1600));
+    let mut sink = Gathering(Gather::new(16, 1600, 9022));
     let frames = frames(&vec![Sent::plain(0, 1460); 40]);
     let (mut taken, mut outputs) = (0, Vec::new());
     for frame in &frames {
@@ -345,5 +355,79 @@ proptest! {
         }
         let segments: Vec<Vec<u8>> = gathered(&sent).iter().flat_map(|packet| cut(packet)).collect();
         prop_assert_eq!(received(segments.iter().map(Vec::as_slice)), received(alone.iter()));
+    }
+}
+
+/// A UDP datagram of `data` bytes with DF and identification 0.
+fn datagram(data: usize) -> Vec<u8> {
+    let builder =
+        PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([198, 18, 1, 2], [198, 18, 2, 2], 64).udp(5000, 9);
+    let mut frame = Vec::new();
+    builder.write(&mut frame, &vec![7; data]).unwrap();
+    frame
+}
+
+fn handed_back(frame: &[u8]) -> (Verdict, Vec<Vec<u8>>) {
+    let mut sink = Gathering(Gather::new(512, 1600, 9022));
+    let ways = Ways { udp: Way::Gso, other: Way::Pass };
+    let outcome = transform().apply(frame, Rule { ways, ..RULE }, &mut sink);
+    (outcome.verdict, written(&mut sink.0).0)
+}
+
+#[test]
+fn a_datagram_is_one_packet_that_says_how_the_kernel_is_to_fragment_it() {
+    for (data, tagged) in [(1395, false), (1472, false), (1472, true), (8972, false)] {
+        let mut frame = datagram(data);
+        if tagged {
+            frame.splice(12..12, [0x81, 0, 0, 5]);
+        }
+        let (at, padded) = (if tagged { 18 } else { 14 }, [&frame[..], &[0; 5]].concat());
+        let (verdict, packets) = handed_back(&padded);
+        assert_eq!((verdict, packets.len()), (Verdict::Forward(Reason::HandedWhole), 1), "{data}");
+        let (vnet, packet) = packets[0].split_at(VNET_HEADER);
+        let words: Vec<u16> = vnet[2..].chunks(2).map(|word| u16::from_ne_bytes(octets(word, 0))).collect();
+        assert_eq!((vnet[0], vnet[1]), (NEEDS_CSUM, GSO_UDP));
+        // Length of the headers, data of a fragment, where the checksum begins, and where it stands from there.
+        assert_eq!(words, [at as u16 + 28, 1400, at as u16 + 20, 6]);
+        // But for DF, identification and both checksums, nothing has changed; padding is gone.
+        let mut expected = frame.clone();
+        for changed in [at + 4..at + 8, at + 10..at + 12, at + 26..at + 28] {
+            expected[changed.clone()].copy_from_slice(&packet[changed]);
+        }
+        assert!(packet == expected);
+        assert_ne!(packet[at + 4..at + 6], [0, 0]);
+        assert_eq!((packet[at + 6] & 0x40, checksum::sum(&packet[at..at + 20])), (0, 0xffff));
+        let pseudo =
+            checksum::pseudo_header([198, 18, 1, 2].into(), [198, 18, 2, 2].into(), 17, data as u16 + 8);
+        assert_eq!(packet[at + 26..at + 28], pseudo.to_be_bytes());
+    }
+}
+
+#[test]
+fn what_the_kernel_would_make_something_else_of_is_not_handed_back_whole() {
+    let kept = |what: &str, change: &dyn Fn(&mut Vec<u8>)| {
+        let mut frame = datagram(1472);
+        change(&mut frame);
+        let (verdict, packets) = handed_back(&frame);
+        assert_eq!(verdict, Verdict::Pass(Reason::KeptWhole), "{what}");
+        assert!(packets.len() == 1 && packets[0][VNET_HEADER..] == frame, "{what}");
+    };
+    kept("a wrong checksum", &|frame| frame[100] ^= 1);
+    kept("a UDP length below that of the packet", &|frame| frame[39] -= 1);
+    kept("options", &|frame| {
+        frame.splice(34..34, [1; 4]);
+        frame[14] = 0x46;
+        let total = (frame.len() - 14) as u16;
+        frame[16..18].copy_from_slice(&total.to_be_bytes());
+    });
+    kept("another protocol", &|frame| frame[23] = 47);
+    // A checksum left to hardware is finished, and none at all becomes one.
+    let mut unfinished = datagram(1472);
+    let pseudo = checksum::pseudo_header([198, 18, 1, 2].into(), [198, 18, 2, 2].into(), 17, 1480);
+    unfinished[40..42].copy_from_slice(&pseudo.to_be_bytes());
+    let mut none = datagram(1472);
+    none[40..42].fill(0);
+    for frame in [unfinished, none] {
+        assert_eq!(handed_back(&frame).0, Verdict::Forward(Reason::HandedWhole));
     }
 }

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * What is changed in an oversize IPv4 packet that goes on whole (XF_WAY_EDIT):
+ * the kernel fragments it where it leaves, after every look-up and before it
+ * encrypts. Included after edit.h, hash.h and ident.h.
+ */
+#ifndef XDPFRAG_EDIT_WHOLE_H
+#define XDPFRAG_EDIT_WHOLE_H
+
+/*
+ * Takes DF off, and answers what was changed as edit() does. A packet with DF may
+ * have any identification (RFC 6864 section 4.1), so that its fragments need a
+ * fresh one; not if it is a fragment, which belongs to others with the same, nor
+ * after an authentication header, which covers it (RFC 4302 section 3.3.3.1.1.1).
+ */
+static __always_inline __u32 edit_whole(const struct xf_packet *packet)
+{
+	struct iphdr *ip = packet->ip;
+	__be16 id;
+
+	if (packet->v6 || !(packet->frag_off & XF_IP_DF))
+		return 0;
+	xf_clear_df(ip);
+	if (packet->fragment || ip->protocol == IPPROTO_AH || !next_ident(hash_of_pair(packet), &id))
+		return 1 << XF_EDIT_DF;
+	ip->check = xf_csum_update(ip->check, (__u16)~ip->id + id);
+	ip->id = id;
+	return 1 << XF_EDIT_DF | 1 << XF_EDIT_ID;
+}
+
+#endif
