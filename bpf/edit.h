@@ -1,76 +1,61 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * What is changed in packets that fit, in place. Included behind parse.h, where
- * xf_store and xf_update_check are defined as well.
+ * xf_pull and xf_update_check are defined as well.
  */
 #ifndef XDPFRAG_EDIT_H
 #define XDPFRAG_EDIT_H
 
 /* Where a TCP header begins at most: a bound that the verifier wants. */
 #define L4_MAX 16384
+/* Where an MSS option stands at most in a list. */
+#define LAST_MSS (XF_OPT_MAX - XF_TCP_OPT_MSS_LEN)
 
-/*
- * What walk_options() is to do, and how far it is. In memory, where the verifier
- * does not follow what a global function has: one option is like the other to it.
- * Linux 6.1 wants every byte set.
- */
+/* What walk_options() is to do. */
 struct xf_mss {
 	__u32 l4;    /* offset of the TCP header */
 	__u32 len;   /* of its options, bytes */
 	__u16 limit; /* the largest MSS */
 	__u16 dry;   /* only look */
-	/* Both 0 before: */
-	__u32 at;    /* where the walk stands */
-	__u32 delta; /* what it changes in the checksum */
+	struct xf_walk walk;
 };
 
-/*
- * As xf_clamp_mss(), of the options from `list` on, in place: a SYN's are nearly
- * always in the linear part, and copying them takes longer than this.
- */
-static __always_inline __u32 clamp_in_place(void *list, void *end, struct xf_mss *mss)
-{
-	volatile __u32 *at = &mss->at;
-	__u32 last = mss->len - XF_TCP_OPT_MSS_LEN;
-	__u16 limit = mss->limit;
-
-	for (int n = 0; n <= XF_OPT_MAX - XF_TCP_OPT_MSS_LEN; n++) {
-		__u32 i = *at;
-
-		if (i > XF_OPT_MAX - XF_TCP_OPT_MSS_LEN || i > last || list + i + XF_TCP_OPT_MSS_LEN > end ||
-		    !xf_clamp_option(list + i, limit, at, &mss->delta))
-			break;
-	}
-	return mss->delta;
-}
-
-/* See lower_mss(). Global: the verifier goes through it once. */
+/* See lower_mss(). Global: the verifier goes through it once and by itself, hence the check for NULL. */
 __noinline int walk_options(XF_CTX *ctx, struct xf_mss *mss)
 {
-	void *end = (void *)(long)ctx->data_end, *list;
-	struct xf_options options;
-	__u32 at, delta, l4, len;
+	volatile struct xf_walk *walk;
+	__u32 at, l4, len, i;
+	void *end, *list;
+	__u16 limit;
 
 	if (!mss)
 		return 0;
+	walk = &mss->walk;
 	l4 = mss->l4;
 	len = mss->len;
+	limit = mss->limit;
 	if (l4 > L4_MAX || len < XF_TCP_OPT_MSS_LEN || len > XF_OPT_MAX)
 		return 0;
 	at = l4 + sizeof(struct tcphdr);
-	list = (void *)(long)ctx->data + at;
-	if (!mss->dry && list + len <= end) {
-		delta = clamp_in_place(list, end, mss);
-		return delta && !xf_update_check(ctx, l4 + offsetof(struct tcphdr, check), delta);
-	}
-	options = (struct xf_options){ .len = len };
-	if (xf_load(ctx, at, options.byte, xf_options_len(&options)))
+	if ((void *)(long)ctx->data + at + len > (void *)(long)ctx->data_end && !xf_pull(ctx, at + len))
 		return 0;
-	delta = xf_clamp_mss(&options, mss->limit);
-	if (!delta || mss->dry)
-		return !!delta;
-	return !xf_update_check(ctx, l4 + offsetof(struct tcphdr, check), delta) &&
-	       !xf_store(ctx, at, options.byte, xf_options_len(&options));
+	list = (void *)(long)ctx->data + at;
+	end = (void *)(long)ctx->data_end;
+	for (int n = 0; n <= LAST_MSS; n++) {
+		i = walk->at;
+		if (i > LAST_MSS || i > len - XF_TCP_OPT_MSS_LEN || list + i + XF_TCP_OPT_MSS_LEN > end ||
+		    !xf_find_mss(list + i, len, limit, walk))
+			break;
+	}
+	if (!walk->found || mss->dry)
+		return !!walk->found;
+	for (int n = 0; n < XF_OPT_MAX / XF_TCP_OPT_MSS_LEN; n++) {
+		i = walk->place[n];
+		if (n >= walk->found || i > LAST_MSS || list + i + XF_TCP_OPT_MSS_LEN > end)
+			break;
+		xf_lower_mss(list + i, i, limit, walk);
+	}
+	return !xf_update_check(ctx, l4 + offsetof(struct tcphdr, check), walk->delta);
 }
 
 /*

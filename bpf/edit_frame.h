@@ -6,8 +6,9 @@
 #ifndef XDPFRAG_EDIT_FRAME_H
 #define XDPFRAG_EDIT_FRAME_H
 
-#define xf_store	bpf_xdp_store_bytes
-#define xf_update_check update_check
+/* Drivers put at least the first 128 bytes of a frame into its first buffer: all of a SYN. */
+#define xf_pull(ctx, len) false
+#define xf_update_check	  update_check
 
 /* Adds `delta` to the checksum at this offset; 0, or below for a frame that ends before. */
 static __always_inline long update_check(struct xdp_md *ctx, __u32 at, __u32 delta)

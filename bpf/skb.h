@@ -7,7 +7,8 @@
 
 #define XF_CTX				   struct __sk_buff
 #define xf_load				   bpf_skb_load_bytes
-#define xf_store(skb, at, bytes, len)	   bpf_skb_store_bytes(skb, at, bytes, len, 0)
+/* Has so many bytes in the linear part; false if it cannot. */
+#define xf_pull(skb, len)		   (!bpf_skb_pull_data(skb, len))
 /* With from and size 0 it adds a difference, and leaves a CHECKSUM_PARTIAL one alone. */
 #define xf_update_check(skb, at, delta) bpf_l4_csum_replace(skb, at, 0, delta, 0)
 

@@ -6,6 +6,10 @@ use super::tcp::{self, TcpSegment};
 
 const KIND: u8 = 2;
 
+/// TCP-AO and its shortest form, bytes (RFC 5925 section 2.2).
+const AO: u8 = 29;
+const AO_LEN: usize = 4;
+
 /// What every IPv4 host may send unasked: 576 less 40 (RFC 9293 section 3.7.1).
 pub const FLOOR_IPV4: u16 = 536;
 /// What every IPv6 host may send unasked: 1280 less 60 (RFC 8200 section 5).
@@ -35,9 +39,15 @@ pub const fn mss6_for(mtu: u16) -> u16 {
 /// peer then sends at most 536) or `limit` is 0. Of several MSS options each is lowered:
 /// hosts differ in which one they honour (Linux: the last). An option of another length
 /// than 4 is none, as in Linux `tcp_parse_options`; the walk ends where the list is malformed.
+///
+/// A SYN with a TCP-AO option, wherever it stands, is left alone: its code covers the other options (RFC 5925
+/// section 5.1), and the peer would drop the SYN. That of TCP-MD5 covers none (RFC 2385 section 2.0).
 pub fn clamp(segment: &mut [u8], limit: u16) -> bool {
     let Some(view) = TcpSegment::new_checked(segment) else { return false };
     if !view.syn() || limit == 0 {
+        return false;
+    }
+    if covers_options(view.options()) {
         return false;
     }
     let (header_len, mut checksum) = (view.header_len(), view.checksum());
@@ -60,6 +70,11 @@ pub fn clamp(segment: &mut [u8], limit: u16) -> bool {
         segment[tcp::CHECKSUM..][..2].copy_from_slice(&checksum.to_be_bytes());
     }
     lowered
+}
+
+/// True if a TCP-AO option stands in `list`, before it ends or is malformed.
+fn covers_options(list: &[u8]) -> bool {
+    options::iter(list).any(|(kind, place)| kind == AO && place.len() >= AO_LEN)
 }
 
 #[cfg(test)]
@@ -105,6 +120,34 @@ mod tests {
         assert!(clamp(&mut segment, 1382));
         assert_eq!(segment[20..], [2, 4, 0x05, 0x66, 1, 2, 4, 0x05, 0x66, 2, 4, 0x02, 0x00, 0, 0, 0]);
         assert!(valid(&segment));
+    }
+
+    /// Every place among the options, and what only looks like TCP-AO.
+    #[test]
+    fn the_options_that_tcp_ao_covers_are_left_alone() {
+        let (mss, other) = ([2, 4, 0x05, 0xb4], [3, 3, 7, 1]);
+        for ao in [&[29, 4, 1, 1][..], &[29, 16, 1, 1, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9]] {
+            for list in [[ao, &mss, &other], [&mss, ao, &other], [&mss, &other, ao]] {
+                let mut segment = syn(&list.concat());
+                let before = segment.clone();
+                assert!(!clamp(&mut segment, 1382), "{list:?}");
+                assert_eq!(segment, before, "{list:?}");
+            }
+        }
+        for (what, other) in [
+            ("TCP-MD5", &[19, 18, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1][..]),
+            ("after the end of the list", &[0, 29, 4, 1, 1, 0, 0, 0]),
+            ("in the data of an option", &[254, 6, 29, 4, 1, 1, 0, 0]),
+            ("too short", &[29, 3, 1, 0]),
+            ("cut by the data offset", &[1, 29, 4, 1]),
+            ("after a malformed option", &[8, 0, 29, 4, 1, 1, 0, 0]),
+        ] {
+            let mut segment = syn(&[&mss, other].concat());
+            assert!(clamp(&mut segment, 1382), "{what}");
+            assert_eq!(segment[22..24], 1382u16.to_be_bytes(), "{what}");
+            assert_eq!(segment[24..], *other, "{what}");
+            assert!(valid(&segment), "{what}");
+        }
     }
 
     #[test]

@@ -35,6 +35,19 @@ pub fn next(list: &[u8], mut at: usize) -> Step {
     }
 }
 
+/// The options of `list`, kind and place, up to its end or to where it is malformed.
+#[inline]
+pub fn iter(list: &[u8]) -> impl Iterator<Item = (u8, Range<usize>)> {
+    let mut at = 0;
+    std::iter::from_fn(move || match next(list, at) {
+        Step::Option(kind, place) => {
+            at = place.end;
+            Some((kind, place))
+        }
+        Step::End | Step::Malformed => None,
+    })
+}
+
 /// True if every length in `list` is right.
 #[inline]
 pub fn sound(list: &[u8]) -> bool {
@@ -70,6 +83,14 @@ mod tests {
         assert_eq!(next(&[8, 5, 0, 0], 0), Step::Malformed, "over-read");
         assert_eq!(next(&[8, 4, 0, 0], 0), Step::Option(8, 0..4));
         assert_eq!(next(&[8, 4, 0, 0], 9), Step::End);
+    }
+
+    #[test]
+    fn an_iteration_ends_where_the_list_does() {
+        let all = |list: &[u8]| iter(list).collect::<Vec<_>>();
+        assert_eq!(all(&[1, 2, 4, 5, 6, 8, 2, 1, 0, 8, 2]), [(2, 1..5), (8, 5..7)]);
+        assert_eq!(all(&[2, 4, 5, 6, 8, 0, 8, 2]), [(2, 0..4)], "malformed");
+        assert_eq!(all(&[]), []);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 use xdpfrag::packet::{Edit, Rule};
 use xdpfrag::xdp::{ClampProgram, Route};
 
-use crate::frames::{FAR_HOST, Frame, LAN_HOST, ROUTER, mss, with};
+use crate::frames::{AO, FAR_HOST, Frame, LAN_HOST, MD5, ROUTER, mss, with};
 use crate::frames6::{
     DESTINATION, FAR_HOST6, Frame6, HOP_BY_HOP, LAN_HOST6, ROUTER6, extension, fragment, with6,
 };
@@ -59,6 +59,9 @@ fn syns_out_of_the_tunnel_are_clamped() {
     }
     run(&syn_ack(&mss(MSS)), false);
     run(&syn_ack(&[8, 0, 2, 4, 5, 0xb4, 0, 0]), false);
+    run(&syn_ack(&[&AO[..], &mss(1460)].concat()), false);
+    run(&syn_ack(&[&mss(1460)[..], &AO].concat()), false);
+    run(&syn_ack(&[&mss(1460)[..], &MD5, &[1, 1]].concat()), true);
     run(&with(syn_ack(&mss(1460)), |f| f.source = ROUTER), false);
     run(&with(syn_ack(&mss(1460)), |f| f.source = [198, 51, 100, 9]), false);
     run(&with(syn_ack(&mss(1460)), |f| f.payload[13] = 0x10), false);
@@ -107,6 +110,14 @@ fn ipv6_syns_out_of_the_tunnel_are_clamped() {
         }
     }
     run(&syn_ack(0, &[fragment(8)]), false);
+    let signed = |code: &[u8]| {
+        with6(Frame6::tcp(0x12, &[&mss(1440)[..], code].concat(), 0), |f| {
+            (f.source, f.destination) = (FAR_HOST6, LAN_HOST6);
+            f.finish_tcp();
+        })
+    };
+    run(&signed(&AO), false);
+    run(&signed(&[&MD5[..], &[1, 1]].concat()), true);
     run(&with6(syn_ack(0, &[]), |f| f.source = ROUTER6), false);
     run(&with6(syn_ack(0, &[]), |f| f.source = LAN_HOST6), false);
     run(&with6(syn_ack(0, &[]), |f| f.payload[13] = 0x10), false);

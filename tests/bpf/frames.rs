@@ -19,6 +19,10 @@ pub(crate) struct Frame {
     pub(crate) padding: usize,
 }
 
+/// TCP-AO with a code of 12 bytes (RFC 5925), and TCP-MD5 (RFC 2385).
+pub(crate) const AO: [u8; 16] = [29, 16, 1, 1, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9];
+pub(crate) const MD5: [u8; 18] = [19, 18, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9];
+
 pub(crate) const DF: u16 = 0x4000;
 pub(crate) const MF: u16 = 0x2000;
 pub(crate) const LAN_HOST: [u8; 4] = [198, 51, 100, 2];

@@ -48,6 +48,11 @@ impl Random {
                 _ => list.extend([self.byte(), self.pick(&[0, 1, 2, 3, 4, 41]), self.byte()]),
             }
         }
+        if self.below(8) == 0 {
+            let code = [29, self.pick(&[3, 4, 8, 16, 41]), 1, 1, 0, 0, 0, 0];
+            let at = self.below(list.len() + 1);
+            list.splice(at..at, code);
+        }
         list.resize(list.len().min(40).next_multiple_of(4), 0);
         list
     }

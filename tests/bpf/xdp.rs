@@ -6,7 +6,7 @@ use std::time::Duration;
 use xdpfrag::packet::{Df, Edit, Reason, Rule, checksum};
 use xdpfrag::xdp::{IdentMap, LanConfig, LanProgram, Meta, Route};
 
-use crate::frames::{DF, Frame, MF, ROUTER, mss, with};
+use crate::frames::{AO, DF, Frame, MD5, MF, ROUTER, mss, with};
 use crate::gateway::*;
 
 /// The packet in `out`, which was `frame`, with its header checksum checked.
@@ -143,6 +143,10 @@ fn mss_is_lowered_at_any_offset_and_never_raised() {
         ("length 6", vec![2, 6, 5, 0xb4, 5, 0xb4, 0, 0]),
         ("cut by the list's end", vec![1, 1, 2, 4]),
         ("no options", vec![]),
+        ("before TCP-AO", [&mss(1460)[..], &AO].concat()),
+        ("after TCP-AO", [&AO[..], &mss(1460)].concat()),
+        ("on both sides of TCP-AO", [&mss(1460)[..], &[1], &AO, &mss(9000), &[1, 1, 1]].concat()),
+        ("before the shortest TCP-AO", [&mss(1460)[..], &[29, 4, 1, 1]].concat()),
     ] {
         let (edited, out) = lowered(&Frame::tcp(0x02, &options, 4));
         assert!(!edited, "{what}");
@@ -151,6 +155,19 @@ fn mss_is_lowered_at_any_offset_and_never_raised() {
     let twice = [&mss(1460)[..], &[1], &mss(9000), &[0, 0, 0]].concat();
     let (_, out) = lowered(&Frame::tcp(0x02, &twice, 0));
     assert_eq!(out, [&mss(MSS)[..], &[1], &mss(MSS), &[0, 0, 0]].concat(), "each of several");
+    let (_, out) = lowered(&Frame::tcp(0x02, &mss(1460).repeat(10), 0));
+    assert_eq!(out, mss(MSS).repeat(10), "as many as there is room for");
+    for (what, rest) in [
+        ("TCP-MD5", [&MD5[..], &[1, 1]].concat()),
+        ("TCP-AO after the end of the list", [&[0], &AO[..], &[0, 0, 0]].concat()),
+        ("TCP-AO beyond the list", vec![29, 16, 1, 1]),
+        ("TCP-AO too short", vec![29, 3, 1, 1]),
+        ("TCP-AO in the data of another option", [&[254, 18][..], &AO, &[1, 1]].concat()),
+        ("TCP-AO after a malformed option", [&[8, 1], &AO[..], &[1, 1]].concat()),
+    ] {
+        let (edited, out) = lowered(&Frame::tcp(0x02, &[&mss(1460)[..], &rest].concat(), 0));
+        assert_eq!((edited, out), (true, [&mss(MSS)[..], &rest].concat()), "{what}");
+    }
 
     let (edited, _) = lowered(&Frame::tcp(0x10, &mss(1460), 0));
     assert!(!edited, "no SYN");
@@ -333,6 +350,8 @@ fn a_syn_with_an_unfinished_checksum_is_the_workers() {
     assert_eq!((seen.action, seen.reason, &seen.edits[..]), (XDP_REDIRECT, Reason::Unfinished, &[][..]));
     assert!(seen.data[Meta::SIZE..] == frame);
     assert_eq!(gateway.send(&unfinished(&mss(1200)).bytes()).reason, Reason::Fits, "nothing to clamp");
+    let signed = unfinished(&[&mss(1460)[..], &AO].concat());
+    assert_eq!(gateway.send(&signed.bytes()).reason, Reason::Fits, "TCP-AO: nothing to clamp");
     gateway.beat(0);
     gateway.passes_untouched(&frame, Reason::NoWorker);
 }
