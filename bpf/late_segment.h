@@ -130,7 +130,8 @@ static __always_inline int cut(struct __sk_buff *skb, struct segment *segment, c
 		goto lost;
 	queued = queue_copy(skb, place, cpu);
 
-	segment->header[13] = flags & ~XF_TCP_CWR;
+	/* With Accurate ECN part of a counter. Its option is none that xf_bare_tcp() lets through. */
+	segment->header[13] = segment->header[12] & XF_TCP_AE ? flags : flags & ~XF_TCP_CWR;
 	segment->tcp.seq = bpf_htonl(bpf_ntohl(segment->tcp.seq) + segment->share);
 	if (!queued || !become_second(skb, room, segment->data, rest) ||
 	    write_headers(skb, segment, rest, segment->sum[1], 1))

@@ -33,6 +33,8 @@
 #define XF_TCP_PSH 0x08
 #define XF_TCP_URG 0x20
 #define XF_TCP_CWR 0x80
+/* In byte 12, beside the data offset: Accurate ECN (RFC 9768). */
+#define XF_TCP_AE 0x01
 
 #define XF_VLAN_TAGS 2
 
@@ -341,6 +343,15 @@ static __always_inline bool xf_in_two_fragments(const struct xf_packet *packet, 
 	if ((packet->frag_off & XF_IP_OFFSET) * 8 + packet->total > 65535 || (packet->frag_off & XF_IP_MF && data % 8))
 		return false;
 	return packet->total <= share + mtu && data <= share + XF_PIECE_MAX;
+}
+
+/*
+ * True if a cut may give an IPv4 packet another identification, see id_may_change() in src/packet/ipv4.rs: not to a
+ * fragment, which has that of the others, nor in front of an authentication header, which covers it.
+ */
+static __always_inline bool xf_id_may_change(const struct xf_packet *packet)
+{
+	return packet->frag_off & XF_IP_DF && !packet->fragment && packet->ip->protocol != IPPROTO_AH;
 }
 
 static __always_inline __u16 xf_csum_fold(__u32 sum)

@@ -18,6 +18,8 @@ const GSO_TCPV6: u8 = 4;
 /// Length of a UDP header, bytes, and where the checksum stands in it.
 const UDP_HEADER: usize = 8;
 const UDP_CHECKSUM: usize = 6;
+/// CWR is on the first segment only: a NIC that would put it on all is not to cut the packet.
+const GSO_ECN: u8 = 0x80;
 /// Longest packet that the kernel cuts: what the length field of IPv4 can say.
 const MAX_PACKET: usize = 65_535;
 /// Most segments in one packet: 45 of 1460 bytes fill it.
@@ -347,12 +349,13 @@ fn complete(vnet: &mut [u8], headers: &mut [u8], tcp: &Tcp) {
     transport[tcp::CHECKSUM..][..2].copy_from_slice(&pseudo.to_be_bytes());
     let whole = tcp.data <= u32::from(tcp.share);
     vnet[0] = NEEDS_CSUM;
+    let ecn = if transport[13] & tcp::CWR != 0 { GSO_ECN } else { 0 };
     vnet[1] = if whole {
         GSO_NONE
     } else if v4 {
-        GSO_TCPV4
+        GSO_TCPV4 | ecn
     } else {
-        GSO_TCPV6
+        GSO_TCPV6 | ecn
     };
     let share = if whole { 0 } else { tcp.share };
     for (at, value) in [(2, headers_len as u16), (4, share), (6, tcp.tcp_at), (8, tcp::CHECKSUM as u16)] {

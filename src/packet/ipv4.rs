@@ -111,6 +111,15 @@ impl<'a> Ipv4Packet<'a> {
         self.flags_offset() & (MF | OFFSET) != 0
     }
 
+    /// True if a cut may give the packet another identification: DF says that the sender's has no meaning (RFC 6864).
+    ///
+    /// Not in a fragment, whose identification must match that of the others. Not in front of an authentication
+    /// header, which covers the identification (RFC 4302 section 3.3.3.1.1.1): the receiver would drop the datagram.
+    #[inline]
+    pub fn id_may_change(&self) -> bool {
+        self.df() && !self.is_fragment() && self.protocol() != AH
+    }
+
     /// Protocol number.
     #[inline]
     pub fn protocol(&self) -> u8 {

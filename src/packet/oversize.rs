@@ -4,7 +4,7 @@
 
 use super::fragment::Layout;
 use super::gso::{Datagram, Gathered};
-use super::ipv4::{AH, HEADER_LEN, Ipv4Packet, UDP};
+use super::ipv4::{HEADER_LEN, Ipv4Packet, UDP};
 use super::reason::{Edit, Edits, Reason, Verdict};
 use super::transform::{Outcome, Received, Rule, Sink, Transform, copy, edit_transport, pass};
 use super::transport::{HeaderEdits, Transport};
@@ -36,17 +36,15 @@ impl Transform {
         }
     }
 
-    /// The identification of what becomes of `packet`, and what is changed besides. A datagram that came with DF may
-    /// have any (RFC 6864 section 4.1), so that its fragments need a fresh one. Not so a fragment, which belongs to
-    /// others with the same, nor what an authentication header covers (RFC 4302 section 3.3.3.1.1.1).
+    /// The identification of what becomes of `packet`, and what is changed besides: its fragments need a fresh one where
+    /// its own means nothing.
     #[inline]
     fn without_df(&self, packet: &Ipv4Packet<'_>) -> (u16, Edits) {
         let mut edits = Edits::NONE;
-        if !packet.df() {
-            return (packet.id(), edits);
+        if packet.df() {
+            edits.insert(Edit::Df);
         }
-        edits.insert(Edit::Df);
-        if packet.is_fragment() || packet.protocol() == AH {
+        if !packet.id_may_change() {
             return (packet.id(), edits);
         }
         edits.insert(Edit::Id);

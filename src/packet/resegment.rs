@@ -2,8 +2,9 @@
 //! would have cut it (TSO, `tcp_gso_segment`), with the sender's own headers on each.
 //!
 //! Every segment is as large as fits. Sequence numbers count on, PSH and FIN are on the last
-//! only, CWR on the first only (RFC 3168 section 6.1.2), options on all. IPv4 options and IPv6
-//! extension headers are repeated, DF stays as it came, and the IPv4 identification counts on.
+//! only, CWR on the first only (RFC 3168 section 6.1.2), but on all with Accurate ECN, where it is part
+//! of a counter (RFC 9768). Options are on all, IPv4 options and IPv6 extension headers are repeated,
+//! DF stays as it came, and the IPv4 identification counts on.
 
 use super::gso::Segment;
 use super::ipv4::{self, TCP};
@@ -42,6 +43,8 @@ pub(super) struct Segments<'a> {
     fixed_sum: u64,
     /// Data of each but the last, bytes.
     share: usize,
+    /// The flags that only the first may have.
+    first_only: u8,
     /// How many there are.
     pub(super) frames: usize,
     /// True if the checksum was left to hardware.
@@ -88,6 +91,7 @@ impl<'a> Plan<'a> {
             data_sum,
             fixed_sum: u64::from(transport.pseudo) + u64::from(header_sum) + removed,
             share,
+            first_only: if tcp.accurate_ecn() { 0 } else { CWR },
             frames: if data.len() <= 2 * share { 2 } else { data.len().div_ceil(share) },
             unfinished,
         })
@@ -104,7 +108,8 @@ fn variable_words(len: usize, sequence: u32, flags: u8) -> [u16; 4] {
 
 impl<'a> Segments<'a> {
     /// The segment as one, for the kernel to cut; `None` if that could go wrong: with options or extension headers of
-    /// IP, with a header checksum that would be made right, or without data.
+    /// IP, with a header checksum that would be made right, without data, or with a CWR that belongs on every piece:
+    /// the kernel leaves it on the first.
     #[inline]
     pub(super) fn whole(&self, link_len: usize) -> Option<Segment<'a>> {
         let ip = &self.headers[link_len..self.tcp_at];
@@ -113,7 +118,14 @@ impl<'a> Segments<'a> {
             _ => ip.len() == ipv6::HEADER_LEN,
         };
         let Segments { headers, tcp_at, data, share, .. } = *self;
-        (sound && !data.is_empty()).then_some(Segment { headers, ip_at: link_len, tcp_at, data, share })
+        let counter = self.first_only == 0 && self.tcp.flags() & CWR != 0;
+        (sound && !counter && !data.is_empty()).then_some(Segment {
+            headers,
+            ip_at: link_len,
+            tcp_at,
+            data,
+            share,
+        })
     }
 
     /// Longest output frame, bytes.
@@ -150,7 +162,7 @@ impl<'a> Segments<'a> {
                 flags &= !(PSH | FIN);
             }
             if number > 0 {
-                flags &= !CWR;
+                flags &= !self.first_only;
             }
             let len = self.tcp.header_len() + data.len();
             let words = variable_words(len, sequence, flags).map(u64::from);

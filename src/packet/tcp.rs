@@ -1,5 +1,7 @@
 //! TCP header (RFC 9293 section 3.1).
 
+use super::options;
+
 /// Length of the header without options, bytes.
 pub const HEADER_LEN: usize = 20;
 /// Largest length of the header, bytes.
@@ -19,6 +21,11 @@ pub const PSH: u8 = 0x08;
 pub const URG: u8 = 0x20;
 /// Congestion window reduced (RFC 3168).
 pub const CWR: u8 = 0x80;
+
+/// Accurate ECN (RFC 9768), in the byte of the data offset.
+const AE: u8 = 0x01;
+/// Options of Accurate ECN: the two orders of its counters.
+const ACCURATE_ECN: [u8; 2] = [172, 174];
 
 /// A segment whose header is wholly there.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +67,15 @@ impl<'a> TcpSegment<'a> {
         self.header[13]
     }
 
+    /// True if the segment shows that its connection uses Accurate ECN (RFC 9768): by AE, or by the option.
+    ///
+    /// AE, CWR and ECE are one counter then, which every piece of the segment repeats (section 3.3.4). Nothing shows
+    /// it where the counter is below 4 and there is no option: that looks like ECN of RFC 3168, and is taken for it.
+    #[inline]
+    pub fn accurate_ecn(&self) -> bool {
+        self.header[12] & AE != 0 || options::find(self.options, &ACCURATE_ECN) == Some(true)
+    }
+
     /// Sequence number of the first byte of data.
     #[inline]
     pub fn sequence(&self) -> u32 {
@@ -76,6 +92,21 @@ impl<'a> TcpSegment<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn accurate_ecn_shows_by_ae_or_by_its_option() {
+        let shows = |offset_and_ae: u8, options: [u8; 4]| {
+            let mut bytes = [0; 24];
+            bytes[12] = offset_and_ae;
+            bytes[13] = CWR;
+            bytes[20..].copy_from_slice(&options);
+            TcpSegment::new_checked(&bytes).unwrap().accurate_ecn()
+        };
+        assert!(shows(0x51, [0; 4]) && shows(0x61, [1; 4]));
+        assert!(shows(0x60, [172, 2, 1, 1]) && shows(0x60, [1, 1, 174, 2]));
+        assert!(!shows(0x5e, [172, 2, 1, 1]), "the other reserved bits, and an option that is data");
+        assert!(!shows(0x60, [173, 2, 1, 1]) && !shows(0x60, [0, 172, 2, 1]));
+    }
 
     #[test]
     fn the_data_offset_is_held_against_what_is_there() {

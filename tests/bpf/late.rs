@@ -100,14 +100,21 @@ fn a_segment_that_stayed_alone_is_cut_as_a_worker_cuts_it() {
     let Behind { gateway: _gateway, program, idents } = late(|_| ());
     let (wire, mut buffer) = (wire(), [0; 4096]);
     let mut cuts = 0;
-    for (options, flags) in [(&[][..], 0x10), (&TIMESTAMP, 0x18), (&TIMESTAMP, 0x99), (&[], 0xd9)] {
+    for (options, flags) in
+        [(&[][..], 0x010), (&TIMESTAMP, 0x018), (&TIMESTAMP, 0x099), (&[], 0x0d9), (&[], 0x190), (&[], 0x1d8)]
+    {
         let headers = 20 + options.len();
         for total in [1423, 1424, 1425, 1460, 1499, 1500, 2000, 2001, 2 * 1422 - 20 - headers] {
-            let v4 = Frame::tcp(flags, options, total - 20 - headers).bytes();
-            let padded = with(Frame::tcp(flags, options, total - 20 - headers), |f| f.padding = 5).bytes();
-            let mut v6 = Frame6::tcp(flags, options, (total - 20 - headers).min(2 * (1382 - headers)));
+            let data = total - 20 - headers;
+            let mut v4 = Frame::tcp(flags as u8, options, data);
+            let mut v6 = Frame6::tcp(flags as u8, options, data.min(2 * (1382 - headers)));
+            // AE, which makes CWR a part of a counter, stands beside the data offset.
+            v4.payload[12] |= (flags >> 8) as u8;
+            v6.payload[12] |= (flags >> 8) as u8;
+            v4.finish_tcp();
             v6.finish_tcp();
-            for frame in [v4, padded, v6.bytes()] {
+            let padded = with(v4.clone(), |f| f.padding = 5);
+            for frame in [v4.bytes(), padded.bytes(), v6.bytes()] {
                 let run = program.run_once(&frame, Came::default()).unwrap();
                 let len = recv(wire.as_raw_fd(), &mut buffer, MsgFlags::empty()).expect("the first half");
                 let expected = by_worker(&frame, &idents, Reason::Resegmented);

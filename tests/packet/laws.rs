@@ -8,6 +8,7 @@ use crate::support::{Fragment, Policy, ones_sum, reassemble};
 const FIN: u8 = 0x01;
 const PSH: u8 = 0x08;
 const CWR: u8 = 0x80;
+const AE: u8 = 0x01;
 const NOT_TO_CUT: u8 = 0x02 | 0x04 | 0x20;
 
 /// The walk visits what a plain reading of RFC 791 visits, ends where it ends, and stays in the list.
@@ -46,27 +47,59 @@ pub(crate) fn options(list: &[u8]) {
     let before = segment.clone();
     let lowered = mss::clamp(&mut segment, 1382);
     assert_eq!(lowered, segment != before);
+    let options = walk(&before[20..]);
+    let above =
+        |(kind, value): &(u8, &[u8])| *kind == 2 && value.len() == 2 && *value > &1382u16.to_be_bytes()[..];
+    assert_eq!(lowered, options.iter().any(above) && !covered(&options));
     assert!(!mss::clamp(&mut segment, 1382), "once is enough");
+}
+
+/// The options of a list, kind and data, up to its end or to where it is malformed.
+fn walk(mut list: &[u8]) -> Vec<(u8, &[u8])> {
+    let mut options = vec![];
+    while let [kind, rest @ ..] = list {
+        match (kind, rest) {
+            (0, _) => break,
+            (1, _) => list = rest,
+            (kind, [len, ..]) if *len >= 2 && usize::from(*len) <= list.len() => {
+                let (option, behind) = list.split_at(usize::from(*len));
+                options.push((*kind, &option[2..]));
+                list = behind;
+            }
+            _ => break,
+        }
+    }
+    options
+}
+
+/// True if TCP-AO is among `options`: its code covers them.
+fn covered(options: &[(u8, &[u8])]) -> bool {
+    options.iter().any(|(kind, data)| *kind == 29 && data.len() >= 2)
+}
+
+/// True if a TCP header shows Accurate ECN, in which CWR is part of a counter.
+fn accurate_ecn(header: &[u8]) -> bool {
+    header[12] & AE != 0 || walk(&header[20..]).iter().any(|(kind, _)| [172, 174].contains(kind))
 }
 
 /// A packet, taken apart without any check but that nothing is read beyond the frame.
 #[derive(Debug, Clone)]
-struct Seen<'a> {
-    link: &'a [u8],
-    ipv4: bool,
+pub(crate) struct Seen<'a> {
+    pub(crate) link: &'a [u8],
+    pub(crate) ipv4: bool,
     /// By its own length, without padding.
-    packet: &'a [u8],
+    pub(crate) packet: &'a [u8],
     /// IP header with options or extension headers.
-    header: &'a [u8],
+    pub(crate) header: &'a [u8],
     /// Behind it.
-    payload: &'a [u8],
-    protocol: u8,
+    pub(crate) payload: &'a [u8],
+    pub(crate) protocol: u8,
     /// True if there is more to the datagram.
-    fragment: bool,
+    pub(crate) fragment: bool,
 }
 
 impl<'a> Seen<'a> {
-    fn of(frame: &'a [u8]) -> Self {
+    pub(crate) fn of(frame: &'a [u8]) -> Self {
         let mut at = 12;
         while [[0x81, 0], [0x88, 0xa8], [0x91, 0]].contains(&[frame[at], frame[at + 1]]) && at < 20 {
             at += 4;
@@ -91,7 +124,7 @@ impl<'a> Seen<'a> {
     }
 
     /// Sum of pseudo-header and payload: 0xffff if the transport checksum is right.
-    fn transport_sum(&self) -> u16 {
+    pub(crate) fn transport_sum(&self) -> u16 {
         let addresses = if self.ipv4 { &self.packet[12..20] } else { &self.packet[8..40] };
         let mut covered = addresses.to_vec();
         covered.extend((self.payload.len() as u32).to_be_bytes());
@@ -166,6 +199,7 @@ fn fits(policy: &Policy, outcome: Outcome, frame: &[u8], out: &[u8]) {
 fn unclamp(policy: &Policy, before: &Seen<'_>, after: &Seen<'_>, restored: &mut [u8]) {
     let limit = if before.ipv4 { policy.rule.mss4 } else { policy.rule.mss6 }.unwrap();
     let end = usize::from(before.payload[12] >> 4) * 4;
+    assert!(!covered(&walk(&before.payload[20..end])));
     let mut at = 20;
     while at + 1 < end && before.payload[at] != 0 {
         let (kind, len) = (before.payload[at], usize::from(before.payload[at + 1]));
@@ -188,6 +222,8 @@ fn unclamp(policy: &Policy, before: &Seen<'_>, after: &Seen<'_>, restored: &mut 
 fn fragmented(policy: &Policy, outcome: Outcome, frame: &[u8], frames: &[Vec<u8>]) {
     let before = Seen::of(frame);
     assert!(before.ipv4 && before.packet.len() > policy.mtu() && frames.len() > 1);
+    let fresh = before.packet[6] & 0x40 != 0 && !before.fragment && before.protocol != 51;
+    assert_eq!(outcome.edits.contains(Edit::Id), fresh);
     assert!(policy.df != Df::Keep || before.packet[6] & 0x40 == 0);
     let parts: Vec<_> = frames
         .iter()
@@ -197,6 +233,7 @@ fn fragmented(policy: &Policy, outcome: Outcome, frame: &[u8], frames: &[Vec<u8>
             assert!(seen.packet.len() <= policy.mtu() && seen.packet[6] & 0x40 == 0);
             assert_eq!((seen.packet[1], &seen.packet[8..10]), (before.packet[1], &before.packet[8..10]));
             assert_eq!(seen.packet[12..20], before.packet[12..20]);
+            assert!(fresh || seen.packet[4..6] == before.packet[4..6], "identification");
             // 0 and 0xffff are the two zeros of the sum.
             let wrong = [ones_sum(seen.header), ones_sum(before.header)].map(|sum| sum % 0xffff);
             assert_eq!(wrong[0], wrong[1], "the error of the header checksum");
@@ -260,7 +297,8 @@ fn resegmented(policy: &Policy, outcome: Outcome, frame: &[u8], frames: &[Vec<u8
         let mut expected = header.to_vec();
         let sequence = word(header, 4).wrapping_add(stream.len() as u32);
         expected[4..8].copy_from_slice(&sequence.to_be_bytes());
-        expected[13] &= if last { !0 } else { !(PSH | FIN) } & if number == 0 { !0 } else { !CWR };
+        expected[13] &= if last { !0 } else { !(PSH | FIN) };
+        expected[13] &= if number == 0 || accurate_ecn(header) { !0 } else { !CWR };
         expected[16..18].copy_from_slice(&tcp[16..18]);
         assert_eq!(tcp, expected, "header of segment {number}");
         stream.extend(data);

@@ -7,7 +7,7 @@ use xdpfrag::packet::{Df, Edit, Edits, Reason, Rule, Tcp, Verdict};
 
 use crate::laws;
 use crate::support::{
-    Catch, DF, Fragment, MF, Packet, Packet6, Policy, TCP, apply, reassemble, transform, transport_sum,
+    AH, Catch, DF, Fragment, MF, Packet, Packet6, Policy, TCP, apply, reassemble, transform, transport_sum,
 };
 
 fn policies() -> impl Strategy<Value = Df> {
@@ -34,6 +34,7 @@ fn tcp_options() -> impl Strategy<Value = Vec<u8>> {
         3 => any::<[u8; 2]>().prop_map(|[a, b]| vec![2, 4, a, b]),
         2 => Just(vec![1]),
         1 => Just(vec![4, 2]),
+        1 => select(vec![vec![29, 4, 1, 1], vec![29, 8, 1, 1, 9, 9, 9, 9], vec![172, 5, 0, 0, 1], vec![174, 2]]),
         1 => vec(any::<u8>(), 1..5),
     ];
     vec(option, 0..8).prop_map(|options| {
@@ -50,7 +51,7 @@ fn packets() -> impl Strategy<Value = Packet> {
         (0usize..3000).prop_map(Packet::udp),
         (any::<u8>(), tcp_options(), vec(any::<u8>(), 0..2000))
             .prop_map(|(flags, options, data)| Packet::tcp(flags, &options, &data)),
-        (any::<u8>(), vec(any::<u8>(), 0..9000))
+        (prop_oneof![4 => any::<u8>(), 1 => Just(AH)], vec(any::<u8>(), 0..9000))
             .prop_filter("TCP and UDP have their own", |(protocol, _)| ![6, 17].contains(protocol))
             .prop_map(|(protocol, payload)| Packet::new(protocol, payload)),
     ];
@@ -220,7 +221,8 @@ proptest! {
 
         let cleared = had_df && (oversize || df == Df::Clear);
         prop_assert_eq!(outcome.edits.contains(Edit::Df), cleared);
-        prop_assert_eq!(outcome.edits.contains(Edit::Id), oversize && had_df && whole);
+        let covered = packet.protocol == AH;
+        prop_assert_eq!(outcome.edits.contains(Edit::Id), oversize && had_df && whole && !covered);
         for (at, part) in parts.iter().enumerate() {
             let right = packet.checksum_error == 0;
             prop_assert_eq!(part.header_sum == 0xffff, right, "a wrong header checksum stays wrong");
@@ -248,6 +250,8 @@ proptest! {
             let before = mss_options(&packet.payload);
             prop_assert!(packet.protocol == TCP && start == 0 && packet.payload[13] & 2 != 0);
             prop_assert!(before.iter().any(|mss| *mss > limit));
+            let (kinds, _) = walk(&packet.payload[20..usize::from(packet.payload[12] >> 4) * 4]);
+            prop_assert!(kinds.iter().all(|(kind, option)| *kind != 29 || option.len() < 4), "TCP-AO");
             let lowered: Vec<_> = before.iter().map(|mss| *mss.min(&limit)).collect();
             prop_assert_eq!(mss_options(&payload), lowered);
             if whole {

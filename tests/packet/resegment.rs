@@ -120,6 +120,15 @@ fn trap_14_flags_belong_to_one_segment_and_damage_stays_visible() {
         [ACK | ECE | CWR, ACK | ECE, FIN | PSH | ACK | ECE],
         "ECE is a state, and stays"
     );
+    // Accurate ECN (RFC 9768): AE, or its option, says that CWR and ECE are part of a counter.
+    let mut counter = Packet::tcp(ACK | CWR | PSH, &[], &pattern(2000));
+    counter.payload[12] |= 1;
+    counter.finish(16);
+    let option = Packet::tcp(ACK | CWR | PSH, &[172, 5, 0, 0, 1, 1, 1, 1], &pattern(2000));
+    for packet in [counter, option] {
+        assert_eq!(flags(&cut(&packet.frame(), 1200)), [ACK | CWR, ACK | CWR | PSH]);
+        assert_eq!(flags(&cut(&Packet6::carrying(packet).frame(), 1200)), [ACK | CWR, ACK | CWR | PSH]);
+    }
     for at in [3, 14, 25, 1400] {
         let mut damaged = Packet::tcp(ACK, &[], &pattern(1460));
         damaged.payload[at] ^= 0x10;

@@ -9,6 +9,7 @@ pub(crate) const DF: u16 = 0x4000;
 pub(crate) const MF: u16 = 0x2000;
 pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
+pub(crate) const AH: u8 = 51;
 
 /// RFC 1071, word by word.
 pub(crate) fn ones_sum(bytes: &[u8]) -> u16 {

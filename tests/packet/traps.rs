@@ -6,7 +6,7 @@ use std::thread;
 use xdpfrag::packet::{Df, Edit, Idents, Partition, Reason, Rule, Verdict, mss};
 
 use crate::support::{
-    Catch, DF, Fragment, MF, Packet, UDP, apply, pattern, reassemble, transform, transport_sum,
+    AH, Catch, DF, Fragment, MF, Packet, UDP, apply, pattern, reassemble, transform, transport_sum,
 };
 
 /// Router alert, which every fragment repeats, and record route, which only the first carries.
@@ -207,7 +207,7 @@ fn trap_10_the_mss_limit_has_a_floor() {
 }
 
 /// One ID on several datagrams makes a receiver mix their bytes; a datagram without DF has a
-/// meaningful ID, and one that is not fragmented needs none.
+/// meaningful ID, one that is not fragmented needs none, and an authentication header covers it.
 #[test]
 fn only_a_fragmented_df_datagram_gets_a_fresh_id() {
     let ids = |packet: &Packet| -> (HashSet<u16>, bool) {
@@ -219,5 +219,7 @@ fn only_a_fragmented_df_datagram_gets_a_fresh_id() {
     let keeps = |packet: Packet| assert_eq!(ids(&packet), (HashSet::from([packet.id]), false), "{packet:?}");
     keeps(Packet { id: 9, flags_offset: 0, ..Packet::udp(1472) });
     keeps(Packet { id: 9, flags_offset: DF | MF, ..Packet::new(UDP, pattern(1480)) });
+    keeps(Packet { id: 9, flags_offset: DF | 100, ..Packet::new(UDP, pattern(1479)) });
+    keeps(Packet { id: 9, ..Packet::new(AH, pattern(1480)) });
     keeps(Packet::udp(100));
 }

@@ -57,6 +57,8 @@ struct Sent {
     psh: bool,
     fin: bool,
     cwr: bool,
+    /// Accurate ECN: CWR is part of a counter then.
+    ae: bool,
     ack: u32,
     window: u16,
     ttl: u8,
@@ -65,8 +67,8 @@ struct Sent {
 
 impl Sent {
     fn plain(flow: u8, len: usize) -> Sent {
-        let (psh, fin, cwr) = (false, false, false);
-        Sent { flow, gap: 0, len, psh, fin, cwr, ack: 7, window: 500, ttl: 64, timestamp: None }
+        let (psh, fin, cwr, ae) = (false, false, false, false);
+        Sent { flow, gap: 0, len, psh, fin, cwr, ae, ack: 7, window: 500, ttl: 64, timestamp: None }
     }
 }
 
@@ -95,6 +97,9 @@ fn frames(sent: &[Sent]) -> Vec<Vec<u8>> {
         if sent.cwr {
             tcp = tcp.cwr();
         }
+        if sent.ae {
+            tcp = tcp.ns();
+        }
         if let Some(time) = sent.timestamp {
             tcp = tcp.options(&[etherparse::TcpOptionElement::Timestamp(time, 9)]).unwrap();
         }
@@ -117,6 +122,8 @@ fn cut(packet: &[u8]) -> Vec<Vec<u8>> {
     }
     let (headers, tcp_at, share) = (field(2), field(6), field(4));
     assert_eq!((vnet[0], field(8)), (NEEDS_CSUM, 16));
+    let first_only = vnet[1] != GSO_NONE && frame[tcp_at + 13] & tcp::CWR != 0;
+    assert_eq!(vnet[1] & GSO_ECN != 0, first_only, "a NIC must know of CWR");
     let (headers, data) = frame.split_at(headers);
     let share = if vnet[1] == GSO_NONE { data.len() } else { share };
     let pieces: Vec<&[u8]> = data.chunks(share).collect();
@@ -253,19 +260,34 @@ fn flows_in_turn_are_kept_apart() {
 #[test]
 fn what_gro_would_not_merge_is_not_merged() {
     let first = Sent::plain(0, 1460);
-    let changes: [(&str, Sent); 7] = [
+    let changes: [(&str, Sent); 8] = [
         ("a gap", Sent { gap: 1, ..first.clone() }),
         ("a repeat", Sent { gap: -1460, ..first.clone() }),
         ("ACK", Sent { ack: 8, ..first.clone() }),
         ("window", Sent { window: 501, ..first.clone() }),
         ("TTL", Sent { ttl: 63, ..first.clone() }),
         ("CWR", Sent { cwr: true, ..first.clone() }),
+        ("AE", Sent { ae: true, ..first.clone() }),
         ("options", Sent { timestamp: Some(1), ..first.clone() }),
     ];
     for (what, second) in changes {
         assert_eq!(sizes(&[first.clone(), second]), [2, 2], "{what}");
     }
     assert_eq!(sizes(&[Sent { cwr: true, ..first.clone() }, first.clone()]), [3], "CWR on the first");
+}
+
+/// The kernel would leave CWR on the first piece only.
+#[test]
+fn cwr_that_is_part_of_a_counter_is_on_every_piece() {
+    let counted = Sent { cwr: true, ae: true, ..Sent::plain(0, 1460) };
+    let packets = gathered(&[counted.clone(), counted.clone(), Sent::plain(2, 1460)]);
+    assert_eq!(packets.len(), 5);
+    for packet in &packets[..4] {
+        assert_eq!(packet[..VNET_HEADER], [0; VNET_HEADER], "an ordinary frame");
+        assert_eq!(packet[VNET_HEADER + 34 + 13] & tcp::CWR, tcp::CWR);
+    }
+    // Without CWR there is nothing that the kernel would take off.
+    assert_eq!(sizes(&vec![Sent { ae: true, ..Sent::plain(0, 1460) }; 3]), [4]);
 }
 
 #[test]
@@ -324,19 +346,20 @@ fn sent() -> impl Strategy<Value = Sent> {
     let gap = prop_oneof![9 => Just(0), 1 => -1460..1460];
     let len = prop_oneof![6 => Just(1460usize), 3 => 1usize..1460, 1 => Just(0)];
     let flags = prop_oneof![
-        7 => Just((false, false, false)),
-        3 => (any::<bool>(), prop::bool::weighted(0.1), prop::bool::weighted(0.2))
+        7 => Just((false, false, false, false)),
+        3 => (any::<bool>(), prop::bool::weighted(0.1), prop::bool::weighted(0.2), prop::bool::weighted(0.3))
     ];
     let odd = prop_oneof![8 => Just((7, 500, 64)), 2 => (7u32..9, 500u16..502, 63u8..65)];
     let timestamp = prop_oneof![3 => Just(None), 1 => (0u32..2).prop_map(Some)];
     (0u8..4, gap, len, flags, odd, timestamp).prop_map(
-        |(flow, gap, len, (psh, fin, cwr), (ack, window, ttl), timestamp)| Sent {
+        |(flow, gap, len, (psh, fin, cwr, ae), (ack, window, ttl), timestamp)| Sent {
             flow,
             gap,
             len,
             psh,
             fin,
             cwr,
+            ae,
             ack,
             window,
             ttl,
