@@ -3,6 +3,8 @@
 
 mod corpus;
 mod exhaustive;
+mod field_rows;
+mod fields;
 mod ipv6;
 mod laws;
 mod properties;
