@@ -60,6 +60,17 @@ int bench_edit(struct __sk_buff *skb)
 	return TC_ACT_UNSPEC;
 }
 
+/* Makes a packet's header, which has no options, that of a fragment with `len` bytes of data. */
+static __always_inline void make_header(struct iphdr *ip, __u32 len, __be16 id, __u16 flags_offset)
+{
+	__u32 delta = (__u16)~ip->tot_len + (__u16)~ip->id + (__u16)~ip->frag_off;
+
+	ip->tot_len = bpf_htons(sizeof(*ip) + len);
+	ip->id = id;
+	ip->frag_off = bpf_htons(flags_offset);
+	ip->check = xf_csum_update(ip->check, delta + ip->tot_len + ip->id + ip->frag_off);
+}
+
 #define COPY	  0x636f7079 /* in skb->cb of the copy that becomes the second fragment */
 #define SHARE	  1400	     /* data in the first one, with an SA MTU of 1422 */
 #define PAYLOAD	  (sizeof(struct ethhdr) + sizeof(struct iphdr))
@@ -80,7 +91,7 @@ static __always_inline void make_fragment(struct __sk_buff *skb, __u32 len, __be
 	struct iphdr *ip = (void *)(long)skb->data + sizeof(struct ethhdr);
 
 	if ((void *)(ip + 1) <= (void *)(long)skb->data_end)
-		xf_make_fragment(ip, len, id, flags_offset);
+		make_header(ip, len, id, flags_offset);
 }
 
 /* What does not fit becomes two fragments, of which one has to take the way through the backlog. */

@@ -8,10 +8,9 @@
 #define XDPFRAG_EDIT_WHOLE_H
 
 /*
- * Takes DF off, and answers what was changed as edit() does. A packet with DF may
+ * Takes DF off, and answers what was changed as edit() does. What came with DF may
  * have any identification (RFC 6864 section 4.1), so that its fragments need a
- * fresh one; not if it is a fragment, which belongs to others with the same, nor
- * after an authentication header, which covers it (RFC 4302 section 3.3.3.1.1.1).
+ * fresh one.
  */
 static __always_inline __u32 edit_whole(const struct xf_packet *packet)
 {
@@ -21,7 +20,7 @@ static __always_inline __u32 edit_whole(const struct xf_packet *packet)
 	if (packet->v6 || !(packet->frag_off & XF_IP_DF))
 		return 0;
 	xf_clear_df(ip);
-	if (packet->fragment || ip->protocol == IPPROTO_AH || !next_ident(hash_of_pair(packet), &id))
+	if (!xf_id_may_change(packet) || !next_ident(hash_of_pair(packet), &id))
 		return 1 << XF_EDIT_DF;
 	ip->check = xf_csum_update(ip->check, (__u16)~ip->id + id);
 	ip->id = id;

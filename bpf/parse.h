@@ -322,29 +322,6 @@ static __always_inline bool xf_bare_tcp(XF_CTX *ctx, const struct xf_tcp *tcp)
 	       options == bpf_htonl(0x0101080a);
 }
 
-/* Payload of the first fragment, in units of 8 bytes (RFC 791). */
-static __always_inline __u32 xf_first_share(__u32 mtu)
-{
-	return (mtu - sizeof(struct iphdr)) & ~7;
-}
-
-/*
- * True for an oversize packet without options that becomes two fragments of use
- * (see Layout::new in src/packet/fragment.rs); no whole TCP segment, which GRO
- * may merge with others.
- */
-static __always_inline bool xf_in_two_fragments(const struct xf_packet *packet, __u32 mtu)
-{
-	__u32 share = xf_first_share(mtu), data = packet->total - sizeof(struct iphdr);
-
-	if (packet->v6 || packet->ihl != sizeof(struct iphdr) ||
-	    (!packet->fragment && packet->ip->protocol == IPPROTO_TCP))
-		return false;
-	if ((packet->frag_off & XF_IP_OFFSET) * 8 + packet->total > 65535 || (packet->frag_off & XF_IP_MF && data % 8))
-		return false;
-	return packet->total <= share + mtu && data <= share + XF_PIECE_MAX;
-}
-
 /*
  * True if a cut may give an IPv4 packet another identification, see id_may_change() in src/packet/ipv4.rs: not to a
  * fragment, which has that of the others, nor in front of an authentication header, which covers it.
@@ -379,17 +356,6 @@ static __always_inline void xf_clear_df(struct iphdr *ip)
 	ip->check = check + ((check + 1) >> 16);
 }
 
-/* Makes a packet's header, which has no options, that of a fragment with `len` bytes of data. */
-static __always_inline void xf_make_fragment(struct iphdr *ip, __u32 len, __be16 id, __u16 flags_offset)
-{
-	__u32 delta = (__u16)~ip->tot_len + (__u16)~ip->id + (__u16)~ip->frag_off;
-
-	ip->tot_len = bpf_htons(sizeof(*ip) + len);
-	ip->id = id;
-	ip->frag_off = bpf_htons(flags_offset);
-	ip->check = xf_csum_update(ip->check, delta + ip->tot_len + ip->id + ip->frag_off);
-}
-
 /* Sum over both addresses and the protocol: of the pseudo-header, all but the length. */
 static __always_inline __u32 xf_sum_of_addresses(const struct xf_packet *packet, __u8 protocol)
 {
@@ -415,11 +381,6 @@ static __always_inline __u32 xf_sum_of_addresses(const struct xf_packet *packet,
 static __always_inline bool xf_unfinished(const struct xf_packet *packet, __u8 protocol, __u32 len, __sum16 check)
 {
 	return check == xf_csum_fold(xf_sum_of_addresses(packet, protocol) + bpf_htons(len));
-}
-
-static __always_inline bool xf_unfinished_udp(const struct xf_packet *packet, const struct udphdr *udp)
-{
-	return udp->check && xf_unfinished(packet, IPPROTO_UDP, packet->total - packet->ihl, udp->check);
 }
 
 #endif

@@ -89,7 +89,7 @@ fn cut_by_the_kernel(segment: &Segment<'_>) -> Vec<Vec<u8>> {
 
 /// What comes out if `frame` goes this way; `None` if it does not.
 fn go(way: Way, frame: &[u8]) -> Option<Vec<Vec<u8>>> {
-    let rule = Rule { mtu: MTU, mss4: Some(MSS), mss6: Some(MSS) };
+    let rule = Rule::new(MTU, Some(MSS), Some(MSS));
     let policy = Policy { df: Df::Clear, tcp: Tcp::Fragment, rule };
     let resegment = Policy { tcp: Tcp::Resegment, ..policy };
     let (outcome, frames) = match way {
