@@ -8,7 +8,7 @@ use clap::Args;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use super::Failure;
-use super::output::{print, print_json};
+use super::output::{print, print_json, tell};
 use crate::lab::bench::rfc2544::{self, Performance, Report, Settings};
 use crate::lab::bench::{Cores, Workload};
 
@@ -65,8 +65,8 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), Failure> {
     }
     let count = std::thread::available_parallelism().context("cannot count the cores")?.get();
     if count < 2 {
-        eprintln!(
-            "  this machine has one core: the generator takes it from the router, and the figures mean little"
+        tell(
+            "  this machine has one core: the generator takes it from the router, and the figures mean little",
         );
     }
     let router = count - 1;
@@ -79,7 +79,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), Failure> {
         run: args.run.clone(),
     };
     let binary = std::env::current_exe().context("cannot find the path of this program")?;
-    let report = rfc2544::run(&settings, &binary, |line| eprintln!("  {line}"))?;
+    let report = rfc2544::run(&settings, &binary, |line| tell(&format!("  {line}")))?;
     match args.json {
         true => print_json(&report)?,
         false => print(&render(&report))?,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Args;
 
-use super::{Failure, instance};
+use super::{Failure, instance, output};
 use crate::config::values;
 use crate::control::blocks::BlockFile;
 use crate::observe::client;
@@ -101,7 +101,7 @@ pub(super) fn capture(args: &CaptureArgs) -> Result<(), Failure> {
         }
         block = blocks.next().context("the instance sent a damaged block")?;
     }
-    eprintln!("xdpfrag: {frames} frames captured");
+    output::tell(&format!("xdpfrag: {frames} frames captured"));
     Ok(())
 }
 

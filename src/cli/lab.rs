@@ -7,7 +7,7 @@ use clap::Args;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use super::Failure;
-use super::output::{print, print_json};
+use super::output::{print, print_json, tell};
 use crate::lab::demo::{self, Delivery, IdCase, Report};
 use crate::lab::traffic::tcp;
 use crate::lab::traffic::udp::Tally;
@@ -28,7 +28,7 @@ pub(super) fn run(args: &LabArgs) -> Result<(), Failure> {
         ));
     }
     let binary = std::env::current_exe().context("cannot find the path of this program")?;
-    let report = demo::run(&binary, |line| eprintln!("  {line}"))?;
+    let report = demo::run(&binary, |line| tell(&format!("  {line}")))?;
     if args.json {
         print_json(&report)?;
     } else {

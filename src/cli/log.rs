@@ -1,8 +1,13 @@
 //! Messages of `run` on standard error: text for people and journald, JSON for collectors.
+//!
+//! A message that cannot be written is no reason to stop forwarding, and nobody waits for its reader ([`queue`]).
+
+mod queue;
 
 use std::fmt;
-use std::io::stderr;
+use std::io::{self, stderr};
 
+use nix::sys::signal::{SigSet, Signal};
 use tracing::dispatcher::has_been_set;
 use tracing::subscriber::set_global_default;
 use tracing::{Event, Level, Subscriber, error, info, warn};
@@ -10,21 +15,31 @@ use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, fmt};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::Failure;
+use super::{Failure, output};
 use crate::config::{LogFormat, LogLevel};
 
 /// What begins a message of level WARN.
 const WARNING: &str = "warning: ";
 
 /// Messages go to standard error from here on.
-pub(super) fn start(format: LogFormat, level: LogLevel) {
+///
+/// # Errors
+/// If there can be no thread that writes them.
+pub(super) fn start(format: LogFormat, level: LogLevel) -> io::Result<()> {
+    ignore_signals_of_output()?;
+    queue::start(stderr())?;
     let level = match level {
         LogLevel::Error => Level::ERROR,
         LogLevel::Warn => Level::WARN,
         LogLevel::Info => Level::INFO,
         LogLevel::Debug => Level::DEBUG,
     };
-    let subscriber = fmt().with_writer(stderr).with_max_level(level).with_ansi(false);
+    let subscriber = fmt()
+        .with_writer(|| queue::Line)
+        .with_max_level(level)
+        .with_ansi(false)
+        // It would be said on standard error, by a panic where that is closed.
+        .log_internal_errors(false);
     let installed = match format {
         LogFormat::Json => {
             set_global_default(subscriber.json().flatten_event(true).with_target(false).finish())
@@ -37,6 +52,26 @@ pub(super) fn start(format: LogFormat, level: LogLevel) {
     };
     // It fails only if messages go somewhere already.
     let _ = installed;
+    Ok(())
+}
+
+/// The kernel stops a process of the background that writes to its terminal (`stty tostop`), and kills one whose file
+/// grows beyond `ulimit -f`: threads that block these signals get an error or are let through instead. This one does,
+/// and all that it starts.
+fn ignore_signals_of_output() -> io::Result<()> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTTOU);
+    signals.add(Signal::SIGXFSZ);
+    Ok(signals.thread_block()?)
+}
+
+/// Dropped at the end of the program, it sees to it that what was said is written.
+pub(super) struct Flush;
+
+impl Drop for Flush {
+    fn drop(&mut self) {
+        queue::flush();
+    }
 }
 
 /// Why the program ends: by way of the log once there is one, a message for each line.
@@ -44,7 +79,7 @@ pub(super) fn fail(failure: &Failure) {
     if has_been_set() {
         failure.to_string().lines().for_each(|line| error!("{line}"));
     } else {
-        eprintln!("xdpfrag: {failure}");
+        output::tell(&format!("xdpfrag: {failure}"));
     }
 }
 

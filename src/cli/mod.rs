@@ -76,6 +76,7 @@ enum Command {
 
 /// Parses the command line, runs the subcommand and says how it ended.
 pub fn main() -> ExitCode {
+    let _flush = log::Flush;
     let argv = std::env::args_os().collect();
     let cli = arguments::parse(argv).map_err(|error| match error {
         // clap knows which stream and which exit code.

@@ -196,7 +196,7 @@ fn of_the_kernel(json: bool) -> Result<(), Failure> {
         return output::print_json(&rows);
     }
     if rows.is_empty() {
-        eprintln!("no ESP security association in this network namespace; try --esp PROPOSAL");
+        output::tell("no ESP security association in this network namespace; try --esp PROPOSAL");
     }
     output::print(&report(&rows).context("formatting")?)
 }

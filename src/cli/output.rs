@@ -1,4 +1,4 @@
-//! Standard output.
+//! Standard output, and messages of short commands on standard error.
 
 use std::io::{ErrorKind, Write};
 
@@ -14,6 +14,11 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
         ErrorKind::BrokenPipe => Failure::OutputClosed,
         _ => anyhow::Error::new(error).context("cannot write to standard output").into(),
     })
+}
+
+/// Writes `line` and a newline to standard error. If nobody reads there is nobody to tell.
+pub(super) fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 /// Writes `value` as indented JSON and a newline.

@@ -1,5 +1,7 @@
 //! `run`: serve LAN interfaces until told to stop.
 
+use anyhow::Context;
+
 use super::{Failure, arguments, log, output};
 use crate::config::RunArgs;
 use crate::control::{self, RunError};
@@ -7,7 +9,7 @@ use crate::observe::table::{self, Style};
 
 pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
     let plan = arguments::plan(args)?;
-    log::start(args.log, args.log_level);
+    log::start(args.log, args.log_level).context("cannot start the log")?;
     let ended = control::run(&plan, &|| arguments::again(args), &log::say)?;
     if args.json {
         output::print_json(&ended.snapshot)?;

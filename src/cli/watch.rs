@@ -33,7 +33,7 @@ pub(super) fn say(message: &str) -> Result<(), Failure> {
     if stdout().is_terminal() {
         return show(message);
     }
-    eprintln!("{message}");
+    output::tell(message);
     Ok(())
 }
 

@@ -15,4 +15,5 @@ pub mod scope;
 mod service;
 pub mod tunnels;
 
+pub use news::give_up_privileges;
 pub use run::{RunError, Source, run};

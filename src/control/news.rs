@@ -31,6 +31,6 @@ pub(super) fn watch(
 
 /// Of a thread that starts before the set-up is done. What it keeps harms nothing that the main thread, which
 /// says so, does not.
-pub(super) fn give_up_privileges() {
+pub fn give_up_privileges() {
     let _ = privileges::lower();
 }

@@ -13,6 +13,7 @@ mod footprint;
 mod ipv6;
 mod kinds;
 mod late;
+mod listeners;
 mod live;
 mod notify;
 mod operate;
