@@ -12,6 +12,7 @@ pub mod lab;
 pub mod net;
 pub mod observe;
 pub mod packet;
+pub mod pcap;
 pub mod port;
 pub mod worker;
 pub mod xdp;

@@ -10,6 +10,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("ipsec", &[]),
     ("net", &["ipsec"]),
     ("config", &["packet", "ipsec"]),
+    ("pcap", &["packet", "config"]),
     ("observe", &["packet"]),
     ("xdp", &["packet", "config", "net"]),
     ("frame", &["packet"]),
@@ -18,10 +19,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("worker", &["port", "handback", "frame", "packet", "config", "observe", "xdp"]),
     (
         "control",
-        &["worker", "port", "handback", "frame", "packet", "config", "observe", "xdp", "net", "ipsec"],
+        &[
+            "worker", "port", "handback", "frame", "packet", "config", "observe", "pcap", "xdp", "net",
+            "ipsec",
+        ],
     ),
     ("lab", &["observe", "net"]),
-    ("cli", &["control", "lab", "config", "observe", "packet", "ipsec", "net", "xdp"]),
+    ("cli", &["control", "lab", "config", "observe", "pcap", "packet", "ipsec", "net", "xdp"]),
 ];
 
 /// The only files where `unsafe` may stand. Skeleton modules include generated code.

@@ -1,6 +1,6 @@
 //! `capture`: frames of a running instance, before and after, as pcapng.
 
-use std::io::{self, Read, Write, stdout};
+use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -9,11 +9,14 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Args;
 
+use super::files::Output;
 use super::{Failure, instance, output};
 use crate::config::values;
 use crate::control::blocks::BlockFile;
 use crate::observe::client;
 use crate::observe::request::{CaptureRequest, Outcome, Request};
+use crate::observe::snapshot::Snapshot;
+use crate::packet::Reason;
 
 /// pcapng block types (draft-ietf-opsawg-pcapng sections 4.1 and 4.3).
 const SECTION_HEADER: u32 = 0x0a0d_0d0a;
@@ -26,7 +29,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// The arguments of `capture`.
 #[derive(Debug, Args)]
 pub(super) struct CaptureArgs {
-    /// pcapng file to write, - for standard output; each frame has what became of it as a comment
+    /// pcapng file or pipe to write, - for standard output; each frame has what became of it as a comment
     #[arg(value_name = "FILE")]
     file: PathBuf,
 
@@ -56,7 +59,9 @@ pub(super) struct CaptureArgs {
 }
 
 pub(super) fn capture(args: &CaptureArgs) -> Result<(), Failure> {
+    let out = Output::find(&args.file)?;
     let interface = instance::find(args.iface.as_deref())?;
+    let before = client::fetch(&interface).ok();
     let request = Request::Capture(CaptureRequest { host: args.host, port: args.port });
     let instance = client::ask(&interface, &request).map_err(|error| Failure::Running(error.into()))?;
     instance.set_read_timeout(Some(TICK)).context("cannot time the capture")?;
@@ -74,12 +79,10 @@ pub(super) fn capture(args: &CaptureArgs) -> Result<(), Failure> {
         }
         None => return Err(Failure::Running(anyhow::anyhow!("the instance sent nothing"))),
     };
-    let mut out: Box<dyn Write> = match args.file.to_str() {
-        Some("-") => Box::new(stdout().lock()),
-        _ => Box::new(
-            BlockFile::create(&args.file)
-                .map_err(|error| Failure::Usage(format!("cannot write {}: {error}", args.file.display())))?,
-        ),
+    let mut out = match out {
+        Output::Standard(file) | Output::Stream(file) => BlockFile::stream(file),
+        Output::File(path) => BlockFile::create(&path)
+            .map_err(|error| Failure::Usage(format!("cannot write {}: {error}", args.file.display())))?,
     };
     let (mut left, mut frames) = (args.max_bytes, 0);
     let mut block = Some(first);
@@ -102,7 +105,44 @@ pub(super) fn capture(args: &CaptureArgs) -> Result<(), Failure> {
         block = blocks.next().context("the instance sent a damaged block")?;
     }
     output::tell(&format!("xdpfrag: {frames} frames captured"));
+    if frames == 0 {
+        let meanwhile =
+            before.zip(client::fetch(&interface).ok()).map(|(before, now)| received(&before, &now));
+        output::tell(&why_none(args.host.is_some() || args.port.is_some(), meanwhile.as_deref()));
+    }
     Ok(())
+}
+
+/// Frames that the XDP programs have counted between two snapshots, by reason; zeros left out.
+fn received(before: &Snapshot, now: &Snapshot) -> Vec<(String, u64)> {
+    let sum = |snapshot: &Snapshot, reason: &str| -> u64 {
+        snapshot.interfaces.iter().filter_map(|interface| interface.xdp.get(reason)).sum()
+    };
+    let grown = |reason: &Reason| {
+        let frames = sum(now, reason.label()).saturating_sub(sum(before, reason.label()));
+        (frames > 0).then(|| (reason.label().to_owned(), frames))
+    };
+    Reason::ALL.iter().filter_map(grown).collect()
+}
+
+/// Why there is no frame: of those that were `received` none came by.
+fn why_none(chosen: bool, received: Option<&[(String, u64)]>) -> String {
+    let counted = match received {
+        Some([]) => {
+            return "No frame was received meanwhile: do the hosts send by way of this interface?".into();
+        }
+        Some(frames) => {
+            let each: Vec<_> = frames.iter().map(|(reason, frames)| format!("{reason} {frames}")).collect();
+            format!("Received meanwhile: {}. ", each.join(", "))
+        }
+        None => String::new(),
+    };
+    let of = if chosen { "None of what --host and --port choose" } else { "None of it" };
+    format!(
+        "{counted}{of} was for a worker: what fits never comes by, and what is out of scope is not touched.\n\
+         To see what fits, too: set redirect = \"all\" in the file of --config and `xdpfrag reload`, or start with\n\
+         --redirect all"
+    )
 }
 
 /// The type of a block in the byte order of this machine, which the instance shares.

@@ -11,6 +11,7 @@ mod check;
 mod config;
 mod detach;
 mod failure;
+mod files;
 mod generate;
 mod instance;
 mod lab;

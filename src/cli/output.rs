@@ -21,9 +21,14 @@ pub(super) fn tell(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
-/// Writes `value` as indented JSON and a newline.
+/// Writes `value` as indented JSON and a newline to standard output.
 pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    print(&json(value)?)
+}
+
+/// `value` as indented JSON and a newline.
+pub(super) fn json(value: &impl Serialize) -> Result<String, Failure> {
     let mut text = serde_json::to_string_pretty(value).context("cannot write the result as JSON")?;
     text.push('\n');
-    print(&text)
+    Ok(text)
 }

@@ -1,7 +1,6 @@
 //! Writes what the workers leave at the tap as pcapng, one capture at a time.
 
-use std::borrow::Cow;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -11,17 +10,12 @@ use std::thread;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use pcap_file::pcapng::PcapNgWriter;
-use pcap_file::pcapng::blocks::enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption};
-use pcap_file::pcapng::blocks::interface_description::{
-    InterfaceDescriptionBlock, InterfaceDescriptionOption,
-};
-use pcap_file::{DataLink, PcapError};
 
 use super::blocks::BlockFile;
 use super::run::RunError;
 use crate::observe::request::CaptureRequest;
 use crate::packet::Verdict;
+use crate::pcap::writer;
 use crate::worker::tap::{Record, SNAPLEN, Tap};
 
 /// Largest file of `--capture`, bytes.
@@ -30,8 +24,6 @@ const MAX_FILE: u64 = 64 << 20;
 const PAUSE: Duration = Duration::from_millis(5);
 /// How long a client may leave its socket full: its frames are counted as missed meanwhile.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
-/// pcapng's `if_tsresol`: 10^-9 s.
-const NANOSECONDS: u8 = 9;
 
 /// The captures of a run.
 #[derive(Debug, Clone)]
@@ -64,6 +56,11 @@ impl Captures {
     /// If the file cannot be written.
     pub(super) fn to_file(&self, path: &Path) -> Result<(), RunError> {
         let failed = |why: String| RunError::Capture { path: path.to_owned(), why };
+        if path.as_os_str() == "-" {
+            return Err(failed(
+                "standard output is for the summary; name a file, or use: xdpfrag capture -".into(),
+            ));
+        }
         let file = BlockFile::create(path).map_err(|error| failed(error.to_string()))?;
         let pause = || {
             thread::sleep(PAUSE);
@@ -115,36 +112,28 @@ impl Captures {
         max_bytes: u64,
         pause: &dyn Fn() -> bool,
         frames: &mut u64,
-    ) -> Result<(), PcapError> {
+    ) -> io::Result<()> {
         // Blocks are made in memory first: each is written at once.
-        let mut blocks = PcapNgWriter::new(Vec::new())?;
+        let mut blocks = Vec::new();
+        writer::section(&mut blocks);
         for interface in &self.interfaces {
-            blocks.write_pcapng_block(InterfaceDescriptionBlock {
-                linktype: DataLink::ETHERNET,
-                snaplen: SNAPLEN as u32,
-                options: vec![
-                    InterfaceDescriptionOption::IfName(Cow::Borrowed(interface)),
-                    InterfaceDescriptionOption::IfTsResol(NANOSECONDS),
-                ],
-            })?;
+            let after = format!("{interface} after");
+            writer::interface(&mut blocks, interface, "as received", SNAPLEN as u32);
+            writer::interface(&mut blocks, &after, "as handed back to the kernel", SNAPLEN as u32);
         }
         let (mut left, mut taken) = (max_bytes, 0);
         loop {
-            left = match left.checked_sub(blocks.get_ref().len() as u64) {
+            left = match left.checked_sub(blocks.len() as u64) {
                 Some(left) => left,
                 None => return Ok(()),
             };
-            out.write_all(blocks.get_ref()).map_err(PcapError::IoError)?;
+            out.write_all(&blocks)?;
             *frames = taken;
-            blocks.get_mut().clear();
-            let missed = || self.tap.missed();
-            match self.tap.take(|record| blocks.write_pcapng_block(block(record, missed()))) {
-                Some(result) => {
-                    result?;
-                    taken += 1;
-                }
+            blocks.clear();
+            match self.tap.take(|record| add(&mut blocks, record, self.tap.missed())) {
+                Some(()) => taken += 1,
                 None => {
-                    out.flush().map_err(PcapError::IoError)?;
+                    out.flush()?;
                     if pause() {
                         return Ok(());
                     }
@@ -162,7 +151,7 @@ struct Written {
     /// Frames that workers had left, or had found no room for, when it ended.
     lost: u64,
     /// Why it ended.
-    result: Result<(), PcapError>,
+    result: io::Result<()>,
 }
 
 impl Written {
@@ -175,11 +164,7 @@ impl Written {
                 let full = MAX_FILE >> 20;
                 tracing::info!("--capture {path}: {full} MiB are full; it ends with {frames} frames");
             }
-            Err(error) => {
-                let why = match error {
-                    PcapError::IoError(why) => why.to_string(),
-                    other => other.to_string(),
-                };
+            Err(why) => {
                 tracing::warn!(
                     "--capture {path}: {why}; it ends with {frames} whole frames, at least {lost} more are lost to \
                      it; forwarding goes on"
@@ -189,19 +174,14 @@ impl Written {
     }
 }
 
-/// A record as Wireshark shows it; `missed` frames before it were not captured.
-fn block(record: &Record, missed: u64) -> EnhancedPacketBlock<'_> {
-    let mut options = vec![EnhancedPacketOption::Comment(Cow::Owned(comment(record)))];
-    if missed > 0 {
-        options.push(EnhancedPacketOption::DropCount(missed));
-    }
-    EnhancedPacketBlock {
-        interface_id: record.interface,
-        timestamp: record.time,
-        original_len: record.length as u32,
-        data: Cow::Borrowed(&record.bytes),
-        options,
-    }
+/// Adds a record as Wireshark shows it; `missed` frames before it were not captured. Each LAN interface is two: of what
+/// it received, and of what went back, which without comments look alike.
+fn add(blocks: &mut Vec<u8>, record: &Record, missed: u64) {
+    let interface = 2 * record.interface + u32::from(record.part.is_some());
+    let Record { time, length, bytes, .. } = record;
+    let frame =
+        writer::Frame { interface, time: *time, length: *length, bytes, comment: &comment(record), missed };
+    writer::frame(blocks, &frame);
 }
 
 /// `after 1/2, queue 0: forward fragmented (oversize: ...); edits: df, id`

@@ -53,7 +53,7 @@ mod way;
 pub use frames::Frames;
 pub use gso::{Datagram, Gathered, Segment};
 pub use ident::{Idents, Partition};
-pub use parse::{Packet, parse};
+pub use parse::{Packet, packet, parse};
 pub use reason::{Edit, Edits, Late, Reason, Verdict};
 pub use transform::{Df, Outcome, Rule, Sink, Tcp, Transform, pass};
 pub use way::{Way, Ways};

@@ -49,13 +49,23 @@ pub fn parse(frame: &[u8]) -> Result<(EthernetFrame<'_>, Packet<'_>), Reason> {
     if link.is_group() {
         return Err(Reason::Group);
     }
-    let (packet, group) = if link.ethertype() == ether::IPV4 {
-        let packet = Ipv4Packet::new_checked(link.payload()).ok_or(Reason::Malformed)?;
-        let destination = packet.destination();
-        (Packet::V4(packet), destination.is_multicast() || destination.is_broadcast())
-    } else {
-        let packet = Ipv6Packet::new_checked(link.payload()).ok_or(Reason::Malformed)?;
-        (Packet::V6(packet), packet.destination().is_multicast())
+    Ok((link, packet(link.ethertype(), link.payload())?))
+}
+
+/// The packet at the start of `bytes`, of the protocol that `ethertype` names, or why it is passed: see [`parse`].
+#[inline]
+pub fn packet(ethertype: u16, bytes: &[u8]) -> Result<Packet<'_>, Reason> {
+    let (packet, group) = match ethertype {
+        ether::IPV4 => {
+            let packet = Ipv4Packet::new_checked(bytes).ok_or(Reason::Malformed)?;
+            let destination = packet.destination();
+            (Packet::V4(packet), destination.is_multicast() || destination.is_broadcast())
+        }
+        ether::IPV6 => {
+            let packet = Ipv6Packet::new_checked(bytes).ok_or(Reason::Malformed)?;
+            (Packet::V6(packet), packet.destination().is_multicast())
+        }
+        _ => return Err(Reason::NotIp),
     };
-    if group { Err(Reason::Group) } else { Ok((link, packet)) }
+    if group { Err(Reason::Group) } else { Ok(packet) }
 }

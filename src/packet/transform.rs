@@ -153,17 +153,29 @@ impl Transform {
     #[inline]
     pub fn apply<S: Sink>(&self, frame: &[u8], rule: Rule, sink: &mut S) -> Outcome {
         match parse(frame) {
-            Ok((link, packet)) => {
-                let received = Received { frame, link_len: link.header().len() };
-                match packet {
-                    Packet::V4(packet) => self.apply_ipv4(received, &packet, rule, sink),
-                    Packet::V6(packet) => self.apply_ipv6(received, &packet, rule, sink),
-                }
-            }
+            Ok((link, packet)) => self.apply_packet(frame, link.header().len(), &packet, rule, sink),
             Err(reason) => {
                 sink.begin(false);
                 pass(frame, reason, sink)
             }
+        }
+    }
+
+    /// The same for `packet`, which was parsed at `link_len` bytes into `frame`: whatever link layer stands before it
+    /// is copied to each frame that goes on.
+    #[inline]
+    pub fn apply_packet<S: Sink>(
+        &self,
+        frame: &[u8],
+        link_len: usize,
+        packet: &Packet<'_>,
+        rule: Rule,
+        sink: &mut S,
+    ) -> Outcome {
+        let received = Received { frame, link_len };
+        match packet {
+            Packet::V4(packet) => self.apply_ipv4(received, packet, rule, sink),
+            Packet::V6(packet) => self.apply_ipv6(received, packet, rule, sink),
         }
     }
 

@@ -1,28 +1,30 @@
 //! `replay`: what `run` does to packets, on a capture file.
 
-mod capture;
-mod pcapng;
-mod rewriter;
+mod progress;
+mod summary;
 
-use std::fs::{self, File};
-use std::io::{BufReader, BufWriter, Write};
+use std::fs::File;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::files::{self, Output, Replacement};
 use super::{Failure, output};
 use crate::config::{TreatmentArgs, validate};
-use capture::CaptureError;
-use rewriter::Rewriter;
+use crate::pcap::{self, Rewriter};
+use progress::Progress;
+use summary::Summary;
 
 /// The arguments of `replay`.
 #[derive(Debug, Args)]
 pub(super) struct ReplayArgs {
-    /// Capture to read: pcap or pcapng, of Ethernet frames
+    /// Capture to read, - for standard input: pcap or pcapng, of Ethernet, IP, PPP, loopback or `any`
     #[arg(value_name = "IN")]
     input: PathBuf,
 
-    /// Capture to write, in the format of IN; replaced if it exists, left as it was on failure
+    /// Capture to write, in the format of IN: a file, replaced if it exists and left as it was on failure; a pipe; or
+    /// - for standard output, and the counts go to standard error
     #[arg(value_name = "OUT")]
     output: PathBuf,
 
@@ -37,63 +39,41 @@ pub(super) struct ReplayArgs {
 
 pub(super) fn replay(args: &ReplayArgs) -> Result<(), Failure> {
     let mut rewriter = Rewriter::new(&validate::treatment(&args.treatment)?);
-    let shown = args.input.display();
-    let input = File::open(&args.input).map_err(|error| {
-        Failure::Usage(format!("cannot open {shown}: {error}; give a pcap or pcapng file"))
-    })?;
-    let output = Replacement::of(&args.output)?;
-    let rewritten = capture::rewrite(BufReader::new(input), BufWriter::new(&output.file), &mut rewriter);
-    rewritten.map_err(|error| match error {
-        CaptureError::Write(error) => cannot_write(&args.output, &error),
-        error => Failure::Usage(format!("{shown}: {error}")),
-    })?;
-    output.publish()?;
-    let counts = rewriter.into_counts();
-    match args.json {
-        true => output::print_json(&counts),
-        false => output::print(&counts.to_string()),
+    let input = files::input(&args.input)?;
+    let found = Output::find(&args.output)?;
+    match &found {
+        Output::Standard(out) | Output::Stream(out) => rewrite(args, input, out, &mut rewriter)?,
+        Output::File(target) => {
+            let new = Replacement::of(target.clone())?;
+            rewrite(args, input, new.file(), &mut rewriter)?;
+            new.publish().map_err(|error| cannot_write(&args.output, &error))?;
+        }
+    }
+    let summary = Summary::from(rewriter.counts());
+    let text = match args.json {
+        true => output::json(&summary)?,
+        false => summary.to_string(),
+    };
+    match found {
+        Output::Standard(_) => {
+            output::tell(text.trim_end());
+            Ok(())
+        }
+        _ => output::print(&text),
     }
 }
 
-fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
+fn rewrite(args: &ReplayArgs, input: File, out: &File, rewriter: &mut Rewriter) -> Result<(), Failure> {
+    let size = input.metadata().ok().filter(|found| found.is_file()).map(|found| found.len());
+    let mut progress = Progress::new(size);
+    pcap::rewrite(input, out, rewriter, &mut |read| progress.reached(read)).map_err(|error| match error {
+        // Whoever read the pipe has seen enough.
+        pcap::Error::Write(error) if error.kind() == ErrorKind::BrokenPipe => Failure::OutputClosed,
+        pcap::Error::Write(error) => cannot_write(&args.output, &error),
+        error => Failure::Usage(format!("{}: {error}", args.input.display())),
+    })
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> Failure {
     Failure::Running(anyhow::anyhow!("cannot write {}: {error}", path.display()))
-}
-
-/// A new file that takes the place of another once it is complete, or vanishes.
-struct Replacement {
-    file: File,
-    temporary: PathBuf,
-    target: PathBuf,
-}
-
-impl Replacement {
-    fn of(path: &Path) -> Result<Replacement, Failure> {
-        let refused = |why: &str| Failure::Usage(format!("cannot write {}: {why}", path.display()));
-        // Renaming onto a link or a device would replace the thing itself.
-        let target = match fs::canonicalize(path) {
-            Ok(target) if target.is_file() => target,
-            Ok(_) => return Err(refused("it exists and is not a regular file; name another")),
-            Err(_) => path.to_owned(),
-        };
-        let Some(name) = target.file_name() else { return Err(refused("it is not the name of a file")) };
-        let mut temporary_name = name.to_owned();
-        temporary_name.push(format!(".xdpfrag-{}", std::process::id()));
-        let temporary = target.with_file_name(temporary_name);
-        let file = File::create_new(&temporary).map_err(|error| refused(&error.to_string()))?;
-        Ok(Replacement { file, temporary, target })
-    }
-
-    fn publish(mut self) -> Result<(), Failure> {
-        self.file
-            .flush()
-            .and_then(|()| fs::rename(&self.temporary, &self.target))
-            .map_err(|error| cannot_write(&self.target, &error))
-    }
-}
-
-impl Drop for Replacement {
-    fn drop(&mut self) {
-        // Gone already if it was published.
-        let _ = fs::remove_file(&self.temporary);
-    }
 }
