@@ -4,10 +4,14 @@ use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
 use super::files::Output;
 use super::{Failure, instance, output};
@@ -66,7 +70,8 @@ pub(super) fn capture(args: &CaptureArgs) -> Result<(), Failure> {
     let instance = client::ask(&interface, &request).map_err(|error| Failure::Running(error.into()))?;
     instance.set_read_timeout(Some(TICK)).context("cannot time the capture")?;
     let deadline = args.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    let mut blocks = Blocks { instance, deadline };
+    let mut blocks =
+        Blocks { instance, deadline, ended: until_a_signal().context("cannot wait for signals")? };
     let first = blocks.next().context("no answer from the instance")?;
     let first = match first {
         Some(block) if kind(&block) == SECTION_HEADER => block,
@@ -145,6 +150,16 @@ fn why_none(chosen: bool, received: Option<&[(String, u64)]>) -> String {
     )
 }
 
+/// Ctrl-C ends a capture as its limits do; a second time, where a pipe takes no more, it ends the program.
+fn until_a_signal() -> io::Result<Arc<AtomicBool>> {
+    let ended = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, 1, Arc::clone(&ended))?;
+        flag::register(signal, Arc::clone(&ended))?;
+    }
+    Ok(ended)
+}
+
 /// The type of a block in the byte order of this machine, which the instance shares.
 fn kind(block: &[u8]) -> u32 {
     block.first_chunk().map_or(0, |word| u32::from_ne_bytes(*word))
@@ -154,11 +169,13 @@ fn kind(block: &[u8]) -> u32 {
 struct Blocks {
     instance: UnixStream,
     deadline: Option<Instant>,
+    /// By a signal.
+    ended: Arc<AtomicBool>,
 }
 
 impl Blocks {
     fn over(&self) -> bool {
-        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+        self.ended.load(Ordering::Relaxed) || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
     /// The next block, or the whole of an answer that is none; `None` at the end of the stream or of the time.

@@ -3,10 +3,13 @@
 use std::fs::File;
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use etherparse::SlicedPacket;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketOption;
+use pcap_file::pcapng::blocks::interface_description::InterfaceDescriptionOption;
 use pcap_file::pcapng::{Block, PcapNgReader};
 use xdpfrag::lab::traffic::udp::Flow;
 use xdpfrag::lab::{FAR, LabConfig};
@@ -18,15 +21,25 @@ pub(crate) fn read(path: &std::path::Path) -> Vec<(String, Vec<u8>)> {
     let mut reader = PcapNgReader::new(File::open(path).unwrap()).unwrap();
     let mut frames = Vec::new();
     while let Some(block) = reader.next_block() {
-        if let Block::EnhancedPacket(packet) = block.unwrap() {
+        if let Block::EnhancedPacket(packet) = block.unwrap().into_owned() {
             let comment = packet.options.iter().find_map(|option| match option {
                 EnhancedPacketOption::Comment(comment) => Some(comment.to_string()),
                 _ => None,
             });
-            frames.push((comment.expect("a comment"), packet.data.to_vec()));
+            let comment = comment.expect("a comment");
+            // What came is of one interface, and what went back of the other.
+            assert_eq!(packet.interface_id, u32::from(comment.starts_with("after")), "{comment}");
+            frames.push((comment, packet.data.to_vec()));
         }
     }
-    assert_eq!(reader.interfaces().len(), 1);
+    let names = reader.interfaces().iter().map(|interface| {
+        let name = |option: &InterfaceDescriptionOption<'_>| match option {
+            InterfaceDescriptionOption::IfName(name) => Some(name.to_string()),
+            _ => None,
+        };
+        interface.options.iter().find_map(name).expect("a name")
+    });
+    assert_eq!(names.collect::<Vec<_>>(), ["eth1", "eth1 after"]);
     frames
 }
 
@@ -127,4 +140,33 @@ fn an_instance_captures_to_a_file_from_its_start_and_one_capture_at_a_time() {
     let interface = stop(daemon);
     let received: u64 = interface.workers.iter().map(|worker| worker.received).sum();
     assert_eq!(frames.iter().filter(|(comment, _)| comment.starts_with("before")).count() as u64, received);
+}
+
+/// By signal or by time, and with a word about what was received meanwhile.
+#[test]
+fn a_capture_of_what_fits_says_why_it_is_empty() {
+    let Some(lab) = lab(LabConfig::default()) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = forward(&lab, &[]);
+    let path = dir.path().join("fits.pcapng");
+    let mut command = Command::new(binary());
+    command.arg("capture").arg(&path);
+    let mut capture = lab.gateway.spawn(command).unwrap();
+    // Its first blocks are there as soon as the instance captures.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while path.metadata().map_or(0, |found| found.len()) == 0 {
+        assert!(Instant::now() < deadline, "no capture has begun");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let tally =
+        Flow { rate: 1000, ..Flow::new((FAR, PORT), vec![100; 200]) }.run(&lab.appliance, &lab.far).unwrap();
+    assert!(tally.complete(), "{tally:?}");
+    kill(Pid::from_raw(i32::try_from(capture.child.id()).unwrap()), Signal::SIGINT).unwrap();
+    assert!(capture.child.wait().unwrap().success());
+    let said = std::io::read_to_string(capture.child.stderr.take().unwrap()).unwrap();
+    for part in ["0 frames captured", "Received meanwhile: fits ", "redirect = \"all\"", "xdpfrag reload"] {
+        assert!(said.contains(part), "'{part}' is missing in: {said}");
+    }
+    assert!(read(&path).is_empty());
+    stop(daemon);
 }

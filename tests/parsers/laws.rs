@@ -1,11 +1,13 @@
-//! What holds for any input of the two parsers that strangers and tired people feed; for tests and fuzz targets.
+//! What holds for any input of the parsers that strangers and tired people feed; for tests and fuzz targets.
 
 use std::path::Path;
 
 use clap::error::ErrorKind;
 use clap::{Args, Command, FromArgMatches};
-use xdpfrag::config::{self, ConfigFile, FileError, RunArgs};
+use xdpfrag::config::{self, ConfigFile, FileError, RunArgs, Treatment};
 use xdpfrag::observe::request::Request;
+use xdpfrag::packet::{Df, Rule, Tcp};
+use xdpfrag::pcap::{self, Counts, Rewriter};
 
 /// A request is understood or refused, and what was understood means the same when it is sent on.
 pub(crate) fn request(line: &[u8]) {
@@ -34,6 +36,27 @@ pub(crate) fn config(text: &str) {
     if let Err(error) = config::plan(&args) {
         refused(&file.blame(&error), text);
     }
+}
+
+/// A capture is refused, or becomes one that can be read, with as many frames as were counted; and then nothing is left
+/// to do to it.
+pub(crate) fn capture(bytes: &[u8]) {
+    for tcp in [Tcp::Fragment, Tcp::Resegment] {
+        let Ok((first, counts)) = rewritten(bytes, tcp) else { continue };
+        let (second, again) =
+            rewritten(&first, tcp).unwrap_or_else(|error| panic!("what was written: {error}"));
+        assert_eq!((again.frames_in, again.frames_out), (counts.frames_out, counts.frames_out));
+        assert!(second == first, "the second time it is changed");
+    }
+}
+
+fn rewritten(bytes: &[u8], tcp: Tcp) -> Result<(Vec<u8>, Counts), pcap::Error> {
+    let rule = Rule { mtu: 576, mss4: Some(536), mss6: Some(516) };
+    let everything = ["0.0.0.0/0", "::/0"].map(|prefix| (prefix.parse().expect("a prefix"), rule));
+    let mut rewriter = Rewriter::new(&Treatment { scope: everything.into(), df: Df::Clear, tcp });
+    let mut out = Vec::new();
+    pcap::rewrite(bytes, &mut out, &mut rewriter, &mut |_| ())?;
+    Ok((out, rewriter.counts().clone()))
 }
 
 fn refused(error: &FileError, text: &str) {

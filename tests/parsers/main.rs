@@ -1,7 +1,9 @@
-//! The parsers of the control socket and of the configuration file: any input, and the corpus of `make fuzz`.
+//! The parsers of the control socket, of the configuration file and of captures: any input, and the corpus of `make
+//! fuzz`.
 //!
 //! `XDPFRAG_SEEDS=write cargo test --test parsers` writes the seeds anew.
 
+mod captures;
 mod laws;
 
 use std::fs;
@@ -36,14 +38,14 @@ fn corpus(target: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "fuzz", "corpus", target].iter().collect()
 }
 
-fn seeds_are_kept(target: &str, seeds: &[(&str, &str)]) {
-    for (name, text) in seeds {
+fn seeds_are_kept<S: AsRef<[u8]>>(target: &str, seeds: &[(&str, S)]) {
+    for (name, seed) in seeds {
         let path = corpus(target).join(name);
         if std::env::var("XDPFRAG_SEEDS").is_ok_and(|value| value == "write") {
             fs::create_dir_all(corpus(target)).unwrap();
-            fs::write(&path, text).unwrap();
+            fs::write(&path, seed).unwrap();
         }
-        assert_eq!(fs::read_to_string(&path).unwrap(), *text, "{}", path.display());
+        assert!(fs::read(&path).unwrap() == seed.as_ref(), "{}", path.display());
     }
 }
 
@@ -51,8 +53,12 @@ fn seeds_are_kept(target: &str, seeds: &[(&str, &str)]) {
 fn every_input_of_the_corpus_obeys_the_laws() {
     seeds_are_kept("request", &REQUESTS);
     seeds_are_kept("config", &CONFIGS);
+    seeds_are_kept("capture", &captures::seeds());
     for entry in fs::read_dir(corpus("request")).unwrap() {
         laws::request(&fs::read(entry.unwrap().path()).unwrap());
+    }
+    for entry in fs::read_dir(corpus("capture")).unwrap() {
+        laws::capture(&fs::read(entry.unwrap().path()).unwrap());
     }
     for entry in fs::read_dir(corpus("config")).unwrap() {
         laws::config(&String::from_utf8_lossy(&fs::read(entry.unwrap().path()).unwrap()));
@@ -151,6 +157,11 @@ proptest! {
     #[test]
     fn any_request(line in prop_oneof![prop::collection::vec(any::<u8>(), 0..200), mutated(&REQUESTS)]) {
         laws::request(&line);
+    }
+
+    #[test]
+    fn any_capture(bytes in captures::mutated()) {
+        laws::capture(&bytes);
     }
 
     #[test]
