@@ -312,3 +312,39 @@ fn stats_without_an_instance_says_how_to_start_one() {
     );
     refused("stats --watch 0", 2, &["--watch"]);
 }
+
+/// They end as they would have ended, or quietly, as tools do of which nobody wants to know more.
+#[test]
+fn no_command_panics_where_nobody_reads_or_the_disk_is_full() {
+    let commands = [
+        "--help",
+        "run --help",
+        "run --iface no-such-if --mtu 1422",
+        "check --iface no-such-if --mtu 1422",
+        "config check /no/such/file",
+        "mtu",
+        "mtu --esp aes256-sha256",
+        "stats --iface no-such-if",
+        "capture /dev/null --iface no-such-if",
+        "reload --iface no-such-if",
+        "replay /no/such/file /dev/null --mtu 1422",
+        "detach --iface no-such-if",
+        "completions bash",
+        "man",
+        "bench --workload none",
+        "nonsense",
+    ];
+    let closed = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        Stdio::from(writer)
+    };
+    let full = || Stdio::from(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    for args in commands {
+        for (what, out, err) in [("closed", closed(), closed()), ("full", full(), full())] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_xdpfrag"));
+            let status = command.args(args.split_whitespace()).stdout(out).stderr(err).status().unwrap();
+            assert!(status.code().is_some_and(|code| code <= 4), "xdpfrag {args}, {what}: {status}");
+        }
+    }
+}

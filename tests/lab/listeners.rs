@@ -121,7 +121,12 @@ fn the_disk_of_the_log_is_full() {
     let dir = tempfile::tempdir().unwrap();
     // A page for what it says at its start, and none for what comes then.
     let disk = "mount -t tmpfs -o size=4k tmpfs \"$0\" && exec \"$@\" 2>\"$0/log\"";
-    for script in ["exec \"$@\" 2>/dev/full", &format!("exec unshare --mount sh -c '{disk}' \"$0\" \"$@\"")] {
+    for script in [
+        "exec \"$@\" 2>/dev/full",
+        // Beyond this limit a write is answered by SIGXFSZ.
+        "ulimit -f 2 && exec \"$@\" 2>\"$0/log\"",
+        &format!("exec unshare --mount sh -c '{disk}' \"$0\" \"$@\""),
+    ] {
         let command = run_by(script, dir.path());
         // The file of settings must not lie below the small disk.
         let elsewhere = tempfile::tempdir().unwrap();
@@ -169,6 +174,19 @@ fn the_terminal_is_closed() {
         assert!(Instant::now() < deadline, "it does not end");
         thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// With `stty tostop` the kernel stops a process of the background that writes to the terminal.
+#[test]
+fn a_terminal_that_stops_the_background_does_not_stop_it() {
+    let Some(lab) = lab(LabConfig::default()) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let job = format!("stty tostop; {} run --config {} & wait", binary().display(), settings(dir.path()));
+    let mut terminal = Command::new("script");
+    terminal.args(["--quiet", "--return", "--command", &format!("sh -mc '{job}'"), "/dev/null"]);
+    let _terminal = lab.gateway.spawn(terminal).unwrap();
+    let orphan = Orphan(forwarding(&lab));
+    goes_on(&lab, orphan.0, 2);
 }
 
 /// It asks for a sign of life each millisecond and reads none of them.

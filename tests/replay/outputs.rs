@@ -168,3 +168,33 @@ fn a_signal_leaves_neither_half_a_file_nor_an_empty_one() {
     assert!(!child.wait().unwrap().success());
     assert_eq!(dir.names(), before);
 }
+
+/// A bar that moves while the pipe does, and is gone at the end.
+#[test]
+fn a_terminal_is_told_how_far_it_got() {
+    let (dir, right) = folder();
+    let one = fs::read(dir.path("in")).unwrap();
+    let command = format!("mkfifo fifo; cat fifo | {XDPFRAG} replay - out --mtu 1422");
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--flush", "--return", "--command", &command, "said"]).current_dir(dir.path(""));
+    let mut child = script.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !dir.path("fifo").exists() {
+        assert!(Instant::now() < deadline, "no pipe");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let mut pipe = File::options().write(true).open(dir.path("fifo")).unwrap();
+    pipe.write_all(&one).unwrap();
+    let mut frames = 1;
+    while !String::from_utf8_lossy(&fs::read(dir.path("said")).unwrap()).contains(" MB\u{1b}[K") {
+        assert!(Instant::now() < deadline, "nothing is shown");
+        pipe.write_all(&one[24..]).unwrap();
+        frames += 1;
+        thread::sleep(Duration::from_millis(5));
+    }
+    drop(pipe);
+    assert!(child.wait().unwrap().success());
+    let said = String::from_utf8(fs::read(dir.path("said")).unwrap()).unwrap();
+    assert!(said.contains(&format!("\r\u{1b}[K{frames} frames read")), "{said:?}");
+    assert_eq!(fs::read(dir.path("out")).unwrap().len(), 24 + frames * (right.len() - 24));
+}

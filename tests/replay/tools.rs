@@ -52,24 +52,9 @@ fn what_editcap_writes_is_read_and_what_is_written_tcpdump_and_tshark_read() {
         if let Some(lines) = works(&dir, "tcpdump", &["-nr", "out"]) {
             assert_eq!(lines.lines().count(), 6, "{input}: {lines}");
         }
-        let fields = [
-            "-r",
-            "out",
-            "-o",
-            "ip.defragment:FALSE",
-            "-T",
-            "fields",
-            "-e",
-            "ip.len",
-            "-e",
-            "ip.frag_offset",
-        ];
+        let fields = ["-r", "out", "-o", "ip.defragment:FALSE", "-T", "fields", "-e", "ip.len"];
         if let Some(lines) = works(&dir, "tshark", &fields) {
-            assert_eq!(
-                lines.lines().collect::<Vec<_>>(),
-                ["1420\t0", "100\t1400"].repeat(3),
-                "{input}: {lines}"
-            );
+            assert_eq!(lines.lines().collect::<Vec<_>>(), ["1420", "100"].repeat(3), "{input}: {lines}");
         }
     }
 }
