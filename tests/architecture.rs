@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Which top-level modules each may name with `crate::`.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("packet", &[]),
-    ("ipsec", &[]),
+    ("ipsec", &["packet"]),
     ("net", &["ipsec"]),
     ("config", &["packet", "ipsec"]),
     ("pcap", &["packet", "config"]),

@@ -95,9 +95,16 @@ pub(super) fn check(args: &CheckArgs) -> Result<(), Failure> {
     machine.extend(plan.warnings.iter().map(|warning| Finding::warning("settings", warning)));
     machine.extend(scope::too_wide(&plan).map(|warning| Finding::warning("scope", warning)));
     let interfaces = plan.interfaces.iter();
+    let judge = |name: &'_ String| {
+        let mut findings = preflight::interface(name, &options);
+        if args.mtu_given {
+            findings.extend(preflight::ways(name, &plan));
+        }
+        findings
+    };
     let sections: Vec<Section<'_>> = [(None, machine)]
         .into_iter()
-        .chain(interfaces.map(|name| (Some(name.as_str()), preflight::interface(name, &options))))
+        .chain(interfaces.map(|name| (Some(name.as_str()), judge(name))))
         .collect();
     let verdict =
         sections.iter().flat_map(|(_, findings)| findings).map(verdict).max().unwrap_or(Verdict::Go);

@@ -98,6 +98,13 @@ impl Scope {
         rules.filter(|rule| rule.ways != Ways::EDIT).map(|rule| rule.mtu).min().unwrap_or(u16::MAX)
     }
 
+    /// The same, with other ways.
+    #[must_use]
+    pub fn by(mut self, ways: Ways) -> Scope {
+        self.0.values_mut().flat_map(BTreeMap::values_mut).flatten().for_each(|rule| rule.ways = ways);
+        self
+    }
+
     /// The rule for packets from `source` to `destination`.
     pub fn rule(&self, source: IpAddr, destination: IpAddr) -> Option<Rule> {
         // fe80::/10 never leaves its link (RFC 4291 section 2.5.6), hence is in no tunnel.

@@ -1,59 +1,126 @@
-//! When `--mtu auto` looks at the tunnels again.
+//! When the machine is looked at again: what goes into which tunnel, and what meets it on its way.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, never};
+use crossbeam::channel::Receiver;
 
+use super::conntrack::{Machine, Silent};
 use super::news::watch;
 use super::pace::Pace;
 use super::tunnels::Tunnels;
 use crate::config::Plan;
-use crate::net::Changes;
+use crate::net::{Changes, nft};
 
-/// The kernel does not report path MTUs that it learns, and `disable_xfrm`: looked at again after this time.
+/// With `--mtu auto`: the kernel does not report path MTUs that it learns, and `disable_xfrm`; looked at again after this
+/// time.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
+/// When to look again at what could not be read.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The news and the clock.
 #[derive(Debug)]
 pub(super) struct Follower {
-    /// Something changed. Ends if the kernel ends the subscription.
+    /// Tunnels, routes or interfaces have changed. Ends if the kernel ends the subscription.
     pub(super) news: Receiver<()>,
+    /// The same for rules of nftables and policies.
+    pub(super) rules: Receiver<()>,
     /// When to look.
     pub(super) pace: Pace,
+    auto: bool,
+    /// The rules as they were read last; `None` if they have changed since then.
+    machine: Option<Machine>,
+    silent: Silent,
     said: BTreeSet<String>,
 }
 
 impl Follower {
-    /// Subscribes; before the tunnels are read, so that no change is missed. Without `--mtu auto` it is quiet for ever.
+    /// Subscribes; before anything is read, so that no change is missed.
     ///
     /// # Errors
-    /// If the kernel has no XFRM, or refuses.
+    /// If the kernel refuses, or has no XFRM and the plan says `--mtu auto`.
     pub(super) fn start(plan: &Plan) -> io::Result<Follower> {
-        let quiet = Follower { news: never(), pace: Pace::new(), said: BTreeSet::new() };
-        if plan.auto.is_none() {
-            return Ok(quiet);
-        }
-        let mut changes = Changes::open()?;
-        let news = watch("tunnels", move || changes.wait())?;
-        Ok(Follower { news, ..quiet })
+        let auto = plan.auto.is_some();
+        let mut monitor = nft::Monitor::open()?;
+        let rules = watch("rules", move || monitor.wait())?;
+        let (pace, silent) = (Pace::new(), Silent::default());
+        Ok(Follower { news: tunnels(auto)?, rules, pace, auto, machine: None, silent, said: BTreeSet::new() })
     }
 
-    /// Something changed: look soon.
+    /// Subscribes to what `plan` needs, if that is something else.
+    ///
+    /// # Errors
+    /// As [`start`](Follower::start).
+    pub(super) fn news_for(&self, plan: &Plan) -> io::Result<Option<Receiver<()>>> {
+        let auto = plan.auto.is_some();
+        (auto != self.auto).then(|| tunnels(auto)).transpose()
+    }
+
+    /// Follows what `plan` needs from now on, by its `news` if they are others.
+    pub(super) fn change(&mut self, plan: &Plan, news: Option<Receiver<()>>) {
+        self.auto = plan.auto.is_some();
+        if let Some(news) = news {
+            self.news = news;
+        }
+    }
+
+    /// Tunnels, routes or interfaces have changed: look soon.
     pub(super) fn changed(&mut self) {
         self.pace.ask(Instant::now());
     }
 
-    /// Reads the tunnels, and sets the clock for the next time.
+    /// Rules, policies or interfaces have changed: look soon.
+    pub(super) fn rules_changed(&mut self) {
+        self.machine = None;
+        self.changed();
+    }
+
+    /// Looks at what the kernel does not tell.
+    pub(super) fn listen(&mut self) {
+        if Silent::read() != self.silent {
+            self.rules_changed();
+        }
+    }
+
+    /// Reads what `plan` depends on, and sets the clock for the next time.
     ///
     /// # Errors
-    /// If the kernel does not answer; the clock is set.
-    pub(super) fn look<T>(&mut self, look: impl FnOnce(&Tunnels) -> T) -> io::Result<T> {
+    /// If the kernel does not answer for tunnels and routes; the clock is set.
+    pub(super) fn look<T>(
+        &mut self,
+        plan: &Plan,
+        look: impl FnOnce(&Tunnels, Result<&Machine, &io::Error>) -> T,
+    ) -> io::Result<T> {
         let began = Instant::now();
-        let result = self.pace.work(|| Tunnels::read().map(|tunnels| look(&tunnels)));
-        self.pace.ask(began + INTERVAL);
+        let Follower { pace, machine, silent, .. } = self;
+        let (result, complete) = pace.work(|| {
+            let mut unread = None;
+            if machine.is_none() {
+                *silent = Silent::read();
+                match Machine::read() {
+                    Ok(read) => *machine = Some(read),
+                    Err(error) => unread = Some(error),
+                }
+            }
+            let seen =
+                machine.as_ref().ok_or_else(|| unread.get_or_insert_with(|| io::ErrorKind::Other.into()));
+            let seen = seen.map_err(|error| &*error);
+            let result = Tunnels::read(plan).map(|tunnels| look(&tunnels, seen));
+            let complete = result.is_ok() && seen.is_ok();
+            (result, complete)
+        });
+        if !complete {
+            self.pace.ask(began + RETRY);
+        } else if self.auto {
+            self.pace.ask(began + INTERVAL);
+        }
         result
+    }
+
+    /// Something could not be changed: look again later.
+    pub(super) fn retry(&mut self) {
+        self.pace.ask(Instant::now() + RETRY);
     }
 
     /// Those of `lines` that have not been said before.
@@ -65,4 +132,10 @@ impl Follower {
     pub(super) fn forget(&mut self, start: &str) {
         self.said.retain(|line| !line.starts_with(start));
     }
+}
+
+/// News of tunnels, routes and interfaces; of a kernel without XFRM of the latter, unless `auto`.
+fn tunnels(auto: bool) -> io::Result<Receiver<()>> {
+    let mut changes = Changes::open(!auto)?;
+    watch("tunnels", move || changes.wait())
 }

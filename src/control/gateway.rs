@@ -16,13 +16,13 @@ use crossbeam::channel::Sender;
 use ipnet::IpNet;
 
 use super::scope::Applied;
-use super::tunnels::{self, Found, Tunnels};
+use super::tunnels::{Found, Seen};
 use crate::config::values::Mss;
 use crate::config::{Auto, Plan, Scope, Treatment};
 use crate::handback::{self, Chosen};
 use crate::net::links::Link;
 use crate::net::{addresses, ethtool, links};
-use crate::packet::{Tcp, Transform, ether};
+use crate::packet::{Tcp, Transform, Ways, ether};
 use crate::worker::tap::Tap;
 use crate::worker::{Notifier, Posted, Settings, Worker, WorkerEnd};
 use crate::xdp::{
@@ -78,7 +78,7 @@ pub struct Gateway {
     applied: Applied,
     /// What the workers go by.
     settings: Posted,
-    /// `--mtu auto`: the tunnels behind the scope.
+    /// What the scope was made of.
     found: Found,
     /// Given up: its interface or all of its workers are gone. What it counted stays.
     lost: bool,
@@ -127,7 +127,8 @@ impl Gateway {
             found: Found::default(),
             lost: false,
         };
-        gateway.apply(Scope::from(&plan.treatment))?;
+        // Until it is known what meets these packets.
+        gateway.apply(Scope::from(&plan.treatment).by(Ways::PASS))?;
         Ok(gateway)
     }
 
@@ -189,12 +190,6 @@ impl Gateway {
     /// As [`start`](Gateway::start).
     pub fn prepare(&mut self, plan: &Plan, shared: &Shared, say: &dyn Fn(&str)) -> Result<(), GatewayError> {
         self.follow_addresses()?;
-        if self.auto.is_some() {
-            // What cannot be read now is read after the start.
-            if let Ok(tunnels) = Tunnels::read() {
-                self.follow_tunnels(&tunnels)?;
-            }
-        }
         self.start_late(plan, shared, say)?;
         self.open_handbacks(plan)
     }
@@ -270,18 +265,30 @@ impl Gateway {
         Ok(())
     }
 
-    /// With `--mtu auto`, serves `tunnels` from now on; answers what is different, a line each.
+    /// Serves what is in scope of the machine as it was `seen`, by the ways that it leaves.
     ///
     /// # Errors
     /// If the kernel does not answer for a route, or a map is full.
-    pub fn follow_tunnels(&mut self, tunnels: &Tunnels) -> Result<Vec<String>, GatewayError> {
-        let Some(auto) = &self.auto else { return Ok(Vec::new()) };
-        let found = tunnels.scope(&self.link, auto, &self.treatment, LONGEST_MTU);
-        let found = found.map_err(|source| self.unread(source))?;
+    pub fn follow(&mut self, seen: &Seen<'_>) -> Result<(), GatewayError> {
+        let found = self.find(seen, self.auto.as_ref(), &self.treatment)?;
         self.apply(found.scope.clone())?;
-        let changes = tunnels::changes(&self.found.table, &found.table);
         self.found = found;
-        Ok(changes)
+        Ok(())
+    }
+
+    fn find(
+        &self,
+        seen: &Seen<'_>,
+        auto: Option<&Auto>,
+        treatment: &Treatment,
+    ) -> Result<Found, GatewayError> {
+        let seen = Seen { tap: seen.tap && self.mode == XdpMode::Native, ..*seen };
+        seen.scope(&self.link, auto, treatment, LONGEST_MTU).map_err(|source| self.unread(source))
+    }
+
+    /// What the scope was made of.
+    pub fn found(&self) -> &Found {
+        &self.found
     }
 
     fn unread(&self, source: io::Error) -> GatewayError {

@@ -24,8 +24,8 @@ use super::conntrack::{self, Exemption};
 use super::finding::{Finding, Level};
 use super::follow::Follower;
 use super::gateway::{Gateway, GatewayError, Shared};
-use super::pace::Pace;
 use super::publish::Published;
+use super::tunnels::Seen;
 use super::{preflight, service};
 use crate::config::{Notrack, Plan};
 use crate::net::addresses::Changes;
@@ -126,9 +126,6 @@ struct Running {
     ended: Receiver<WorkerEnd>,
     /// One per gateway.
     exemptions: Vec<Exemption>,
-    /// Rules or policies have changed, and when to look at them.
-    rules: Receiver<()>,
-    pace: Pace,
     /// Fires when a reassembly time is over.
     interval: Receiver<Instant>,
     shared: Shared,
@@ -152,10 +149,13 @@ impl Running {
         // Before the addresses are read, so that no change is missed.
         let changes =
             events::monitor().map_err(|source| RunError::System { step: "watching interfaces", source })?;
-        let rules =
-            events::rules().map_err(|source| RunError::System { step: "watching nftables", source })?;
-        let follower = Follower::start(plan).map_err(|source| RunError::System {
-            step: "--mtu auto: watching the kernel's IPsec (XFRM: modprobe xfrm_user; needs CAP_NET_ADMIN)",
+        let mut follower = Follower::start(plan).map_err(|source| RunError::System {
+            step: match plan.auto {
+                Some(_) => {
+                    "--mtu auto: watching the kernel's IPsec (XFRM: modprobe xfrm_user; needs CAP_NET_ADMIN)"
+                }
+                None => "watching routes and rules (needs CAP_NET_ADMIN)",
+            },
             source,
         })?;
         // Even without `--notify`, for a reload may ask for it when nobody may open it any more.
@@ -178,14 +178,19 @@ impl Running {
             captures.to_file(path)?;
         }
         let shared = Shared { transform, ident_map: map, notifier: notifies, tap, ended: end };
-        let prepare = |interface: &String| {
-            let mut gateway = Gateway::load(interface, plan, &shared)?;
+        let load = |interface: &String| Gateway::load(interface, plan, &shared);
+        let mut gateways = plan.interfaces.iter().map(load).collect::<Result<Vec<_>, GatewayError>>()?;
+        // What cannot be read now is read after the start, and said then.
+        let _ = follower.look(plan, |tunnels, machine| {
+            let exempt = conntrack::Exempt::new();
+            let seen = Seen { tunnels, machine, exempt: &exempt, tap: true };
+            gateways.iter_mut().try_for_each(|gateway| gateway.follow(&seen))
+        });
+        for (gateway, interface) in gateways.iter_mut().zip(&plan.interfaces) {
             if predecessors.serve(interface) {
                 gateway.prepare(plan, &shared, say)?;
             }
-            Ok(gateway)
-        };
-        let mut gateways = plan.interfaces.iter().map(prepare).collect::<Result<Vec<_>, GatewayError>>()?;
+        }
         predecessors.let_go(say)?;
         let mut workers = 0;
         for gateway in &mut gateways {
@@ -223,8 +228,6 @@ impl Running {
             plan: plan.clone(),
             ended,
             exemptions,
-            rules,
-            pace: Pace::new(),
             interval,
             shared,
             idents,
@@ -232,10 +235,7 @@ impl Running {
             started,
             successor: None,
         };
-        if plan.auto.is_some() {
-            running.follow_tunnels(say);
-        }
-        running.follow_rules(say);
+        running.follow_machine(say);
         let forwarding = running.describe();
         say(&forwarding);
         service::ready(&forwarding);
@@ -270,14 +270,13 @@ impl Running {
                     Ok(()) => self.follower.changed(),
                     Err(_) => return Err(RunError::Lost("the kernel ended the watch on tunnels".into())),
                 },
-                recv(self.follower.pace.due) -> _ => self.follow_tunnels(say),
+                recv(self.follower.pace.due) -> _ => self.follow_machine(say),
                 recv(programs) -> _ => self.follow_programs(say)?,
                 recv(self.again) -> _ => self.follow(Changes::default(), say)?,
-                recv(self.rules) -> news => match news {
-                    Ok(()) => self.pace.ask(Instant::now()),
+                recv(self.follower.rules) -> news => match news {
+                    Ok(()) => self.follower.rules_changed(),
                     Err(_) => return Err(RunError::Lost("the kernel ended the watch on nftables".into())),
                 },
-                recv(self.pace.due) -> _ => self.follow_rules(say),
                 recv(self.changes) -> changes => match changes {
                     Ok(changes) => self.follow(changes, say)?,
                     Err(_) => return Err(RunError::Lost("the kernel ended the watch on interfaces".into())),

@@ -5,6 +5,7 @@
 pub mod esp;
 pub mod mtu;
 pub mod scope;
+pub mod ways;
 
 pub use esp::{Esp, UnknownEsp};
 pub use mtu::{Encapsulation, Mode, Outer, SaMtu};

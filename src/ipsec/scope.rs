@@ -5,6 +5,8 @@
 //! kernel looks at what a table of prefixes has not (ports, marks), a packet is said to go into a tunnel
 //! only if it does so in every case.
 
+mod egress;
+mod lookup;
 mod prefixes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +14,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::ways::{Asked, Choice, Circumstances, Rules, Wide, choose};
+use crate::packet::Ways;
 pub use prefixes::{any, longest, prefixes_around};
 use prefixes::{gap, of_family};
 
@@ -66,14 +70,19 @@ pub struct Policy {
     pub oif: u32,
     /// It selects by protocol, port, ICMP type or user, too.
     pub upper: bool,
+    /// IP protocol that it asks for; 0 for any.
+    pub protocol: u8,
+    /// It asks for what fragments lack: ports, an ICMP type.
+    pub ports: bool,
     /// What it does.
     pub action: Action,
 }
 
 /// What an out-device does with packets.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Device {
     /// Sends them.
+    #[default]
     Plain,
     /// An XFRM interface, or a VTI: encrypts them by the policies of its own, and drops the others.
     Tunnel {
@@ -93,10 +102,16 @@ pub enum Device {
 pub struct Hop {
     /// Index of the out-device.
     pub oif: u32,
+    /// Its name.
+    pub name: String,
     /// What it does.
     pub device: Device,
     /// MTU of the route or of the device, bytes.
     pub mtu: u32,
+    /// It is that of the route.
+    pub mtu_of_route: bool,
+    /// The route itself describes a tunnel (`encap`).
+    pub encap: bool,
     /// Policies of no interface do not apply there (`disable_xfrm`).
     pub exempt: bool,
 }
@@ -125,6 +140,14 @@ pub struct Facts {
     pub lan: BTreeSet<IpNet>,
     /// What the user says. If somewhere is [`Wish::Follow`], nothing else is followed.
     pub wishes: BTreeMap<IpNet, Wish>,
+    /// The kernel's tunnels are followed where the user says nothing.
+    pub follow: bool,
+    /// What asks for more than addresses before a route is chosen: a clause.
+    pub routing_asks: Option<String>,
+    /// Packets may carry a mark before they are routed.
+    pub marks: bool,
+    /// A worker can hand a datagram back for the kernel to cut.
+    pub tap: bool,
 }
 
 /// Why packets are in the table.
@@ -147,6 +170,12 @@ pub struct Tunnel {
     pub via: Via,
     /// SPIs of the SAs; several during a rekey.
     pub spis: BTreeSet<u32>,
+    /// By which ways IPv4 packets are made to fit.
+    pub ways: Ways,
+    /// Why by these, in words; empty for IPv6.
+    pub why: String,
+    /// What alone is in the way of [`Way::Edit`](crate::packet::Way::Edit).
+    pub wide: Option<Wide>,
 }
 
 /// By source prefix; `None` passes untouched, and so does what no prefix holds.
@@ -165,15 +194,28 @@ impl Table {
     }
 }
 
-/// Makes the table. `route` tells the hops of packets from one address to another, none for no route; it is asked once
-/// for each pair of prefixes that may differ.
+/// What the table is made with beside the [`Facts`].
+pub trait Lookups {
+    /// Why the kernel does not answer.
+    type Error;
+
+    /// The hops of packets from one address to another, none for no route; asked once for each pair of prefixes that may
+    /// differ.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    fn route(&mut self, source: IpAddr, destination: IpAddr) -> Result<Vec<Hop>, Self::Error>;
+
+    /// What the firewall makes of IPv4 packets between two prefixes; `encrypted` if a policy of no interface encrypts them
+    /// for sure.
+    fn rules(&mut self, source: IpNet, destination: IpNet, encrypted: bool) -> Rules;
+}
+
+/// Makes the table.
 ///
 /// # Errors
-/// The first that `route` returns.
-pub fn compile<E>(
-    facts: &Facts,
-    mut route: impl FnMut(IpAddr, IpAddr) -> Result<Vec<Hop>, E>,
-) -> Result<Table, E> {
+/// The first that [`Lookups::route`] returns.
+pub fn compile<L: Lookups>(facts: &Facts, lookups: &mut L) -> Result<Table, L::Error> {
     let mut policies: Vec<&Policy> = facts.policies.iter().collect();
     policies.sort_by_key(|policy| (policy.priority, policy.index));
     let mut table = Table::default();
@@ -189,23 +231,46 @@ pub fn compile<E>(
             let Some(destination) = gap(prefix, &destinations, &facts.own) else { continue };
             let sources = match facts.wish(prefix) {
                 None => Sources::new(),
-                Some(Wish::Fixed(mtu)) => {
-                    let tunnel = Tunnel { mtu, via: Via::Hand, spis: BTreeSet::new() };
-                    Sources::from([(family, Some(tunnel))])
+                // Nothing is cut for IPv6, whatever its way.
+                Some(Wish::Fixed(mtu)) if !family.addr().is_ipv4() => {
+                    Sources::from([(family, Some(Tunnel::by_hand(mtu)))])
                 }
-                Some(Wish::Follow) => {
+                Some(wish) => {
                     let covering: Vec<_> =
                         policies.iter().filter(|policy| policy.dst.contains(&prefix)).copied().collect();
-                    sources(family, &covering, facts, |source| route(source, destination))?
+                    sources(prefix, destination, &covering, facts, wish, lookups)?
                 }
             };
             let around = longest(&table.0, destination);
-            if sources != around.cloned().unwrap_or_default() {
+            let named = matches!(facts.wishes.get(&prefix), Some(Wish::Fixed(_)));
+            if named || sources != around.cloned().unwrap_or_default() {
                 table.0.insert(prefix, sources);
             }
         }
     }
     Ok(table)
+}
+
+impl Tunnel {
+    fn by_hand(mtu: u16) -> Tunnel {
+        let (spis, why) = (BTreeSet::new(), String::new());
+        Tunnel { mtu, via: Via::Hand, spis, ways: Ways::default(), why, wide: None }
+    }
+}
+
+impl Default for Hop {
+    /// A device that does nothing with packets, and of which no more is known.
+    fn default() -> Hop {
+        Hop {
+            oif: 0,
+            name: String::new(),
+            device: Device::Plain,
+            mtu: u32::MAX,
+            mtu_of_route: false,
+            encap: false,
+            exempt: false,
+        }
+    }
 }
 
 impl Facts {
@@ -214,18 +279,24 @@ impl Facts {
         let said = self.wishes.iter().filter(|(wide, _)| wide.contains(&prefix));
         match said.max_by_key(|(wide, _)| wide.prefix_len()) {
             Some((_, wish)) => Some(*wish),
-            None => (!self.wishes.values().any(|wish| *wish == Wish::Follow)).then_some(Wish::Follow),
+            None => {
+                let all = self.follow && !self.wishes.values().any(|wish| *wish == Wish::Follow);
+                all.then_some(Wish::Follow)
+            }
         }
     }
 }
 
-/// What holds for each source, to a destination that all of `policies` select.
-fn sources<E>(
-    family: IpNet,
+/// What holds for each source, to `destination` in `to`, which all of `policies` select.
+fn sources<L: Lookups>(
+    to: IpNet,
+    destination: IpAddr,
     policies: &[&Policy],
     facts: &Facts,
-    mut route: impl FnMut(IpAddr) -> Result<Vec<Hop>, E>,
-) -> Result<Sources, E> {
+    wish: Wish,
+    lookups: &mut L,
+) -> Result<Sources, L::Error> {
+    let family = any(to.addr().is_ipv4());
     let mut prefixes = BTreeSet::from([family]);
     prefixes.extend(policies.iter().map(|policy| policy.src));
     prefixes.extend(of_family(family, &facts.route_sources));
@@ -243,7 +314,19 @@ fn sources<E>(
         let Some(source) = on_lan.or_else(|| gap(prefix, &prefixes, &facts.own)) else { continue };
         let selecting: Vec<_> =
             policies.iter().filter(|policy| policy.src.contains(&prefix)).copied().collect();
-        let tunnel = tunnel(&selecting, &route(source)?);
+        let hops = lookups.route(source, destination)?;
+        let goal = lookup::tunnel(&selecting, &hops);
+        let always = goal.as_ref().is_some_and(|goal| goal.always);
+        let tunnel = match wish {
+            Wish::Fixed(mtu) => Some(Tunnel::by_hand(mtu)),
+            Wish::Follow => {
+                goal.map(|lookup::Goal { mtu, via, spis, .. }| Tunnel { via, spis, ..Tunnel::by_hand(mtu) })
+            }
+        };
+        let tunnel = tunnel.map(|tunnel| match family.addr().is_ipv4() {
+            true => tunnel.choose(&selecting, &hops, facts, || lookups.rules(prefix, to, always)),
+            false => tunnel,
+        });
         if tunnel.as_ref() != longest(&sources, source).and_then(Option::as_ref) {
             sources.insert(prefix, tunnel);
         }
@@ -251,79 +334,35 @@ fn sources<E>(
     Ok(sources)
 }
 
-/// The tunnel of packets that all of `policies` select by address; `None` unless it is one in every case.
-fn tunnel(policies: &[&Policy], hops: &[Hop]) -> Option<Tunnel> {
-    let mut found: Option<Tunnel> = None;
-    for hop in hops {
-        let encrypted = match hop.exempt {
-            true => vec![Outcome::Unchanged],
-            false => lookup(policies, 0, None, hop.oif),
+impl Tunnel {
+    /// With the ways of packets that all of `policies` select by address.
+    fn choose(
+        self,
+        policies: &[&Policy],
+        hops: &[Hop],
+        facts: &Facts,
+        rules: impl FnOnce() -> Rules,
+    ) -> Tunnel {
+        let edit = match facts.routing_asks {
+            None => egress::edit(policies, hops, self.mtu, facts.marks),
+            // They may take another route than the one that is known.
+            Some(_) => Err(None),
         };
-        for outcome in encrypted {
-            match outcome {
-                Outcome::Encrypted(sas) => add(&mut found, sas, hop.mtu, &Via::Policy)?,
-                Outcome::Lost => return None,
-                Outcome::Unchanged => {
-                    let Device::Tunnel { name, if_id, mark, lower } = &hop.device else { return None };
-                    for outcome in lookup(policies, *if_id, *mark, *lower) {
-                        let Outcome::Encrypted(sas) = outcome else { return None };
-                        add(&mut found, sas, hop.mtu, &Via::Interface(name.clone()))?;
-                    }
-                }
-            }
-        }
-    }
-    found
-}
-
-/// What may become of a packet at one lookup.
-enum Outcome<'a> {
-    /// It leaves by one of these SAs.
-    Encrypted(&'a [Sa]),
-    /// It goes on as it is.
-    Unchanged,
-    /// It is dropped, held, or otherwise not to be touched.
-    Lost,
-}
-
-/// `xfrm_policy_lookup_bytype()` for packets of which marks (unless `mark` says) and ports are not known.
-fn lookup<'a>(policies: &[&'a Policy], if_id: u32, mark: Option<u32>, oif: u32) -> Vec<Outcome<'a>> {
-    let mut outcomes = Vec::new();
-    for policy in policies {
-        let Mark { value, mask } = policy.mark;
-        let selected = match mark {
-            Some(mark) => mark & mask == value,
-            None => mask != 0 || value == 0,
+        let (edit, wide) = match edit {
+            Ok(why) => (Some(why), None),
+            Err(wide) => (None, wide),
         };
-        if policy.if_id != if_id || !selected || (policy.oif != 0 && policy.oif != oif) {
-            continue;
-        }
-        outcomes.push(match &policy.action {
-            Action::Allow => Outcome::Unchanged,
-            Action::Protect(sas) if !sas.is_empty() => Outcome::Encrypted(sas),
-            Action::Protect(_) | Action::Block | Action::Other => Outcome::Lost,
-        });
-        if !policy.upper && (mask == 0 || mark.is_some()) {
-            return outcomes;
-        }
+        let routing = facts.routing_asks.clone().map_or_else(Asked::default, Asked::both);
+        let seen = Circumstances {
+            rules: if edit.is_some() { Rules::default() } else { rules() },
+            edit,
+            asked: egress::asked_ahead(policies).or(routing),
+            asked_behind: egress::asked_behind(policies, hops, facts.routing_asks.is_none()),
+            tap: facts.tap,
+        };
+        let Choice { ways, why } = choose(&seen);
+        Tunnel { ways, why, wide, ..self }
     }
-    outcomes.push(Outcome::Unchanged);
-    outcomes
-}
-
-/// Adds SAs to a tunnel, whose MTU is then the least of all and of the way to them. `None` if nothing fits.
-fn add(tunnel: &mut Option<Tunnel>, sas: &[Sa], route_mtu: u32, via: &Via) -> Option<()> {
-    let mtu = sas.iter().map(|sa| sa.mtu).fold(route_mtu, u32::min).min(u16::MAX.into());
-    let mtu = u16::try_from(mtu).ok().filter(|mtu| *mtu > 0)?;
-    let spis = sas.iter().map(|sa| sa.spi);
-    match tunnel {
-        None => *tunnel = Some(Tunnel { mtu, via: via.clone(), spis: spis.collect() }),
-        Some(tunnel) => {
-            tunnel.mtu = tunnel.mtu.min(mtu);
-            tunnel.spis.extend(spis);
-        }
-    }
-    Some(())
 }
 
 #[cfg(test)]

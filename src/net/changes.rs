@@ -34,16 +34,21 @@ const BURST: Duration = Duration::from_millis(50);
 /// message cannot make the two disagree.
 #[derive(Debug)]
 pub struct Changes {
-    sockets: [Socket; 2],
+    sockets: Vec<Socket>,
 }
 
 impl Changes {
     /// Subscribes. Changes from now on are reported, so read the state after this. Needs CAP_NET_ADMIN.
     ///
     /// # Errors
-    /// EPROTONOSUPPORT if the kernel has no XFRM.
-    pub fn open() -> io::Result<Changes> {
-        Ok(Changes { sockets: [open(NETLINK_XFRM, &XFRM_GROUPS)?, open(NETLINK_ROUTE, &ROUTE_GROUPS)?] })
+    /// EPROTONOSUPPORT if the kernel has no XFRM, unless that may be `absent`.
+    pub fn open(absent: bool) -> io::Result<Changes> {
+        let mut sockets = vec![open(NETLINK_ROUTE, &ROUTE_GROUPS)?];
+        match open(NETLINK_XFRM, &XFRM_GROUPS) {
+            Err(error) if absent && error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => {}
+            socket => sockets.push(socket?),
+        }
+        Ok(Changes { sockets })
     }
 
     /// Sleeps until something changes, and on until the burst is over.
@@ -54,7 +59,8 @@ impl Changes {
         let mut first: Option<Instant> = None;
         loop {
             let timeout = if first.is_some() { PollTimeout::from(SILENCE) } else { PollTimeout::NONE };
-            let mut ready = self.sockets.each_ref().map(|s| PollFd::new(s.as_fd(), PollFlags::POLLIN));
+            let mut ready: Vec<_> =
+                self.sockets.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
             match poll(&mut ready, timeout) {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}

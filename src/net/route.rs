@@ -41,6 +41,8 @@ pub struct Route {
 /// A rule that chooses routing tables, as far as this program minds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rule {
+    /// For IPv4.
+    pub v4: bool,
     /// Source prefix that it asks for.
     pub source: Option<IpNet>,
     /// Destination prefix that it asks for.
@@ -191,7 +193,8 @@ fn net(address: &RouteAddress, len: u8) -> Option<IpNet> {
 
 fn rule(message: RouteNetlinkMessage) -> Option<Rule> {
     let RouteNetlinkMessage::NewRule(message) = message else { return None };
-    let mut rule = Rule::default();
+    let v4 = message.header.family == AddressFamily::Inet;
+    let mut rule = Rule { v4, ..Rule::default() };
     for attribute in message.attributes {
         match attribute {
             RuleAttribute::Source(address) => {
@@ -200,13 +203,13 @@ fn rule(message: RouteNetlinkMessage) -> Option<Rule> {
             RuleAttribute::Destination(address) => {
                 rule.destination = Some(IpNet::new(address, message.header.dst_len).ok()?.trunc());
             }
-            RuleAttribute::FwMark(_)
-            | RuleAttribute::IpProtocol(_)
-            | RuleAttribute::SourcePortRange(_)
-            | RuleAttribute::DestinationPortRange(_) => {
-                // "Not from all fwmark M", as strongSwan has it: packets without a mark are meant.
-                rule.more = !message.header.flags.contains(RuleFlags::Invert);
+            // "Not from all fwmark M", as strongSwan has it: packets without a mark are meant.
+            RuleAttribute::FwMark(_) => {
+                rule.more |= !message.header.flags.contains(RuleFlags::Invert);
             }
+            RuleAttribute::IpProtocol(_)
+            | RuleAttribute::SourcePortRange(_)
+            | RuleAttribute::DestinationPortRange(_) => rule.more = true,
             _ => {}
         }
     }
@@ -238,6 +241,9 @@ mod tests {
         let routes = all().unwrap();
         let own = routes.iter().find(|route| route.destination == "127.0.0.1/32".parse().unwrap()).unwrap();
         assert!(own.local && own.hops == [Hop { oif: 1, mtu: None }], "{own:?}");
-        assert!(rules().unwrap().contains(&Rule::default()), "everything looks into some table");
+        assert!(
+            rules().unwrap().contains(&Rule { v4: true, ..Rule::default() }),
+            "everything looks into some table"
+        );
     }
 }

@@ -148,6 +148,12 @@ impl Template {
 }
 
 impl Policy {
+    /// True if it selects by what fragments lack: ports, or an ICMP type (`xfrm_decode_session()`). A protocol is in each of
+    /// them; a sub-policy may ask for anything.
+    pub fn asks_for_ports(&self) -> bool {
+        self.src_port.1 != 0 || self.dst_port.1 != 0 || (self.upper && self.protocol == 0)
+    }
+
     /// True if packets of this policy may leave by `sa` (`xfrm_state_find()`, `xfrm_tmpl_resolve_one()`), or if it is one
     /// for what came in by `sa` (`xfrm_state_ok()`).
     pub fn uses(&self, sa: &Sa) -> bool {

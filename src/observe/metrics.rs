@@ -78,6 +78,11 @@ fn xdp(out: &mut Families<'_, '_>, interfaces: &[InterfaceSnapshot]) -> fmt::Res
         Some((labels, f64::from(route.mss4.or(route.mss6)?)))
     });
     out.gauges("route_mss", "MSS limit of TCP to what is in scope", Some(Unit::Bytes), mss)?;
+    let ways = routes(interfaces).filter_map(|(labels, route)| {
+        let ways = route.ways.as_ref()?;
+        Some((with(with(labels, "udp", &ways.udp), "other", &ways.other), 1.0))
+    });
+    out.gauges("route_ways", "Always 1; by which ways oversize packets are made to fit", None, ways)?;
     out.gauges(
         "deaf_hosts",
         "Hosts served because they went on after 'too big' (--force deaf)",

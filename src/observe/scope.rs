@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::layout::{grouped, wrapped};
-use super::snapshot::{InterfaceSnapshot, RouteSnapshot};
+use super::snapshot::{InterfaceSnapshot, RouteSnapshot, WaysSnapshot};
 
 /// Where the lines of a route and of an exception begin, and where they go on.
 const INDENT: (usize, usize) = (2, 6);
@@ -40,6 +40,15 @@ fn route(route: &RouteSnapshot, spis: bool) -> String {
     }
     if spis && !route.spis.is_empty() {
         let _ = write!(line, ", SPI {}", route.spis.join(" "));
+    }
+    if let Some(WaysSnapshot { udp, other, why }) = &route.ways {
+        let _ = match udp == other {
+            true => write!(line, "; {udp}"),
+            false => write!(line, "; {udp} for UDP, else {other}"),
+        };
+        if spis && !why.is_empty() {
+            let _ = write!(line, ": {why}");
+        }
     }
     line
 }

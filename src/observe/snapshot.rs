@@ -101,6 +101,20 @@ pub struct RouteSnapshot {
     /// SPIs of its SAs, in hexadecimal; several during a rekey.
     #[serde(default)]
     pub spis: Vec<String>,
+    /// By which ways oversize packets are made to fit; absent for an IPv6 prefix.
+    #[serde(default)]
+    pub ways: Option<WaysSnapshot>,
+}
+
+/// The ways of a route: `edit`, `gso`, `fragments` or `pass`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaysSnapshot {
+    /// Of whole UDP datagrams.
+    pub udp: String,
+    /// Of other packets, TCP that is cut into segments left out.
+    pub other: String,
+    /// Why, in words.
+    pub why: String,
 }
 
 /// A host that went on sending oversize packets after the kernel had told it the MTU.

@@ -3,6 +3,8 @@
 //! What the kernel looks at to decide about a packet (IPsec policies, routing, firewall, connections, NAT) has to see it
 //! whole. Separate from [`transform`](super::transform), which is what a worker does, because most ways need no worker.
 
+use std::fmt;
+
 /// A way (`enum xf_way` in `bpf/intf.h`, with the same discriminants).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[repr(u8)]
@@ -50,4 +52,17 @@ impl Ways {
     pub const FRAGMENTS: Ways = Ways { udp: Way::Fragments, other: Way::Fragments };
     /// The kernel cuts everything.
     pub const EDIT: Ways = Ways { udp: Way::Edit, other: Way::Edit };
+    /// Everything is left alone.
+    pub const PASS: Ways = Ways { udp: Way::Pass, other: Way::Pass };
+}
+
+impl fmt::Display for Ways {
+    /// `edit`, or `gso for UDP, else pass`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Ways { udp, other } = self;
+        match udp == other {
+            true => f.write_str(udp.label()),
+            false => write!(f, "{} for UDP, else {}", udp.label(), other.label()),
+        }
+    }
 }

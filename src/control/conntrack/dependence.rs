@@ -34,6 +34,8 @@ pub enum Asks {
     Translation,
     /// Ports or another part of the transport header, which only the first fragment has.
     Ports,
+    /// The judgement of a program in user space.
+    UserSpace,
 }
 
 /// Expressions and targets that translate addresses.

@@ -4,14 +4,21 @@ use std::io;
 
 use ipnet::IpNet;
 
-use super::{Assessment, Machine};
+use super::{Assessment, Exempt, Machine};
 use crate::config::Notrack;
 use crate::control::finding::{Finding, Level};
 use crate::net::nft::{Table, Untracked};
 
 /// Name of the table for an interface.
 pub(super) fn table(interface: &str) -> String {
-    format!("xdpfrag-{interface}")
+    format!("{PREFIX}{interface}")
+}
+
+const PREFIX: &str = "xdpfrag-";
+
+/// True for the name of such a table.
+pub(super) fn is_ours(table: &str) -> bool {
+    table.starts_with(PREFIX)
 }
 
 /// Keeps the exemption in step with rules and policies. Dropped, or if the process ends in any way, it is gone.
@@ -36,12 +43,24 @@ impl Exemption {
         (self.notrack, self.tcp) = (notrack, tcp);
     }
 
+    /// What is exempt now.
+    pub fn exempt(&self) -> Exempt {
+        let untracked = self.table.iter().flat_map(|(untracked, _)| untracked);
+        untracked.map(|packets| (packets.source, packets.destination)).collect()
+    }
+
     /// Makes, changes or withdraws the exemption as the rules and policies of `machine` ask for, for destinations in
-    /// `scope`, and says so. Without it packets still arrive: a failure, that to read `machine` included, is said, not
-    /// returned.
-    pub fn follow(&mut self, machine: Result<&Machine, &io::Error>, scope: &[IpNet], say: &dyn Fn(&str)) {
+    /// `scope`, and says so; `routing_asks` of a rule of policy routing. Without it packets still arrive: a failure, that to
+    /// read `machine` included, is said, not returned.
+    pub fn follow(
+        &mut self,
+        machine: Result<&Machine, &io::Error>,
+        scope: &[IpNet],
+        routing_asks: Option<String>,
+        say: &dyn Fn(&str),
+    ) {
         let followed = match machine {
-            Ok(machine) => self.try_follow(machine, scope),
+            Ok(machine) => self.try_follow(machine, scope, routing_asks),
             Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
         };
         let finding = match followed {
@@ -60,9 +79,14 @@ impl Exemption {
         }
     }
 
-    fn try_follow(&mut self, machine: &Machine, scope: &[IpNet]) -> io::Result<Assessment> {
+    fn try_follow(
+        &mut self,
+        machine: &Machine,
+        scope: &[IpNet],
+        routing_asks: Option<String>,
+    ) -> io::Result<Assessment> {
         let link = machine.link(&self.interface).ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
-        let assessment = machine.assess(link, scope, self.tcp);
+        let assessment = Assessment { routing_asks, ..machine.assess(link, scope, self.tcp) };
         let wanted = match assessment.exempts(self.notrack) {
             true => machine.untracked(link, &assessment),
             false => Vec::new(),

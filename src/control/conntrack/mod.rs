@@ -3,6 +3,7 @@
 //! on the connection of such fragments, or on ports that they lack, `run` exempts them; elsewhere it says what stands
 //! in the way.
 
+mod asks;
 mod bits;
 mod dependence;
 mod exemption;
@@ -16,13 +17,14 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
 
+pub use asks::{Exempt, Silent};
 pub use dependence::{Asks, Dependence};
 pub use exemption::Exemption;
 
 use crate::config::Notrack;
 use crate::net::links::{self, Link};
 use crate::net::nft::{Ruleset, Untracked, ruleset};
-use crate::net::{sysctl, xfrm};
+use crate::net::xfrm;
 
 /// What the findings are about.
 pub(super) const WHAT: &str = "conntrack";
@@ -34,6 +36,8 @@ const NAMED: usize = 3;
 pub struct Machine {
     ruleset: Ruleset,
     legacy: Vec<String>,
+    /// A program waits for packets that rules queue.
+    queues: bool,
     tracking: bool,
     policies: Vec<xfrm::Policy>,
     links: Vec<Link>,
@@ -54,6 +58,8 @@ pub struct Assessment {
     pub dependences: BTreeSet<Dependence>,
     /// Tables of iptables-legacy, which nobody but iptables-legacy can read.
     pub legacy: Vec<String>,
+    /// A rule of policy routing that asks for more than addresses, in words.
+    pub routing_asks: Option<String>,
 }
 
 impl Machine {
@@ -63,16 +69,16 @@ impl Machine {
     /// If the kernel does not tell its rules, policies or interfaces.
     pub fn read() -> io::Result<Machine> {
         let ruleset = ruleset::read()?;
-        let legacy = legacy_tables();
-        let tracked = sysctl::number("net/netfilter/nf_conntrack_count").is_some_and(|tracked| tracked > 0);
+        let Silent { legacy, connections, queues } = Silent::read();
         let policies = match xfrm::policies() {
             Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => Vec::new(),
             policies => policies?,
         };
         Ok(Machine {
-            tracking: tracked || walk::tracks(&ruleset) || legacy.iter().any(|table| table == "nat"),
+            tracking: connections || walk::tracks(&ruleset) || legacy.iter().any(|table| table == "nat"),
             ruleset,
             legacy,
+            queues,
             policies,
             links: links::all()?,
         })
@@ -91,6 +97,7 @@ impl Machine {
             undone: undone(&self.policies, scope),
             dependences: BTreeSet::new(),
             legacy: self.legacy.clone(),
+            routing_asks: None,
         };
         if !assessment.matters() {
             return assessment;
@@ -100,7 +107,8 @@ impl Machine {
         for networks in &assessment.undone {
             for way in &ways {
                 for packets in packets::packets(*way, *networks, tcp) {
-                    assessment.dependences.append(&mut walk::dependences(&self.ruleset, &packets));
+                    let found = walk::dependences(&self.ruleset, &packets).into_iter();
+                    assessment.dependences.extend(found.filter(|one| one.asks != Asks::UserSpace));
                     if assessment.dependences.len() > NAMED {
                         return assessment;
                     }
@@ -123,11 +131,21 @@ impl Machine {
 }
 
 /// Policies of a tunnel without an interface: an xfrm interface makes fragments again of what was fragments
-/// (`ip_finish_output`, by `frag_max_size`). What selects by port cannot be told by fragments.
+/// (`ip_finish_output`, by `frag_max_size`). Fragments match no policy that selects by port, so that what one of these
+/// selects has to be put together.
 fn undone(policies: &[xfrm::Policy], scope: &[IpNet]) -> BTreeSet<(Ipv4Net, Ipv4Net)> {
     let mut undone = BTreeSet::new();
-    for policy in
-        policies.iter().filter(|policy| policy.if_id == 0 && !policy.templates.is_empty() && !policy.upper)
+    let overlap = |one: (IpAddr, u8), other: (IpAddr, u8)| {
+        ipv4(one).zip(ipv4(other)).is_some_and(|(one, other)| one.contains(&other) || other.contains(&one))
+    };
+    let whole = |policy: &xfrm::Policy| {
+        let asks = |other: &&xfrm::Policy| other.if_id == 0 && other.asks_for_ports();
+        let touched = |other: &xfrm::Policy| overlap(policy.src, other.src) && overlap(policy.dst, other.dst);
+        policies.iter().filter(asks).any(touched)
+    };
+    for policy in policies
+        .iter()
+        .filter(|policy| policy.if_id == 0 && !policy.templates.is_empty() && !policy.upper && !whole(policy))
     {
         let (Some(source), Some(destination)) = (ipv4(policy.src), ipv4(policy.dst)) else { continue };
         for prefix in scope {
@@ -149,11 +167,6 @@ fn ipv4((address, len): (IpAddr, u8)) -> Option<Ipv4Net> {
     }
 }
 
-fn legacy_tables() -> Vec<String> {
-    let names = std::fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default();
-    names.lines().map(str::to_owned).collect()
-}
-
 impl Assessment {
     /// True if fragments are put together and stay so.
     pub fn matters(&self) -> bool {
@@ -162,7 +175,7 @@ impl Assessment {
 
     /// True if nothing can go wrong with an exemption.
     pub fn safe(&self) -> bool {
-        self.dependences.is_empty() && self.legacy.is_empty()
+        self.dependences.is_empty() && self.legacy.is_empty() && self.routing_asks.is_none()
     }
 
     /// True if `run` exempts the fragments.

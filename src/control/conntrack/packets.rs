@@ -22,13 +22,24 @@ pub(super) struct Packets<'a> {
     pub(super) source: Ipv4Net,
     pub(super) destination: Ipv4Net,
     pub(super) part: Part,
-    /// TCP is among them.
-    pub(super) tcp: bool,
+    pub(super) protocol: Protocol,
+    /// A policy without an interface encrypts them, or did so at the other end; else that is not known.
+    pub(super) ipsec: bool,
+}
+
+/// Of which protocols packets are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Any,
+    Only(u8),
+    AllBut(u8),
 }
 
 /// What of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
+    /// All of it.
+    Whole,
     /// First fragments: they have the transport header.
     First,
     /// The other fragments.
@@ -38,19 +49,22 @@ pub(super) enum Part {
 }
 
 impl Packets<'_> {
-    /// True if they are about to be encrypted, false if they have been decrypted.
-    pub(super) fn encrypted(&self) -> bool {
-        self.part != Part::Answer
+    /// Whether they are about to be encrypted (`outbound`), or have been decrypted.
+    pub(super) fn of_ipsec(&self, outbound: bool) -> Option<bool> {
+        match (outbound, self.part != Part::Answer) {
+            (true, true) | (false, false) => self.ipsec.then_some(true),
+            _ => Some(false),
+        }
     }
 
-    /// True if an exemption takes their transport header away: where connections are tracked, rules see whole packets.
+    /// True if they have no transport header.
     pub(super) fn lack_ports(&self) -> bool {
         self.part == Part::Later
     }
 
     /// What is known of `source`.
     pub(super) fn load(&self, source: Source) -> Bits {
-        let flag = |set: bool| Bits::of(&[set.into()]);
+        let flag = |set: Option<bool>| set.map_or(Bits::unknown(1), |set| Bits::of(&[set.into()]));
         match source {
             Source::InName => Bits::name(self.from.0, IFNAMSIZ),
             Source::OutName => Bits::name(self.to.0, IFNAMSIZ),
@@ -59,8 +73,8 @@ impl Packets<'_> {
             Source::Ip { offset, len } => self.header().slice(offset as usize, len as usize),
             Source::Protocol => self.protocol(),
             Source::Family => Bits::of(&[libc::AF_INET as u8]),
-            Source::Encrypting => flag(self.encrypted()),
-            Source::Decrypted => flag(!self.encrypted()),
+            Source::Encrypting => flag(self.of_ipsec(true)),
+            Source::Decrypted => flag(self.of_ipsec(false)),
             Source::Transport | Source::Unknown => Bits::unknown(0),
         }
     }
@@ -69,6 +83,7 @@ impl Packets<'_> {
         let [source, destination] = [self.source, self.destination].map(Bits::address);
         // Flags and offset: of a first fragment MF is set and the offset is zero.
         let fragment = match self.part {
+            Part::Whole => Bits::partly(&[0, 0], &[0x3f, 0xff]),
             Part::First => Bits::partly(&[0x20, 0], &[0x3f, 0xff]),
             Part::Later => Bits::other_than(&[0, 0], &[0x1f, 0xff]),
             Part::Answer => Bits::unknown(2),
@@ -78,9 +93,10 @@ impl Packets<'_> {
     }
 
     fn protocol(&self) -> Bits {
-        match self.tcp {
-            true => Bits::unknown(1),
-            false => Bits::other_than(&[libc::IPPROTO_TCP as u8], &[0xff]),
+        match self.protocol {
+            Protocol::Any => Bits::unknown(1),
+            Protocol::Only(number) => Bits::of(&[number]),
+            Protocol::AllBut(number) => Bits::other_than(&[number], &[0xff]),
         }
     }
 }
@@ -134,9 +150,11 @@ pub(super) fn packets<'a>(
     tcp: bool,
 ) -> [Packets<'a>; 3] {
     let [here, there] = [here, there].map(|link| (link.name.as_str(), link.index));
-    let first = Packets { from: here, to: there, source, destination, part: Part::First, tcp };
-    let answer =
-        Packets { from: there, to: here, source: destination, destination: source, part: Part::Answer, tcp };
+    let protocol = if tcp { Protocol::Any } else { Protocol::AllBut(libc::IPPROTO_TCP as u8) };
+    let first =
+        Packets { from: here, to: there, source, destination, part: Part::First, protocol, ipsec: true };
+    let (source, destination) = (destination, source);
+    let answer = Packets { from: there, to: here, source, destination, part: Part::Answer, ..first };
     [first, Packets { part: Part::Later, ..first }, answer]
 }
 

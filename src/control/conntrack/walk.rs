@@ -11,6 +11,8 @@ use crate::net::nft::ruleset::{Chain, Expression, Rule, Source};
 
 /// NF_INET_PRE_ROUTING, NF_INET_FORWARD and NF_INET_POST_ROUTING: the hooks of a forwarded packet.
 const HOOKS: [u32; 3] = [0, 2, 4];
+/// NF_IP_PRI_CONNTRACK_DEFRAG.
+const DEFRAGMENTS: i32 = -400;
 
 /// The rules that depend on connection tracking and that any of `packets` may meet.
 pub(super) fn dependences(ruleset: &Ruleset, packets: &Packets) -> BTreeSet<Dependence> {
@@ -42,10 +44,46 @@ fn hooked(ruleset: &Ruleset) -> impl Iterator<Item = usize> {
     (0..ruleset.chains().len()).filter(move |at| hooked(&ruleset.chains()[*at]))
 }
 
-/// True if a rule anywhere makes the kernel track connections.
+/// True if a rule anywhere asks for connections, or may do so.
 pub(super) fn tracks(ruleset: &Ruleset) -> bool {
+    any(ruleset, |expression| matches!(expression, Expression::Tracked(_)))
+}
+
+/// True if a rule anywhere makes the kernel track connections, so that every packet is put together before any chain sees
+/// it: none comes before that, but for those of tables that `ours` knows.
+pub(super) fn surely_tracks(ruleset: &Ruleset, ours: impl Fn(&str) -> bool) -> bool {
+    let first = |chain: &Chain| {
+        chain.base.as_ref().is_some_and(|base| base.hook == 0 && base.priority <= DEFRAGMENTS)
+    };
+    let mut before = ruleset.chains().iter().filter(|chain| !ours(&chain.table));
+    any(ruleset, |expression| matches!(expression, Expression::Tracked(what) if certain(what)))
+        && !before.any(first)
+}
+
+/// True if a rule with this cannot be without tracking: an object may be none of connection tracking, and `CT` may be
+/// there to prevent it.
+fn certain(what: &str) -> bool {
+    !["objref", "CT"].contains(&what)
+}
+
+/// True if a rule asks for ports or queues packets: without one nothing needs a walk.
+pub(super) fn asks(ruleset: &Ruleset) -> bool {
+    any(ruleset, |expression| {
+        matches!(
+            expression,
+            Expression::Ports(_) | Expression::Queue | Expression::Load { source: Source::Transport, .. }
+        )
+    })
+}
+
+/// True if a rule may give packets a mark.
+pub(super) fn marks(ruleset: &Ruleset) -> bool {
+    any(ruleset, |expression| matches!(expression, Expression::Set | Expression::Other))
+}
+
+fn any(ruleset: &Ruleset, is: impl Fn(&Expression) -> bool) -> bool {
     let rules = ruleset.chains().iter().flat_map(|chain| &chain.rules);
-    rules.flat_map(|rule| &rule.expressions).any(|expression| matches!(expression, Expression::Tracked(_)))
+    rules.flat_map(|rule| &rule.expressions).any(is)
 }
 
 struct Walk<'a> {
@@ -130,7 +168,11 @@ impl<'a> Walk<'a> {
                     same.map(|same| same == *equal)
                 }
                 Expression::Policy { outbound, ipsec } => {
-                    Some((*outbound == self.packets.encrypted()) == *ipsec)
+                    self.packets.of_ipsec(*outbound).map(|of_ipsec| of_ipsec == *ipsec)
+                }
+                Expression::Queue => {
+                    self.found.insert(Dependence::new(chain, rule, "queue", Asks::UserSpace));
+                    None
                 }
                 Expression::Tracked(what) => {
                     self.found.insert(Dependence::new(chain, rule, what, Asks::of(what)));
@@ -195,13 +237,14 @@ fn acts(expression: &Expression) -> bool {
         | Expression::Goto(_)
         | Expression::VerdictMap
         | Expression::Set
+        | Expression::Queue
         | Expression::Other => true,
+        Expression::Tracked(what) => !certain(what),
         Expression::Load { .. }
         | Expression::Mask { .. }
         | Expression::Compare { .. }
         | Expression::Policy { .. }
         // Found as such.
-        | Expression::Tracked(_)
         | Expression::Ports(_)
         | Expression::Neutral
         | Expression::Condition => false,

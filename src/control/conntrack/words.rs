@@ -72,6 +72,7 @@ impl Assessment {
             let ports = named(&ports).join(", ");
             obstacles.push(format!("{ports} may ask for ports, which only first fragments have"));
         }
+        obstacles.extend(self.routing_asks.clone());
         obstacles.join(", and ")
     }
 
@@ -92,7 +93,10 @@ impl Assessment {
     /// A rule that takes tunnels, or fragments on their way into one, out of the chain that is in the way.
     fn rule(&self) -> Option<String> {
         let first = self.dependences.first()?;
-        if !self.legacy.is_empty() || !self.dependences.iter().all(|one| one.like(first)) {
+        if !self.legacy.is_empty()
+            || self.routing_asks.is_some()
+            || !self.dependences.iter().all(|one| one.like(first))
+        {
             return None;
         }
         let Dependence { family, table, chain, .. } = first;

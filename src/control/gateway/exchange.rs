@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::{Found, Gateway, GatewayError};
+use super::{Found, Gateway, GatewayError, Seen};
 use crate::config::{Force, Plan, Redirect, Scope};
-use crate::packet::{Df, Tcp, Transform};
+use crate::packet::{Df, Tcp, Transform, Ways};
 use crate::worker::clock::monotonic_ns;
 use crate::worker::{Notifier, Settings, privileges, thread};
 use crate::xdp::{LanConfig, Patience, Variant};
@@ -73,7 +73,8 @@ impl Gateway {
         }
     }
 
-    /// Goes by `plan` from now on, `variant` being its XDP program if it needs another one. Frames go on meanwhile, each
+    /// Goes by `plan` from now on, `variant` being its XDP program if it needs another one, and the machine being as
+    /// `seen`. Frames go on meanwhile, each
     /// under the old plan or the new one. Answers the program of before, if it was replaced.
     ///
     /// # Errors
@@ -84,6 +85,7 @@ impl Gateway {
         plan: &Plan,
         notifier: Option<Arc<Notifier>>,
         variant: Option<Variant>,
+        seen: Option<&Seen<'_>>,
     ) -> Result<Option<Variant>, GatewayError> {
         if self.lost {
             return Ok(None);
@@ -93,22 +95,30 @@ impl Gateway {
         let transform = Transform { df: treatment.df, tcp: treatment.tcp, ..before.transform.clone() };
         let after = Settings { transform, notifier, stall: plan.stall, ..before.clone() };
         let replaced = self.exchange(&after, variant)?;
-        // The tunnels of `--mtu auto` come with the next look at them; until then those of before stay.
-        let next = match (&plan.auto, &self.auto) {
-            (Some(_), Some(_)) => scope.clone(),
-            _ => Scope::from(&*treatment),
+        let next = match (&plan.auto, &self.auto, seen) {
+            // Tunnels come with the next look at them; until then those of before stay.
+            (Some(_), Some(_), _) => Ok(Found { scope: scope.clone(), ..self.found.clone() }),
+            (_, _, Some(seen)) => self.find(seen, plan.auto.as_ref(), &treatment),
+            // Until it is known what meets these packets.
+            (_, _, None) => Ok(Found { scope: Scope::from(&*treatment).by(Ways::PASS), ..Found::default() }),
         };
-        if let Err(error) = self.apply(next).and_then(|()| self.attach_clamp(plan)) {
-            // What fitted before fits again.
-            self.apply(scope)?;
-            self.exchange(&before, replaced)?;
-            return Err(error);
-        }
+        let applied = next.and_then(|next| {
+            self.apply(next.scope.clone())?;
+            self.attach_clamp(plan)?;
+            Ok(next)
+        });
+        let found = match applied {
+            Ok(found) => found,
+            Err(error) => {
+                // What fitted before fits again.
+                self.apply(scope)?;
+                self.exchange(&before, replaced)?;
+                return Err(error);
+            }
+        };
         self.treatment = treatment;
         self.auto = plan.auto.clone();
-        if self.auto.is_none() {
-            self.found = Found::default();
-        }
+        self.found = found;
         Ok(replaced)
     }
 

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::Gateway;
 use crate::control::tunnels::pair_of;
 use crate::ipsec::scope::Via;
-use crate::observe::snapshot::{DeafSnapshot, InterfaceSnapshot, RouteSnapshot};
+use crate::observe::snapshot::{DeafSnapshot, InterfaceSnapshot, RouteSnapshot, WaysSnapshot};
 use crate::packet::{Edit, Late, Reason, Rule};
 use crate::worker::Worker;
 use crate::worker::clock::monotonic_ns;
@@ -79,10 +79,15 @@ impl Gateway {
                 mtu: rule.mtu,
                 mss4: rule.mss4.filter(|_| matches!(prefix, IpNet::V4(_))),
                 mss6: rule.mss6.filter(|_| matches!(prefix, IpNet::V6(_))),
-                via: tunnel.map(|tunnel| match &tunnel.via {
-                    Via::Policy => "policy".into(),
-                    Via::Interface(name) => name.clone(),
-                    Via::Hand => "--dst".into(),
+                via: tunnel.and_then(|tunnel| match &tunnel.via {
+                    Via::Policy => Some("policy".into()),
+                    Via::Interface(name) => Some(name.clone()),
+                    Via::Hand => self.auto.as_ref().map(|_| "--dst".into()),
+                }),
+                ways: matches!(prefix, IpNet::V4(_)).then(|| WaysSnapshot {
+                    udp: rule.ways.udp.label().to_owned(),
+                    other: rule.ways.other.label().to_owned(),
+                    why: tunnel.map(|tunnel| tunnel.why.clone()).unwrap_or_default(),
                 }),
                 spis: tunnel.iter().flat_map(|t| &t.spis).map(|spi| format!("{spi:#010x}")).collect(),
             })

@@ -8,10 +8,12 @@ mod slot;
 mod stack;
 mod tunnels;
 mod virtio;
+mod ways;
 
 use ipnet::IpNet;
 
 pub use machine::may_administer_network;
+pub use ways::ways;
 
 use super::finding::Finding;
 use crate::config::{Choice, HandbackChoice, Mode, Notrack, Plan};

@@ -9,9 +9,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::control::news::{give_up_privileges, watch};
+use crate::control::news::give_up_privileges;
 use crate::net::addresses::{Changes, Monitor};
-use crate::net::nft;
 
 /// SIGINT, SIGTERM and SIGHUP as messages. The thread lives as long as the process.
 pub(super) fn signals() -> io::Result<Receiver<i32>> {
@@ -26,12 +25,6 @@ pub(super) fn signals() -> io::Result<Receiver<i32>> {
         }
     })?;
     Ok(receive)
-}
-
-/// Changes of rules and policies as messages.
-pub(super) fn rules() -> io::Result<Receiver<()>> {
-    let mut monitor = nft::Monitor::open()?;
-    watch("rules", move || monitor.wait())
 }
 
 /// Changes of addresses and interfaces as messages, one at a time: while nobody takes it, further ones wait in the

@@ -1,25 +1,27 @@
 //! Keeps the gateways in step with the machine while they run.
 
-use std::time::{Duration, Instant};
+use std::io;
+use std::time::Duration;
 
 use crossbeam::channel::{after, never};
 
 use super::{RunError, Running, lock};
-use crate::control::conntrack::Machine;
+use crate::control::conntrack::{Exemption, Machine};
 use crate::control::gateway::{Gateway, GatewayError};
+use crate::control::tunnels::{self, Seen, Tunnels};
 use crate::net::addresses::Changes;
 
 /// When to look again at what could not be looked at, and how often at what the kernel does not tell.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
-/// Begins what is said of tunnels that could not be followed.
-const BEHIND: &str = "cannot follow the tunnels of this machine";
+/// Begins what is said of what could not be followed.
+const BEHIND: &str = "cannot follow the tunnels and routes of this machine";
 
 impl Running {
     /// Looks at what changed. What cannot be read or followed now (no descriptor left, no memory, a map without room) is
     /// tried again.
     pub(super) fn follow(&mut self, changes: Changes, say: &dyn Fn(&str)) -> Result<(), RunError> {
         if changes.links {
-            self.pace.ask(Instant::now());
+            self.follower.rules_changed();
         }
         let unread = self.unread.is_any();
         self.unread |= changes;
@@ -34,23 +36,6 @@ impl Running {
             None => self.unread = Changes::default(),
         }
         Ok(())
-    }
-
-    /// Exempts from connection tracking what needs it, by the rules, the policies and the scope of this moment.
-    pub(super) fn follow_rules(&mut self, say: &dyn Fn(&str)) {
-        let (exemptions, gateways) = (&mut self.exemptions, &self.gateways);
-        let read = self.pace.work(|| {
-            let machine = Machine::read();
-            let gateways = lock(gateways);
-            let pairs = exemptions.iter_mut().zip(gateways.iter());
-            for (exemption, gateway) in pairs.filter(|(_, gateway)| gateway.serves()) {
-                exemption.follow(machine.as_ref(), &gateway.prefixes(), say);
-            }
-            machine.is_ok()
-        });
-        if !read {
-            self.pace.ask(Instant::now() + RETRY);
-        }
     }
 
     /// Looks at every interface, and gives up those that are gone. Answers what could not be done at the first of those
@@ -68,6 +53,7 @@ impl Running {
 
     /// Sees to it that what was attached still is.
     pub(super) fn follow_programs(&mut self, say: &dyn Fn(&str)) -> Result<(), RunError> {
+        self.follower.listen();
         // What the kernel does not say now is asked again a second later.
         self.each(|gateway| gateway.follow_programs(say), say).map(drop)
     }
@@ -93,40 +79,55 @@ impl Running {
         Ok(failed)
     }
 
-    /// Serves the tunnels as they are now. What cannot be read or changed now is tried again; until then the tunnels are
-    /// served as they were.
-    pub(super) fn follow_tunnels(&mut self, say: &dyn Fn(&str)) {
-        let (gateways, treatment) = (&self.gateways, &self.plan.treatment);
-        let looked = self.follower.look(|tunnels| {
-            let (mut lines, mut failed) = (Vec::new(), Vec::new());
-            for gateway in lock(gateways).iter_mut().filter(|gateway| gateway.serves()) {
-                let interface = gateway.name().to_owned();
-                match gateway.follow_tunnels(tunnels) {
-                    Ok(changes) => {
-                        lines
-                            .extend(changes.into_iter().map(|change| format!("{interface}: auto: {change}")));
-                    }
-                    Err(error) => failed.push(error),
+    /// Serves what is in scope of the machine as it is now, by the ways that it leaves, and exempts from connection
+    /// tracking what needs it. What cannot be read or changed now is tried again; until then all is served as it was.
+    pub(super) fn follow_machine(&mut self, say: &dyn Fn(&str)) {
+        let (exemptions, gateways, plan) = (&mut self.exemptions, &self.gateways, &self.plan);
+        let looked = self.follower.look(plan, |tunnels, machine| {
+            let mut failed = Vec::new();
+            let mut gateways = lock(gateways);
+            let pairs = exemptions.iter_mut().zip(gateways.iter_mut());
+            for (exemption, gateway) in pairs.filter(|(_, gateway)| gateway.serves()) {
+                let before = gateway.found().table.clone();
+                if let Err(error) = follow_one(gateway, exemption, tunnels, machine, say) {
+                    failed.push(error.to_string());
+                }
+                for line in tunnels::changes(&before, &gateway.found().table) {
+                    say(&format!("{}: {line}", gateway.name()));
                 }
             }
-            (lines, failed, tunnels.advice(treatment))
+            let advice = if plan.auto.is_some() { tunnels.advice(&plan.treatment) } else { Vec::new() };
+            (failed, advice)
         });
-        let (lines, failed, advice): (_, Vec<String>, _) = match looked {
-            Ok((lines, failed, advice)) => (lines, failed.iter().map(ToString::to_string).collect(), advice),
-            Err(error) => (Vec::new(), vec![format!("cannot read them: {error}")], Vec::new()),
-        };
-        for line in &lines {
-            say(line);
+        let (failed, advice) =
+            looked.unwrap_or_else(|error| (vec![format!("cannot read them: {error}")], Vec::new()));
+        match failed.is_empty() {
+            true => self.follower.forget(BEHIND),
+            false => self.follower.retry(),
         }
-        if !lines.is_empty() {
-            self.pace.ask(Instant::now());
-        }
-        if failed.is_empty() {
-            self.follower.forget(BEHIND);
-        }
-        let behind = |why: String| format!("{BEHIND}: {why}; they are served as they were, trying again");
+        let behind = |why: String| format!("{BEHIND}: {why}; all is served as it was, trying again");
         for line in self.follower.unsaid(failed.into_iter().map(behind).chain(advice).collect()) {
             say(&format!("warning: {line}"));
         }
     }
+}
+
+/// Fragments go back to the kernel only where they meet nobody who asks for ports: the ways come before the exemption, for
+/// it may be withdrawn, and after it, for it may have been made.
+fn follow_one(
+    gateway: &mut Gateway,
+    exemption: &mut Exemption,
+    tunnels: &Tunnels,
+    machine: Result<&Machine, &io::Error>,
+    say: &dyn Fn(&str),
+) -> Result<(), GatewayError> {
+    let exempt = exemption.exempt();
+    let followed = gateway.follow(&Seen { tunnels, machine, exempt: &exempt, tap: true });
+    exemption.follow(machine, &gateway.prefixes(), tunnels.routing_asks(), say);
+    followed?;
+    let now = exemption.exempt();
+    if now != exempt {
+        gateway.follow(&Seen { tunnels, machine, exempt: &now, tap: true })?;
+    }
+    Ok(())
 }

@@ -6,10 +6,11 @@ use clap::ValueEnum;
 
 use super::{Running, asked, lock};
 use crate::config::{Plan, Treatment};
+use crate::control::conntrack::{Exempt, Exemption, Machine};
 use crate::control::finding::{Finding, Level};
-use crate::control::follow::Follower;
 use crate::control::gateway::Gateway;
 use crate::control::publish::Published;
+use crate::control::tunnels::{Seen, Tunnels};
 use crate::control::{preflight, service};
 use crate::observe::request::Outcome;
 use crate::packet::Tcp;
@@ -24,12 +25,9 @@ impl Running {
         service::reloading();
         let adopted = self.adopt(source, say);
         // Refused, too: a gateway that had the new plan for a moment may have lost them.
-        if self.plan.auto.is_some() {
-            self.follow_tunnels(say);
-        }
+        self.follow_machine(say);
         let outcome = match adopted {
             Ok(changes) => {
-                self.follow_rules(say);
                 let message = if changes.is_empty() { "nothing changed".into() } else { changes.join("; ") };
                 say(&format!("reloaded: {message}"));
                 Outcome { ok: true, message }
@@ -63,9 +61,12 @@ impl Running {
         let variants =
             lock(&self.gateways).iter().map(|gateway| gateway.variant(&plan)).collect::<Result<_, _>>();
         let variants: Vec<Option<Variant>> = variants.map_err(|error| error.to_string())?;
-        let follower = match plan.auto.is_some() == self.plan.auto.is_some() {
-            true => None,
-            false => Some(Follower::start(&plan).map_err(|error| format!("--mtu auto: {error}"))?),
+        let news = self.follower.news_for(&plan).map_err(|error| format!("--mtu auto: {error}"))?;
+        let (tunnels, machine) = (Tunnels::read(&plan).ok(), Machine::read());
+        let exempt: Vec<Exempt> = self.exemptions.iter().map(Exemption::exempt).collect();
+        let seen = |position: usize| {
+            let (tunnels, exempt) = (tunnels.as_ref()?, exempt.get(position)?);
+            Some(Seen { tunnels, machine: machine.as_ref(), exempt, tap: true })
         };
         self.move_metrics(plan.metrics)?;
 
@@ -82,13 +83,13 @@ impl Running {
         }
         let mut replaced = Vec::new();
         for (position, variant) in variants.into_iter().enumerate() {
-            match gateways[position].reload(&plan, notifier.clone(), variant) {
+            match gateways[position].reload(&plan, notifier.clone(), variant, seen(position).as_ref()) {
                 Ok(before) => replaced.push(before),
                 Err(error) => {
                     // Those before it took the new plan already.
-                    for (gateway, before) in gateways.iter_mut().zip(replaced) {
+                    for (position, (gateway, before)) in gateways.iter_mut().zip(replaced).enumerate() {
                         gateway
-                            .reload(&self.plan, notifier_before.clone(), before)
+                            .reload(&self.plan, notifier_before.clone(), before, seen(position).as_ref())
                             .map_err(|again| again.to_string())?;
                     }
                     start_late(&mut gateways, &self.plan)?;
@@ -104,9 +105,7 @@ impl Running {
             served.filter_map(|gateway| gateway.limit(&plan)).for_each(|limit| say(&limit));
         }
         drop(gateways);
-        if let Some(follower) = follower {
-            self.follower = follower;
-        }
+        self.follower.change(&plan, news);
         for exemption in &mut self.exemptions {
             exemption.change(plan.notrack, plan.treatment.tcp == Tcp::Fragment);
         }

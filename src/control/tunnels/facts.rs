@@ -23,12 +23,13 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    pub(super) fn read() -> io::Result<Kernel> {
+    /// Reads it all; of a kernel without XFRM nothing of that, if it may be `absent` (else it is EPROTONOSUPPORT).
+    pub(super) fn read(absent: bool) -> io::Result<Kernel> {
         let local = addresses::local()?;
         let links: BTreeMap<u32, Link> = links::all()?.into_iter().map(|link| (link.index, link)).collect();
         let mut paths = BTreeMap::new();
         let mut sas = Vec::new();
-        for sa in xfrm::states()? {
+        for sa in or_none(xfrm::states(), absent)? {
             if !local.contains(&sa.src) {
                 continue;
             }
@@ -42,7 +43,8 @@ impl Kernel {
             let found = sa.sizes(path_mtu, sa.dst).map(|sizes| Sa { spi: sa.spi, mtu: sizes.mtu });
             sas.push((sa, found));
         }
-        Ok(Kernel { policies: xfrm::policies()?, links, local, sas })
+        let policies = or_none(xfrm::policies(), absent)?;
+        Ok(Kernel { policies, links, local, sas })
     }
 
     pub(super) fn policies(&self) -> Vec<Policy> {
@@ -59,6 +61,8 @@ impl Kernel {
             mark: Mark { value: policy.mark.0, mask: policy.mark.1 },
             oif: policy.oif,
             upper: policy.upper,
+            protocol: policy.protocol,
+            ports: policy.asks_for_ports(),
             action: self.action(policy),
         })
     }
@@ -84,6 +88,14 @@ impl Kernel {
         policy: &xfrm::Policy,
     ) -> impl Iterator<Item = &(xfrm::Sa, Result<Sa, String>)> {
         self.sas.iter().filter(move |(sa, _)| policy.uses(sa))
+    }
+}
+
+/// Nothing instead of an error, if the kernel has no XFRM and may have none.
+fn or_none<T>(answer: io::Result<Vec<T>>, absent: bool) -> io::Result<Vec<T>> {
+    match answer {
+        Err(error) if absent && error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => Ok(Vec::new()),
+        answer => answer,
     }
 }
 

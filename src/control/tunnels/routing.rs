@@ -11,6 +11,10 @@ use crate::ipsec::scope::{Device, Facts, Hop, longest, prefixes_around};
 use crate::net::links::{Link, Tunnel};
 use crate::net::{route, sysctl};
 
+/// With `--mtu N` the kernel is asked for packets inside so many routes, at most: a default route that leads to a device
+/// with a small MTU may have a full table inside.
+const MOST_BY_HAND: usize = 2048;
+
 /// The routes and rules of policy routing that matter.
 #[derive(Debug, Default)]
 pub(super) struct Routing {
@@ -26,14 +30,14 @@ pub(super) struct Routing {
 }
 
 impl Routing {
-    /// Reads them; nothing if no packet can go into any tunnel.
-    pub(super) fn read(kernel: &Kernel) -> io::Result<Routing> {
+    /// Reads them, of a machine where packets are made to fit `by_hand` bytes at most; nothing if no packet can go into any
+    /// tunnel.
+    pub(super) fn read(kernel: &Kernel, auto: bool, by_hand: Option<u16>) -> io::Result<Routing> {
         let own = kernel.local.iter().map(|address| IpNet::from(*address)).collect();
         let mut routing = Routing { links: kernel.links.clone(), own, ..Routing::default() };
-        let Some(largest) = kernel.sas.iter().filter_map(|(_, sa)| sa.as_ref().ok()).map(|sa| sa.mtu).max()
-        else {
-            return Ok(routing);
-        };
+        let sas = kernel.sas.iter().filter_map(|(_, sa)| sa.as_ref().ok()).map(|sa| sa.mtu);
+        let sas = sas.filter(|_| auto).chain(by_hand.map(u32::from));
+        let Some(largest) = sas.max() else { return Ok(routing) };
         let everywhere = sysctl::number("net/ipv4/conf/all/disable_xfrm") == Some(1);
         let exempt = kernel.links.values().filter(|link| {
             everywhere || sysctl::number(&format!("net/ipv4/conf/{}/disable_xfrm", link.name)) == Some(1)
@@ -46,11 +50,27 @@ impl Routing {
             by_device
                 || hop.mtu.is_some()
                 || routing.exempt.contains(&hop.oif)
-                || kernel.links.get(&hop.oif).is_some_and(|link| link.tunnel.is_some() || link.mtu < largest)
+                || kernel.links.get(&hop.oif).is_some_and(|link| link.tunnel.is_some() || link.mtu <= largest)
         };
         let routes = routing.routes.iter().filter(|route| !route.local && route.hops.iter().any(&special));
         routing.special = routes.map(|route| route.destination).collect();
+        let inside = |route: &&route::Route| !route.local && routing.is_special(route.destination);
+        if !auto && routing.routes.iter().filter(inside).count() > MOST_BY_HAND {
+            routing.special.clear();
+        }
         Ok(routing)
+    }
+
+    fn is_special(&self, prefix: IpNet) -> bool {
+        prefixes_around(prefix).any(|prefix| self.special.contains(&prefix))
+    }
+
+    /// What asks for more than addresses before a route of IPv4 is chosen: a clause.
+    pub(super) fn asks(&self) -> Option<String> {
+        let asks = self.rules.iter().any(|rule| rule.v4 && rule.more);
+        asks.then(|| {
+            "a rule of policy routing (ip rule) asks for a mark, a protocol, ports or TOS".to_owned()
+        })
     }
 
     /// Where routing may differ, of what `lan` receives.
@@ -60,7 +80,7 @@ impl Routing {
             return;
         }
         for route in self.routes.iter().filter(|route| !route.local) {
-            if prefixes_around(route.destination).any(|prefix| self.special.contains(&prefix)) {
+            if self.is_special(route.destination) {
                 facts.route_destinations.insert(route.destination);
                 facts.route_sources.extend(route.source);
             }
@@ -77,8 +97,8 @@ impl Routing {
 
     /// The hops of packets from one address, behind `lan`, to another.
     pub(super) fn hops(&self, lan: &Link, source: IpAddr, destination: IpAddr) -> io::Result<Vec<Hop>> {
-        if !prefixes_around(destination.into()).any(|prefix| self.special.contains(&prefix)) {
-            return Ok(vec![Hop { oif: 0, device: Device::Plain, mtu: u32::MAX, exempt: false }]);
+        if !self.is_special(destination.into()) {
+            return Ok(vec![Hop::default()]);
         }
         let behind = self.lan_routes(lan).collect();
         let iif = longest(&behind, source).copied().or(lan.master).unwrap_or(lan.index);
@@ -100,8 +120,11 @@ impl Routing {
         };
         Hop {
             oif: hop.oif,
+            name: link.map(|link| link.name.clone()).unwrap_or_default(),
             device,
             mtu: hop.mtu.or(link.map(|link| link.mtu)).unwrap_or(u32::MAX),
+            mtu_of_route: hop.mtu.is_some(),
+            encap,
             exempt: v4 && self.exempt.contains(&hop.oif),
         }
     }

@@ -1,3 +1,5 @@
+mod ways;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -20,6 +22,8 @@ fn policy(src: &str, dst: &str, priority: u32, action: Action) -> Policy {
         mark: Mark::default(),
         oif: 0,
         upper: false,
+        protocol: 0,
+        ports: false,
         action,
     }
 }
@@ -28,11 +32,19 @@ fn protect(mtu: u32) -> Action {
     Action::Protect(vec![Sa { spi: mtu, mtu }])
 }
 
-const PLAIN: Hop = Hop { oif: 1, device: Device::Plain, mtu: 1500, exempt: false };
+const PLAIN: Hop = Hop {
+    oif: 1,
+    name: String::new(),
+    device: Device::Plain,
+    mtu: 1500,
+    mtu_of_route: false,
+    encap: false,
+    exempt: false,
+};
 
 fn xfrm(if_id: u32) -> Hop {
     let device = Device::Tunnel { name: format!("xfrm{if_id}"), if_id, mark: None, lower: 1 };
-    Hop { oif: 10 + if_id, device, mtu: 1500, exempt: false }
+    Hop { oif: 10 + if_id, name: format!("xfrm{if_id}"), device, ..PLAIN }
 }
 
 /// Routes of one table; the longest prefix that holds the destination.
@@ -43,14 +55,34 @@ fn routes(list: &[(&str, Hop)]) -> Routes {
 }
 
 fn compiled(policies: Vec<Policy>, routes: &Routes) -> Table {
-    let facts = Facts { policies, route_destinations: routes.keys().copied().collect(), ..Facts::default() };
+    let route_destinations = routes.keys().copied().collect();
+    let facts = Facts { policies, route_destinations, follow: true, ..Facts::default() };
     compile_over(&facts, routes)
 }
 
 fn compile_over(facts: &Facts, routes: &Routes) -> Table {
-    let hops = |_, to| Ok::<_, std::convert::Infallible>(longest(routes, to).cloned().unwrap_or_default());
-    let Ok(table) = compile(facts, hops);
-    table
+    compile(facts, &mut Answers { routes: Ok(routes), rules: Rules::default(), asked: Vec::new() }).unwrap()
+}
+
+/// What the kernel answers.
+struct Answers<'a> {
+    routes: Result<&'a Routes, &'static str>,
+    rules: Rules,
+    /// Source and destination of routes that were asked for.
+    asked: Vec<String>,
+}
+
+impl Lookups for Answers<'_> {
+    type Error = &'static str;
+
+    fn route(&mut self, source: IpAddr, destination: IpAddr) -> Result<Vec<Hop>, &'static str> {
+        self.asked.push(format!("{source} {destination}"));
+        self.routes.map(|routes| longest(routes, destination).cloned().unwrap_or_default())
+    }
+
+    fn rules(&mut self, _: IpNet, _: IpNet, _: bool) -> Rules {
+        self.rules.clone()
+    }
 }
 
 /// `DESTINATION SOURCE MTU` of each row, `-` for one that passes.
@@ -145,8 +177,7 @@ fn an_interface_has_its_own_policies() {
 #[test]
 fn a_vti_marks_its_packets() {
     let device = Device::Tunnel { name: "vti7".into(), if_id: 0, mark: Some(7), lower: 1 };
-    let map =
-        routes(&[("0.0.0.0/0", PLAIN), ("10.1.0.0/16", Hop { oif: 3, device, mtu: 1480, exempt: false })]);
+    let map = routes(&[("0.0.0.0/0", PLAIN), ("10.1.0.0/16", Hop { oif: 3, device, mtu: 1480, ..PLAIN })]);
     let mark = Mark { value: 7, mask: u32::MAX };
     let mine = Policy { mark, ..policy("0.0.0.0/0", "0.0.0.0/0", 1, protect(1438)) };
     let table = compiled(vec![mine], &map);
@@ -186,7 +217,7 @@ fn the_user_restricts_and_overrides() {
     let with = |wishes: &[(&str, Wish)]| {
         let policies = vec![policy("10.9.0.0/16", "10.0.0.0/8", 1, protect(1422))];
         let wishes = wishes.iter().map(|(prefix, wish)| (net(prefix), *wish)).collect();
-        rows(&compile_over(&Facts { policies, wishes, ..Facts::default() }, &plain))
+        rows(&compile_over(&Facts { policies, wishes, follow: true, ..Facts::default() }, &plain))
     };
     assert_eq!(with(&[("10.1.0.0/16", Wish::Follow)]), ["10.1.0.0/16 10.9.0.0/16 1422"]);
     assert_eq!(
@@ -209,22 +240,23 @@ fn routes_are_asked_for_hosts_that_can_be() {
         ],
         own: BTreeSet::from(["10.9.0.0/32", "10.9.0.1/32", "10.9.4.0/32", "10.0.0.0/32"].map(net)),
         lan: BTreeSet::from(["10.9.0.0/16"].map(net)),
+        follow: true,
         ..Facts::default()
     };
-    let mut asked = Vec::new();
-    let answer = compile(&facts, |from, to| {
-        asked.push(format!("{from} {to}"));
-        Ok::<_, ()>(vec![PLAIN])
-    });
-    assert_eq!(rows(&answer.unwrap()), ["10.0.0.0/8 0.0.0.0/0 1422", "10.0.0.0/8 10.9.4.0/24 1406"]);
+    let plain = routes(&[("0.0.0.0/0", PLAIN)]);
+    let mut answers = Answers { routes: Ok(&plain), rules: Rules::default(), asked: Vec::new() };
+    let table = compile(&facts, &mut answers).unwrap();
+    let asked = answers.asked;
+    assert_eq!(rows(&table), ["10.0.0.0/8 0.0.0.0/0 1422", "10.0.0.0/8 10.9.4.0/24 1406"]);
     assert_eq!(asked[1..3], ["10.9.0.2 10.0.0.1", "10.9.4.1 10.0.0.1"], "{asked:?}");
 }
 
 #[test]
 fn an_error_of_the_kernel_is_passed_on() {
-    let facts =
-        Facts { policies: vec![policy("10.9.0.0/16", "10.0.0.0/8", 1, protect(1422))], ..Facts::default() };
-    assert_eq!(compile(&facts, |_, _| Err("no answer")), Err("no answer"));
+    let policies = vec![policy("10.9.0.0/16", "10.0.0.0/8", 1, protect(1422))];
+    let facts = Facts { policies, follow: true, ..Facts::default() };
+    let mut answers = Answers { routes: Err("no answer"), rules: Rules::default(), asked: Vec::new() };
+    assert_eq!(compile(&facts, &mut answers), Err("no answer"));
 }
 
 /// What becomes of one packet, of which everything is known: the mark and whether upper-layer selectors fit.
@@ -300,6 +332,8 @@ fn policies() -> impl Strategy<Value = Policy> {
             mark,
             oif,
             upper,
+            protocol: 0,
+            ports: upper,
             action,
         })
 }
@@ -312,7 +346,7 @@ fn hops() -> impl Strategy<Value = Hop> {
     ];
     let exempt = prop_oneof![4 => Just(false), 1 => Just(true)];
     (1u32..3, device, prop_oneof![Just(1500u32), Just(1003)], exempt)
-        .prop_map(|(oif, device, mtu, exempt)| Hop { oif, device, mtu, exempt })
+        .prop_map(|(oif, device, mtu, exempt)| Hop { oif, device, mtu, exempt, ..PLAIN })
 }
 
 proptest! {

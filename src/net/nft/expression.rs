@@ -51,6 +51,9 @@ const PORTS: &[&str] = &[
 /// Targets of xtables that go on and change nothing, or only the options of a SYN, which is no fragment.
 const NEUTRAL: &[&str] = &["LOG", "NFLOG", "TCPMSS", "TRACE"];
 
+/// Targets of xtables that queue packets to user space.
+const QUEUE: &[&str] = &["NFQUEUE", "QUEUE"];
+
 /// One of `name` (NFTA_EXPR_NAME).
 pub(super) fn expression(name: &str, data: Attributes) -> Expression {
     let known = match name {
@@ -71,6 +74,7 @@ pub(super) fn expression(name: &str, data: Attributes) -> Expression {
         "objref" => Some(object(data)),
         "exthdr" => Some(extension_header(data)),
         "socket" | "osf" | "inner" => Some(Expression::Ports(name.to_owned())),
+        "queue" => Some(Expression::Queue),
         "reject" => Some(Expression::Final),
         // A flowtable only shortens the way of what is tracked.
         "counter" | "log" | "flow_offload" | "notrack" => Some(Expression::Neutral),
@@ -88,6 +92,7 @@ fn xtables(kind: &str, extension: String) -> Expression {
         "match" if one_of(PORTS) => Expression::Ports(extension),
         "match" => Expression::Condition,
         _ if one_of(NEUTRAL) => Expression::Neutral,
+        _ if one_of(QUEUE) => Expression::Queue,
         _ => Expression::Other,
     }
 }
@@ -258,6 +263,7 @@ mod tests {
         }
         assert_eq!(named("match", "limit"), Expression::Condition);
         assert_eq!(named("target", "TCPMSS"), Expression::Neutral);
+        assert_eq!(named("target", "NFQUEUE"), Expression::Queue);
         assert_eq!(named("target", "MARK"), Expression::Other);
         assert_eq!(parsed("unheard of", vec![]), Expression::Other);
     }

@@ -75,6 +75,8 @@ pub struct Base {
     pub hook: u32,
     /// `filter`, `nat` or `route`.
     pub kind: String,
+    /// The lowest number comes first.
+    pub priority: i32,
 }
 
 /// A rule.
@@ -138,6 +140,8 @@ pub enum Expression {
     /// Asks for ports or another part of the transport header, which only the first fragment has; its name as iptables
     /// knows it.
     Ports(String),
+    /// Queues packets to user space.
+    Queue,
     /// Neither ends the rule nor matters.
     Neutral,
     /// Changes the packet or its mark, and goes on.
@@ -192,7 +196,10 @@ impl Source {
 /// # Errors
 /// Without CAP_NET_ADMIN, or if the ruleset keeps changing.
 pub fn read() -> io::Result<Ruleset> {
-    let mut connection = Connection::open(NETLINK_NETFILTER)?;
+    let mut connection = match Connection::open(NETLINK_NETFILTER) {
+        Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => return Ok(Ruleset::default()),
+        connection => connection?,
+    };
     let mut list = |kind| match connection.dump(Message::new(kind, 0, Vec::new())) {
         // No subsystem of that number (`nfnetlink_rcv_msg`).
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Vec::new()),
@@ -221,8 +228,10 @@ fn family(message: &Message) -> Option<&'static str> {
 /// NFTA_CHAIN_* and NFTA_HOOK_*.
 fn chain(message: &Message) -> Option<Chain> {
     let attributes = Attributes(&message.attributes);
-    let base =
-        attributes.nested(4).and_then(|hook| Some(Base { hook: hook.number(1)?, kind: attributes.text(7)? }));
+    let base = attributes.nested(4).and_then(|hook| {
+        let priority = hook.number(2)? as i32;
+        Some(Base { hook: hook.number(1)?, kind: attributes.text(7)?, priority })
+    });
     (message.kind() == Some(NEW_CHAIN)).then_some(Chain {
         family: family(message)?,
         table: attributes.text(1)?,

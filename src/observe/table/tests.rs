@@ -102,6 +102,7 @@ fn crowded(factor: u64) -> Snapshot {
             mss6: Some(1362),
             via: Some("policy".into()),
             spis: (0..6).map(|spi| format!("0x{spi:08x}")).collect(),
+            ways: None,
         })
         .collect();
     interface.exceptions =
