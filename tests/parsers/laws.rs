@@ -51,7 +51,7 @@ pub(crate) fn capture(bytes: &[u8]) {
 }
 
 fn rewritten(bytes: &[u8], tcp: Tcp) -> Result<(Vec<u8>, Counts), pcap::Error> {
-    let rule = Rule { mtu: 576, mss4: Some(536), mss6: Some(516) };
+    let rule = Rule::new(576, Some(536), Some(516));
     let everything = ["0.0.0.0/0", "::/0"].map(|prefix| (prefix.parse().expect("a prefix"), rule));
     let mut rewriter = Rewriter::new(&Treatment { scope: everything.into(), df: Df::Clear, tcp });
     let mut out = Vec::new();

@@ -60,9 +60,12 @@ fn find(interface: &str, plan: &Plan) -> io::Result<Found> {
     }
 }
 
+/// Destination and source, and what holds between them.
+type Row<'a> = ((IpNet, IpNet), &'a Tunnel);
+
 /// One for all prefixes of which the same is true.
 fn findings(found: &Found) -> Vec<Finding> {
-    let mut alike: BTreeMap<(&str, String), Vec<((IpNet, IpNet), &Tunnel)>> = BTreeMap::new();
+    let mut alike: BTreeMap<(&str, String), Vec<Row<'_>>> = BTreeMap::new();
     for (destination, sources) in &found.table.0 {
         for (source, tunnel) in sources {
             let Some(tunnel) = tunnel.as_ref().filter(|tunnel| !tunnel.why.is_empty()) else { continue };
@@ -75,7 +78,7 @@ fn findings(found: &Found) -> Vec<Finding> {
     findings
 }
 
-fn finding(rows: &[((IpNet, IpNet), &Tunnel)]) -> Option<Finding> {
+fn finding(rows: &[Row<'_>]) -> Option<Finding> {
     let (_, Tunnel { ways, why, .. }) = rows.first()?;
     let mut pairs = rows.iter().take(NAMED).map(|(pair, _)| pair_of(pair)).collect::<Vec<_>>().join(", ");
     if rows.len() > NAMED {

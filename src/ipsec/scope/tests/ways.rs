@@ -131,7 +131,7 @@ fn policies_of_an_interface_matter_to_what_leaves_by_it() {
         ("10.1.0.0/16", Hop { mtu: 1400, ..xfrm(7) }),
         ("10.3.0.0/16", Hop { mtu: 1400, ..xfrm(8) }),
     ]);
-    let policies = vec![Policy { if_id: 7, ..by_port("0.0.0.0/0", "0.0.0.0/0", protect(1438)) }];
+    let policies = [Policy { if_id: 7, ..by_port("0.0.0.0/0", "0.0.0.0/0", protect(1438)) }].to_vec();
     let tracked = Rules { tracking: Tracking::Certain, ..Rules::default() };
     let table = compiled_with(&Facts { policies, ..by_hand("0.0.0.0/0", 1422) }, &map, tracked);
     assert_eq!(
