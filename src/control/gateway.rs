@@ -282,7 +282,9 @@ impl Gateway {
         auto: Option<&Auto>,
         treatment: &Treatment,
     ) -> Result<Found, GatewayError> {
-        let seen = Seen { tap: seen.tap && self.mode == XdpMode::Native, ..*seen };
+        // Not known before the workers have theirs.
+        let tap = self.mode == XdpMode::Native && matches!(self.handback, "" | "tap");
+        let seen = Seen { tap: seen.tap && tap, ..*seen };
         seen.scope(&self.link, auto, treatment, LONGEST_MTU).map_err(|source| self.unread(source))
     }
 

@@ -27,12 +27,10 @@ impl Transform {
             Way::Fragments => self.fragment(received, packet, transport, rule, reason, sink),
             Way::Edit => self.edit_whole(received, packet, transport, rule, reason, sink),
             Way::Pass => pass(received.frame, Reason::KeptWhole, sink),
-            Way::Gso => match self.hand_back_whole(received, packet, transport.as_ref(), rule, sink) {
-                Some(outcome) => outcome,
-                // It misses what asks for ports as other packets would.
-                None if rule.ways.other == Way::Pass => pass(received.frame, Reason::KeptWhole, sink),
-                None => self.fragment(received, packet, transport, rule, reason, sink),
-            },
+            Way::Gso => self
+                .hand_back_whole(received, packet, transport.as_ref(), rule, sink)
+                // In fragments it could miss what asks for ports, whatever the way of other protocols.
+                .unwrap_or_else(|| pass(received.frame, Reason::KeptWhole, sink)),
         }
     }
 
