@@ -162,19 +162,20 @@ static __always_inline int oversize(struct __sk_buff *skb, struct xf_packet *pac
 				    const struct xf_route *route, const struct place *place, struct xf_cpu *cpu)
 {
 	bool whole = !packet->v6 && !skb->gso_size && way_of(packet, route) == XF_WAY_EDIT;
+	__u32 packets = packets_of(skb);
 	int action;
 
 	if (cfg.leave & XF_LEAVE_TCP && tcp->l4 && !packet->fragment) {
 		action = oversize_tcp(skb, packet, tcp, route->mtu, place, cpu);
 		if (action != LEFT_ALONE) {
-			count(skb, XF_LATE, cpu);
+			cpu->counters.reason[XF_LATE] += packets;
 			return action;
 		}
 	}
 	if (!(cfg.leave & XF_LEAVE_FITTING))
 		return GOES_ON;
 	if (packet->v6)
-		count(skb, XF_IPV6_TOO_BIG, cpu);
+		cpu->counters.reason[XF_IPV6_TOO_BIG] += packets;
 	else if (whole && found_again(skb, packet))
 		leave_whole(skb, packet, tcp, route, cpu);
 	return GOES_ON;
@@ -205,7 +206,7 @@ static __noinline int look_closer(struct __sk_buff *skb, struct xf_cpu *cpu)
 	}
 	if (reason != XF_FITS) {
 		if (edits)
-			count(skb, reason, cpu);
+			cpu->counters.reason[reason] += packets_of(skb);
 		return TC_ACT_UNSPEC;
 	}
 	fits = longest(gso_size, &packet, &tcp) <= route.mtu;
@@ -219,8 +220,10 @@ static __noinline int look_closer(struct __sk_buff *skb, struct xf_cpu *cpu)
 		after = after && is_under_way(place.slot);
 	}
 	if (fits) {
-		if (edits)
+		if (edits) {
+			cpu->counters.reason[XF_FITS] += packets_of(skb);
 			fit(skb, gso_size, &packet, &tcp, &route, cpu);
+		}
 	} else if (unread) {
 		action = oversize(skb, &packet, &tcp, &route, &place, cpu);
 		if (action != GOES_ON)

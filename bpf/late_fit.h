@@ -16,12 +16,12 @@ static __always_inline __u32 longest(__u32 gso_size, const struct xf_packet *pac
 	return gso_size ? packet->ihl + header + gso_size : packet->total;
 }
 
-/* Counts what XDP has left unread: every packet of what is merged. */
-static __always_inline void count(const struct __sk_buff *skb, enum xf_reason reason, struct xf_cpu *cpu)
+/* How many packets GRO has merged. Not to be asked once gso_size was lowered, which makes it unknown. */
+static __always_inline __u32 packets_of(const struct __sk_buff *skb)
 {
 	__u32 packets = skb->gso_segs;
 
-	cpu->counters.reason[reason] += packets ? packets : 1;
+	return packets ? packets : 1;
 }
 
 /*
@@ -37,7 +37,6 @@ static __always_inline void fit(struct __sk_buff *skb, __u32 gso_size, const str
 				const struct xf_tcp *tcp, const struct xf_route *route, struct xf_cpu *cpu)
 {
 	count_edits(&cpu->counters, edit(skb, packet, tcp, route, cfg.df == XF_DF_CLEAR && !gso_size));
-	count(skb, XF_FITS, cpu);
 }
 
 /* Has the kernel fragment an oversize packet where it leaves: nothing in front of that sees a piece of it. */
@@ -45,7 +44,7 @@ static __always_inline void leave_whole(struct __sk_buff *skb, const struct xf_p
 					const struct xf_tcp *tcp, const struct xf_route *route, struct xf_cpu *cpu)
 {
 	count_edits(&cpu->counters, edit_whole(packet) | edit(skb, packet, tcp, route, false));
-	count(skb, XF_EDITED, cpu);
+	cpu->counters.reason[XF_EDITED]++;
 }
 
 /* True for a packet of a flow of which something may be under way. */
@@ -87,6 +86,7 @@ static __always_inline bool fit_straight(struct __sk_buff *skb, struct xf_cpu *c
 	}
 	xf_find_tcp(skb, end, &packet, &tcp);
 	fit(skb, 0, &packet, &tcp, &route, cpu);
+	cpu->counters.reason[XF_FITS]++;
 	return true;
 }
 
