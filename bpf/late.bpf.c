@@ -62,13 +62,18 @@ struct place {
 /*
  * Grown, a GSO packet has its gso_size lowered by as much (bpf_skb_net_grow());
  * shrunk again with FIXED_GSO it keeps that. Both at the MAC header, so that no
- * byte of the packet has changed in the end. One step changes 4095 at most.
+ * byte of the packet has changed in the end. One step changes 4095 at most, and
+ * four are enough for the longest frame of a LAN.
  */
 static __always_inline int lower(struct __sk_buff *skb, __u32 share, struct xf_cpu *cpu)
 {
 	if (skb->gso_size <= share)
 		return GOES_ON;
-	for (int i = 0; i < 16; i++) {
+	if (skb->gso_size - share > 4 * 0xfff) {
+		cpu->late[XF_LATE_REFUSED]++;
+		return LEFT_ALONE;
+	}
+	for (int i = 0; i < 4; i++) {
 		__u32 size = skb->gso_size, step = size - share;
 
 		if (size <= share)
@@ -119,9 +124,10 @@ static __always_inline int oversize_tcp(struct __sk_buff *skb, const struct xf_p
 		.l3 = packet->l3,
 		.l4 = tcp->l4,
 		.v6 = packet->v6,
+		.place = *place,
 		.addresses = xf_sum_of_addresses(packet, IPPROTO_TCP),
 	};
-	__u32 header = tcp->header_len, headers = packet->ihl + header, share;
+	__u32 headers = packet->ihl + tcp->header_len, share;
 
 	if (packet->fragment || tcp->l4 != packet->l3 + packet->ihl || mtu <= headers ||
 	    tcp->flags & (XF_TCP_SYN | XF_TCP_RST | XF_TCP_URG) || !served(packet) || !xf_bare_tcp(skb, tcp))
@@ -130,21 +136,10 @@ static __always_inline int oversize_tcp(struct __sk_buff *skb, const struct xf_p
 	if (skb->gso_size)
 		return lower(skb, share, cpu);
 
-	segment.data = tcp->l4 + header;
+	segment.data = tcp->l4 + tcp->header_len;
 	segment.len = packet->total - headers;
 	segment.share = share;
-	if (bpf_skb_load_bytes(skb, tcp->l4, segment.header, sizeof(struct tcphdr)) ||
-	    (header > sizeof(struct tcphdr) &&
-	     bpf_skb_load_bytes(skb, tcp->l4 + sizeof(struct tcphdr), segment.header + sizeof(struct tcphdr), 12)) ||
-	    segment.len > 2 * share) {
-		cpu->late[XF_LATE_REFUSED]++;
-		return LEFT_ALONE;
-	}
-	if (!sound(skb, &segment)) {
-		cpu->late[XF_LATE_CHECKSUM]++;
-		return LEFT_ALONE;
-	}
-	return cut(skb, &segment, place, cpu);
+	return cut_in_two(skb, &segment);
 }
 
 /* Finds the IPv4 header again after a helper has made pointers void; false if it is not all there. */

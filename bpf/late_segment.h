@@ -16,6 +16,7 @@ struct segment {
 	__u32 addresses; /* sum over both and the protocol */
 	__u32 sum[2];	 /* over the data of each half */
 	__u32 v6;
+	struct place place;
 	union {
 		__u8 header[32]; /* zeros behind its end; first, so that all of it is initialised */
 		struct tcphdr tcp;
@@ -141,6 +142,30 @@ static __always_inline int cut(struct __sk_buff *skb, struct segment *segment, c
 lost:
 	cpu->late[XF_LATE_LOST]++;
 	return TC_ACT_SHOT;
+}
+
+/*
+ * Cuts a segment of which the headers' places are known. Answers as oversize_tcp().
+ * Global: the verifier goes through it once, whatever the way to it.
+ */
+__noinline int cut_in_two(struct __sk_buff *skb, struct segment *segment)
+{
+	struct xf_cpu *cpu = this_cpu();
+
+	if (!segment || !cpu)
+		return LEFT_ALONE;
+	if (bpf_skb_load_bytes(skb, segment->l4, segment->header, sizeof(struct tcphdr)) ||
+	    (segment->data - segment->l4 > sizeof(struct tcphdr) &&
+	     bpf_skb_load_bytes(skb, segment->l4 + sizeof(struct tcphdr), segment->header + sizeof(struct tcphdr), 12)) ||
+	    segment->len > 2 * segment->share) {
+		cpu->late[XF_LATE_REFUSED]++;
+		return LEFT_ALONE;
+	}
+	if (!sound(skb, segment)) {
+		cpu->late[XF_LATE_CHECKSUM]++;
+		return LEFT_ALONE;
+	}
+	return cut(skb, segment, &segment->place, cpu);
 }
 
 #endif

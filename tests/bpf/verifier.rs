@@ -5,13 +5,17 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use xdpfrag::packet::Df;
-use xdpfrag::xdp::{ClampProgram, IdentMap, LanConfig, LanProgram, Patience};
+use xdpfrag::xdp::{ClampProgram, IdentMap, LanConfig, LanProgram, Leave, Patience};
 
 use crate::gateway::*;
+use crate::late::behind;
 
 /// Instructions that the verifier went through, of some million a second. A program whose states multiply takes many
 /// times as many: 125,000 and 0.2 s they once were.
 const BOUND: u64 = 40_000;
+
+/// The same, of the program behind GRO: 170,000 they once were.
+const BOUND_BEHIND: u64 = 100_000;
 
 fn verified(program: impl AsFd) -> u64 {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd())).unwrap();
@@ -38,5 +42,21 @@ fn no_variant_is_long_in_the_verifier() {
         let (lan, clamp) = (verified(&lan), verified(&clamp));
         println!("{lan} and {clamp} instructions: {config:?}");
         assert!(lan < BOUND && clamp < BOUND, "{lan}, {clamp}: {config:?}");
+    }
+}
+
+#[test]
+fn nor_is_the_program_behind_gro() {
+    if skipped("nor_is_the_program_behind_gro") || without_tcx("nor_is_the_program_behind_gro") {
+        return;
+    }
+    let all = Leave { tcp: true, whole: true, fitting: true, oversize: true, marked: true };
+    for leave in [all, Leave { tcp: false, ..all }, Leave { tcp: true, ..Leave::NOTHING }] {
+        for df in [Df::Clear, Df::Oversize] {
+            let behind = behind(Gateway::without_worker(CONFIG), |late| (late.leave, late.df) = (leave, df));
+            let instructions = verified(&behind.program);
+            println!("{instructions} instructions: {df:?} {leave:?}");
+            assert!(instructions < BOUND_BEHIND, "{instructions}: {df:?} {leave:?}");
+        }
     }
 }
