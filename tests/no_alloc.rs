@@ -1,4 +1,4 @@
-//! The transform and the worker's turn allocate nothing, whatever the frame.
+//! The transform and the worker's turn allocate nothing, whatever the frame, and `replay` nothing for a longer file.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use xdpfrag::config::Treatment;
 use xdpfrag::handback::MemHandback;
 use xdpfrag::packet::{Df, Idents, Reason, Rule, Sink, Tcp, Transform, Verdict};
+use xdpfrag::pcap::{self, Rewriter};
 use xdpfrag::port::MemPort;
 use xdpfrag::worker::Turn;
 use xdpfrag::worker::clock::monotonic_ns;
@@ -133,4 +134,47 @@ fn a_turn_does_not_allocate() {
     }
     assert_eq!(ALLOCATIONS.get(), before);
     assert!(turn.counters().count(Reason::Fragmented) > 1000);
+}
+
+#[test]
+fn a_longer_capture_takes_no_more_memory() {
+    let rule = Rule::new(1422, Some(1382), None);
+    let everything = ["0.0.0.0/0", "::/0"].map(|prefix| (prefix.parse().unwrap(), rule));
+    let treatment = Treatment { scope: everything.into(), df: Df::Clear, tcp: Tcp::Resegment };
+    let frames = [
+        frame(17, 5, 1500),
+        segment(1500),
+        segment(9000),
+        frame(6, 5, 44),
+        ipv6(6, 64),
+        vec![0; 60],
+        vec![0; 4096],
+    ];
+    let capture = |rounds: usize| {
+        let mut file: Vec<u8> = [0xa1b2_c3d4, 2 | 4 << 16, 0, 0, 65_535, 1]
+            .iter()
+            .flat_map(|word: &u32| word.to_ne_bytes())
+            .collect();
+        for frame in frames.iter().cycle().take(rounds * frames.len()) {
+            file.extend(
+                [0, 0, frame.len() as u32, frame.len() as u32]
+                    .iter()
+                    .flat_map(|word: &u32| word.to_ne_bytes()),
+            );
+            file.extend(frame);
+        }
+        file
+    };
+    let allocations = [capture(100), capture(1000)].map(|file| {
+        let mut rewriter = Rewriter::new(&treatment);
+        let before = ALLOCATIONS.get();
+        pcap::rewrite(&file[..], std::io::sink(), &mut rewriter, &mut |_| ()).unwrap();
+        let counts = rewriter.counts();
+        assert!(
+            counts.reason(Reason::Fragmented) >= 100 && counts.reason(Reason::Resegmented) >= 200,
+            "{counts:?}"
+        );
+        ALLOCATIONS.get() - before
+    });
+    assert_eq!(allocations[0], allocations[1]);
 }

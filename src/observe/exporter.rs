@@ -89,8 +89,9 @@ fn serve(listener: &TcpListener, stopped: &UnixStream, snapshot: &dyn Fn() -> Sn
 
 fn answer(mut client: TcpStream, snapshot: &dyn Fn() -> Snapshot) -> io::Result<()> {
     client.set_nonblocking(false)?;
-    client.set_write_timeout(Some(DEADLINE))?;
-    let Some(request) = read_request(&mut client)? else {
+    let request = read_request(&mut client)?;
+    let mut client = Patient { client, deadline: Instant::now() + DEADLINE };
+    let Some(request) = request else {
         return respond(&mut client, "400 Bad Request", TEXT, "not an HTTP request\n", true);
     };
     let body = request.method != "HEAD";
@@ -113,7 +114,28 @@ fn answer(mut client: TcpStream, snapshot: &dyn Fn() -> Snapshot) -> io::Result<
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-fn respond(client: &mut TcpStream, status: &str, kind: &str, text: &str, body: bool) -> io::Result<()> {
+/// A client that must have read everything at the deadline, however often it reads a little.
+struct Patient {
+    client: TcpStream,
+    deadline: Instant,
+}
+
+impl Write for Patient {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.client.set_write_timeout(Some(left))?;
+        self.client.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn respond(client: &mut Patient, status: &str, kind: &str, text: &str, body: bool) -> io::Result<()> {
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         text.len()
@@ -157,5 +179,34 @@ fn read_request(client: &mut TcpStream) -> io::Result<Option<Request>> {
             }
             Err(_) => return Ok(None),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_reads_byte_by_byte_is_not_waited_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut slow = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (client, _) = listener.accept().unwrap();
+        let begun = Instant::now();
+        let deadline = begun + DEADLINE / 4;
+        let reader = std::thread::spawn(move || {
+            // Until the other end is closed.
+            let mut little = [0; 4096];
+            while Instant::now() < begun + 20 * DEADLINE && slow.read(&mut little).is_ok_and(|read| read > 0)
+            {
+                std::thread::sleep(DEADLINE / 20);
+            }
+        });
+        // Far more than the sockets of both ends hold.
+        let error = Patient { client, deadline }.write_all(&vec![0; 64 << 20]).unwrap_err();
+        assert!(matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock), "{error}");
+        assert!(begun.elapsed() < 8 * DEADLINE);
+        drop(listener);
+        // It sees the end as soon as it has read what was sent.
+        drop(reader);
     }
 }

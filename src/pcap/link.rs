@@ -217,7 +217,9 @@ mod tests {
             for packet in packets() {
                 for header in [&[][..], &[0xff, 3], &[2, 0, 0, 0], &[0; 16], &[8, 0, 0, 0]] {
                     let frame = [header, &packet].concat();
-                    (0..frame.len()).for_each(|len| _ = link.packet(&frame[..len]));
+                    for len in 0..frame.len() {
+                        let _ = link.packet(&frame[..len]);
+                    }
                 }
             }
         }
