@@ -46,10 +46,7 @@ pub(super) fn rewrite<R: Read, W: Write>(
     let number = word(20) as u16;
     let fcs = if word(20) & FCS_PRESENT == 0 { 0 } else { (word(20) >> 28) as usize * 2 };
     if !matches!((fcs, number), (0, _) | (4, 1)) {
-        return Err(Error::Damaged {
-            frames: 0,
-            what: format!("frame check sequences of {fcs} bytes on link type {number} are not known"),
-        });
+        return Err(Error::CheckSequence { bytes: fcs as u32, link_type: number });
     }
     output.copy(header)?;
     input.consume(FILE_HEADER);

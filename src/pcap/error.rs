@@ -19,6 +19,16 @@ pub enum Error {
          PPP, or on `any`"
     )]
     LinkType(u16),
+    /// Frames end with something that cannot be made anew.
+    #[error(
+        "frame check sequences of {bytes} bytes on link type {link_type} are not known; those of 4 on Ethernet are"
+    )]
+    CheckSequence {
+        /// Their length, as the file has it.
+        bytes: u32,
+        /// The link type of the frames.
+        link_type: u16,
+    },
     /// The file ends within a record.
     #[error("the file is cut short after frame {frames}{}", remedy(*.frames))]
     Truncated {

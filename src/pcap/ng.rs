@@ -21,6 +21,8 @@ const ORDER_MAGIC: u32 = 0x1a2b_3c4d;
 /// Type, length, and length again.
 const FRAMING: usize = 12;
 
+const ETHERNET: u16 = 1;
+
 const IF_FCSLEN: u16 = 13;
 /// Options of packets: flags, which say how long the frame check sequence is, and a hash of the frame.
 const FLAGS: u16 = 2;
@@ -37,7 +39,8 @@ struct Interface {
     link_type: u16,
     link: Option<Link>,
     snaplen: u32,
-    fcs: usize,
+    /// Bytes of the frame check sequence, where a packet does not say otherwise.
+    fcs: u32,
 }
 
 /// Options for the frames that take the place of one, kept for their memory.
@@ -105,8 +108,7 @@ pub(super) fn rewrite<R: Read, W: Write>(
                 match interface.link {
                     None => rewriter.unread(interface.link_type, block, output)?,
                     Some(link) => {
-                        let record =
-                            record(kind, block, section.order, interface, &mut options).map_err(damaged)?;
+                        let record = record(kind, block, section.order, interface, &mut options, damaged)?;
                         rewriter.rewrite(link, &record, output)?;
                     }
                 }
@@ -132,8 +134,8 @@ fn interface(block: &[u8], order: Order) -> Option<Interface> {
     let fcs = listed.filter(|(code, _)| *code == IF_FCSLEN).find_map(|(_, value)| value.first().copied());
     // Some write bits, some bytes.
     let fcs = match fcs {
-        Some(4 | 32) if link_type == 1 => 4,
-        _ => 0,
+        Some(bits) if bits >= 8 => u32::from(bits / 8),
+        bytes => bytes.unwrap_or(0).into(),
     };
     Some(Interface { link_type, link: Link::new(link_type), snaplen: order.u32(block, 12)?, fcs })
 }
@@ -155,8 +157,9 @@ fn record<'a>(
     order: Order,
     interface: Interface,
     kept: &'a mut Options,
-) -> Result<Record<'a>, String> {
-    let short = || "a packet block that is too short for its frame".to_owned();
+    damaged: impl Fn(String) -> Error,
+) -> Result<Record<'a>, Error> {
+    let short = || damaged("a packet block that is too short for its frame".into());
     let form = match kind {
         SIMPLE_PACKET => Form { order, head: 12, captured_at: None, original_at: 8, block: true },
         _ => Form { order, head: 28, captured_at: Some(20), original_at: 24, block: true },
@@ -176,7 +179,10 @@ fn record<'a>(
         return Err(short());
     }
     let after = form.head + captured.next_multiple_of(4);
-    let listed = block.get(after..block.len() - 4).unwrap_or_default();
+    let listed = match kind {
+        SIMPLE_PACKET => &[],
+        _ => block.get(after..block.len() - 4).unwrap_or_default(),
+    };
     let mut fcs = interface.fcs;
     kept.first.clear();
     kept.others.clear();
@@ -187,12 +193,17 @@ fn record<'a>(
         if let (FLAGS, Some(flags)) = (code, order.u32(value, 0)) {
             add(&mut kept.others, order, code, value);
             // Bits 5 to 8: bytes of the frame check sequence, 0 if that is not known.
-            fcs = match (flags >> 5 & 0xf, interface.link_type) {
-                (4, 1) => 4,
-                _ => fcs,
+            fcs = match flags >> 5 & 0xf {
+                0 => fcs,
+                bytes => bytes,
             };
         }
     }
+    let fcs = match (fcs, interface.link_type) {
+        (0, _) => 0,
+        (4, ETHERNET) => 4,
+        (bytes, link_type) => return Err(Error::CheckSequence { bytes, link_type }),
+    };
     for list in [&mut kept.first, &mut kept.others] {
         if !list.is_empty() {
             list.extend([0; 4]);

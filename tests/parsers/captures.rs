@@ -108,9 +108,10 @@ pub(crate) fn mutated() -> impl Strategy<Value = Vec<u8>> {
 }
 
 #[test]
-fn every_beginning_of_every_form() {
+fn beginnings_of_every_form() {
     for (name, bytes) in seeds() {
-        for len in 0..bytes.len() {
+        // Every length in the headers that a file begins with, and some of those in the frames.
+        for len in (0..bytes.len().min(160)).chain((160..bytes.len()).step_by(23)) {
             // The message of a panic names neither.
             let law = std::panic::catch_unwind(|| laws::capture(&bytes[..len]));
             assert!(law.is_ok(), "the first {len} bytes of {name}");

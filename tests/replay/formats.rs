@@ -127,8 +127,13 @@ fn a_frame_check_sequence_is_right_again_and_a_wrong_one_stays_wrong() {
     let said =
         words(&dir, &Order(false).pcap(0xa1b2_c3d4, 2 << 28 | 1 << 26 | 1, &[], &[checked(&whole, 0)]));
     assert!(said.contains("1 changed frames have new frame check sequences"), "{said}");
+    let order = Order(false);
+    let packet = order.packet(0, &with(&ETHERNET, &whole), &[]);
+    let file = [order.section(-1), order.interface(1, 0, &order.option(13, &[16])), packet].concat();
+    fs::write(dir.path("bits"), file).unwrap();
+    dir.refused("bits", "out", 2, &["bits", "frame check sequences of 2 bytes on link type 1"]);
     fs::write(dir.path("odd"), Order(false).pcap(0xa1b2_c3d4, 1 << 28 | 1 << 26 | 1, &[], &[])).unwrap();
-    dir.refused("odd", "out", 2, &["odd", "frame check sequences of 2 bytes on link type 1"]);
+    dir.refused("odd", "out", 2, &["odd", "frame check sequences of 2 bytes on link type 1", "those of 4"]);
 }
 
 #[test]
