@@ -141,7 +141,7 @@ pub enum Redirect {
     /// `late` where the kernel can do it (for TCP where GRO is on), else `oversize`.
     #[default]
     Auto,
-    /// Oversize frames and their flows.
+    /// Oversize frames and their flows; not those that the kernel fragments where they leave.
     Oversize,
     /// Every frame in scope.
     All,
@@ -154,7 +154,7 @@ pub enum Redirect {
 /// `--handback`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum HandbackChoice {
-    /// The best that the kernel has.
+    /// tap where it can be had (native XDP), else inject, else veth.
     #[default]
     Auto,
     /// BPF_PROG_RUN with live frames.

@@ -43,11 +43,11 @@ pub struct TreatmentArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum DfPolicy {
     /// On every packet in scope.
-    #[default]
     Clear,
-    /// On packets longer than the SA MTU only.
+    /// On packets that are longer than the SA MTU and are to be fragmented.
+    #[default]
     Oversize,
-    /// Never: oversize packets with DF are left to the kernel, which answers with ICMP 3/4.
+    /// Never: oversize packets with DF that cannot be resegmented are left to the kernel, which answers with ICMP 3/4.
     Keep,
 }
 
@@ -66,10 +66,10 @@ impl From<DfPolicy> for Df {
 pub enum TcpPolicy {
     /// As IP fragments, like any other packet; IPv6, which may not be fragmented on its way, is left to
     /// the kernel, which answers with ICMPv6 "packet too big".
-    #[default]
     Fragment,
-    /// As several TCP segments, DF kept, IPv4 and IPv6; what cannot be (SYN, RST, URG, TCP-MD5, TCP-AO,
-    /// wrong checksum) as above.
+    /// As several TCP segments, DF kept, IPv4 and IPv6 (generic XDP: IPv4 without --df keep); what cannot be (SYN,
+    /// RST, URG, TCP-MD5, TCP-AO, wrong checksum) as with fragment.
+    #[default]
     Resegment,
 }
 

@@ -181,8 +181,8 @@ mod tests {
 
     use super::*;
     use crate::config::{Force, Scope};
-    use crate::packet::Tcp;
     use crate::packet::ident::Partition;
+    use crate::packet::{Df, Tcp};
 
     const ANY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
@@ -256,9 +256,10 @@ mod tests {
 
     #[test]
     fn policies() {
-        let flags = "--force deaf --tcp resegment --notify --id-partition 2/2";
+        let flags = "--force deaf --tcp fragment --df clear --notify --id-partition 2/2";
         let plan = planned(&format!("--iface a --mtu 1422 {flags}")).unwrap();
-        assert_eq!((plan.force, plan.treatment.tcp), (Force::Deaf, Tcp::Resegment));
+        assert_eq!((plan.force, plan.treatment.tcp), (Force::Deaf, Tcp::Fragment));
+        assert_eq!(plan.treatment.df, Df::Clear);
         assert_eq!((plan.notify, Some(plan.id_partition)), (true, Partition::new(2, 2)));
     }
 
@@ -298,7 +299,8 @@ mod tests {
         let plan = planned("--iface a --mtu 1422").unwrap();
         let scope: Vec<_> = plan.treatment.scope.iter().map(|(prefix, _)| prefix.to_string()).collect();
         assert_eq!(scope, ["0.0.0.0/0", "::/0"]);
-        assert_eq!((plan.force, plan.treatment.tcp), (Force::Always, Tcp::Fragment));
+        assert_eq!((plan.force, plan.treatment.tcp), (Force::Always, Tcp::Resegment));
+        assert_eq!(plan.treatment.df, Df::Oversize);
         assert_eq!((plan.notify, plan.id_partition), (false, Partition::WHOLE));
         assert!(plan.warnings.is_empty());
         assert_eq!((plan.queues, plan.cores), (None, None));

@@ -22,7 +22,7 @@ use crate::config::{Auto, Plan, Scope, Treatment};
 use crate::handback::{self, Chosen};
 use crate::net::links::Link;
 use crate::net::{addresses, ethtool, links};
-use crate::packet::{Tcp, Transform, Ways, ether};
+use crate::packet::{Df, Tcp, Transform, Ways, ether};
 use crate::worker::tap::Tap;
 use crate::worker::{Notifier, Posted, Settings, Worker, WorkerEnd};
 use crate::xdp::{
@@ -204,9 +204,12 @@ impl Gateway {
         Ok(())
     }
 
-    /// What `plan` asks for and generic XDP cannot do.
+    /// What `plan` asks for and generic XDP cannot do. Whoever names neither IPv6 nor --df keep has not asked for it.
     pub(super) fn limit(&self, plan: &Plan) -> Option<String> {
-        (self.mode == XdpMode::Generic && plan.treatment.tcp == Tcp::Resegment).then(|| {
+        let Treatment { scope, df, tcp } = &plan.treatment;
+        let names_ipv6 = scope.iter().any(|(prefix, _)| prefix.addr().is_ipv6() && prefix.prefix_len() > 0);
+        let asked = *tcp == Tcp::Resegment && (*df == Df::Keep || names_ipv6);
+        (self.mode == XdpMode::Generic && asked).then(|| {
             format!(
                 "{}: with generic XDP what may not be fragmented (IPv6, --df keep) is not resegmented either: a \
                  segment given back as it is would be seen again",

@@ -17,9 +17,9 @@ use super::{MIN_MTU, checksum, options};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Df {
     /// Cleared on everything that is forwarded.
-    #[default]
     Clear,
     /// Cleared on what is fragmented.
+    #[default]
     Oversize,
     /// Never cleared: an oversize DF packet is the kernel's to refuse, unless it is resegmented.
     Keep,
@@ -29,10 +29,10 @@ pub enum Df {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Tcp {
     /// As IP fragments, like any other packet.
-    #[default]
     Fragment,
     /// As several TCP segments, DF as it came, whatever `--df` says: what is not fragmented
     /// needs no permission. The identification counts on from the sender's, as under TSO.
+    #[default]
     Resegment,
 }
 

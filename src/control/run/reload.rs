@@ -211,8 +211,8 @@ mod tests {
             assert_eq!(switched(&before, &plan(flags)), [""; 0], "{flags}");
         }
         for (flag, value, line) in [
-            ("df", "keep", "df: keep now, was clear"),
-            ("tcp", "resegment", "tcp: resegment now, was fragment"),
+            ("df", "keep", "df: keep now, was oversize"),
+            ("tcp", "fragment", "tcp: fragment now, was resegment"),
             ("force", "deaf", "force: deaf now, was always"),
             ("notify", "", "notify: on now, was off"),
             ("redirect", "all", "redirect: all now, was auto"),
@@ -251,7 +251,7 @@ mod tests {
         let before = plan("--mtu 1422");
         for (flags, differs) in [
             ("--redirect oversize", true),
-            ("--tcp resegment", true),
+            ("--tcp fragment", true),
             ("--force deaf", true),
             ("--notify", true),
             ("--df keep", true),
