@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The link wan0–far0 stands for the IPsec tunnel: its MTU is the SA MTU, as on an XFRM interface
-//! with a lowered MTU. No packet leaves the three namespaces, and they vanish with the process.
+//! with a lowered MTU; or only far0's is, so that the gateway does not know ([`Narrow`]). No packet leaves the three namespaces, and they vanish with the process.
 
 pub mod bench;
 pub mod daemon;
@@ -19,5 +19,5 @@ pub mod wire;
 
 pub use daemon::Daemon;
 pub use namespace::Namespace;
-pub use topology::{APPLIANCE, APPLIANCE6, FAR, FAR6, LAN, Lab, LabConfig};
+pub use topology::{APPLIANCE, APPLIANCE6, FAR, FAR6, LAN, Lab, LabConfig, Narrow};
 pub use wire::{Rules, Seen, Wire};

@@ -25,6 +25,18 @@ pub const APPLIANCE_MAC: &str = "02:00:00:00:01:02";
 const WAN_MAC: &str = "02:00:00:00:02:01";
 const FAR_MAC: &str = "02:00:00:00:02:02";
 
+/// Where the link is that stands for the tunnel: whether the gateway knows its MTU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Narrow {
+    /// At the gateway's own wan0, as with an XFRM interface: the kernel fragments there what has no DF (`Way::Edit`).
+    #[default]
+    Gateway,
+    /// One hop after the gateway: wan0 has the MTU of the LAN, and far0 drops what is longer than the SA MTU, but for the
+    /// four bytes that a veth leaves for a VLAN tag ([`Seen::largest`](super::Seen::largest) tells). What arrives a worker has
+    /// cut (`Way::Fragments`), or the kernel to a size that it was told.
+    Beyond,
+}
+
 /// What the lab looks like.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LabConfig {
@@ -34,6 +46,8 @@ pub struct LabConfig {
     pub lan_mtu: u32,
     /// MTU of the link that stands for the tunnel, bytes.
     pub sa_mtu: u32,
+    /// Where that link is.
+    pub narrow: Narrow,
     /// VLAN of all frames on the LAN, tagged in band; the stacks on both sides do not see the tag.
     pub vlan: Option<u16>,
     /// The appliance's TCP ignores the peer's MSS and ICMP 3/4.
@@ -44,7 +58,22 @@ pub struct LabConfig {
 
 impl Default for LabConfig {
     fn default() -> LabConfig {
-        LabConfig { queues: 1, lan_mtu: 1500, sa_mtu: 1422, vlan: None, deaf: true, ipv6: false }
+        LabConfig {
+            queues: 1,
+            lan_mtu: 1500,
+            sa_mtu: 1422,
+            narrow: Narrow::Gateway,
+            vlan: None,
+            deaf: true,
+            ipv6: false,
+        }
+    }
+}
+
+impl LabConfig {
+    /// The narrow link is one hop behind the gateway, so that workers cut datagrams.
+    pub fn beyond() -> LabConfig {
+        LabConfig { narrow: Narrow::Beyond, ..LabConfig::default() }
     }
 }
 
@@ -74,6 +103,9 @@ impl Lab {
         let LabConfig { queues, lan_mtu, sa_mtu, .. } = config;
         link([(&appliance, "lan0", APPLIANCE_MAC), (&gateway, LAN, LAN_MAC)], *queues, *lan_mtu)?;
         link([(&far, "far0", FAR_MAC), (&gateway, "wan0", WAN_MAC)], *queues, *sa_mtu)?;
+        if config.narrow == Narrow::Beyond {
+            gateway.ip(&format!("link set wan0 mtu {lan_mtu}"))?;
+        }
 
         if let Some(vlan) = config.vlan {
             wire::tag(&appliance, "lan0", vlan)?;

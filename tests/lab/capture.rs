@@ -84,10 +84,9 @@ fn tcpdump_agrees(path: &std::path::Path, frames: usize) {
 
 #[test]
 fn a_running_instance_is_captured_by_host_and_port_up_to_a_count() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let dir = tempfile::tempdir().unwrap();
-    // While nobody captures, no worker sees so few.
-    let daemon = forward(&lab, &["--redirect", "auto"]);
+    let daemon = forward(&lab, &[]);
     let capture = |name: &str, arguments: &[&str]| {
         let path = dir.path().join(name);
         let mut all = vec!["capture", path.to_str().unwrap()];
@@ -120,13 +119,11 @@ fn a_running_instance_is_captured_by_host_and_port_up_to_a_count() {
     assert!(read(&nothing).is_empty());
     let interface = stop(daemon);
     assert!(received(&interface) > 0, "{interface:?}");
-    let tcx = !interface.late.is_empty();
-    assert_eq!(interface.late.get("datagram").is_some_and(|cut| *cut > 0), tcx, "{interface:?}");
 }
 
 #[test]
 fn an_instance_captures_to_a_file_from_its_start_and_one_capture_at_a_time() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("run.pcapng");
     let daemon = forward(&lab, &["--capture", path.to_str().unwrap()]);
@@ -145,7 +142,7 @@ fn an_instance_captures_to_a_file_from_its_start_and_one_capture_at_a_time() {
 /// By signal or by time, and with a word about what was received meanwhile.
 #[test]
 fn a_capture_of_what_fits_says_why_it_is_empty() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let dir = tempfile::tempdir().unwrap();
     let daemon = forward(&lab, &[]);
     let path = dir.path().join("fits.pcapng");

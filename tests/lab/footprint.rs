@@ -16,7 +16,7 @@ pub(crate) fn resident_kib(pid: u32) -> u64 {
 
 #[test]
 fn two_queues_stay_under_64_mib() {
-    let Some(lab) = lab(LabConfig { queues: 2, ..LabConfig::default() }) else { return };
+    let Some(lab) = lab(LabConfig { queues: 2, ..LabConfig::beyond() }) else { return };
     let daemon = forward(&lab, &[]);
     // What a busy machine loses of it is not the question here.
     let tally = Flow::new((FAR, PORT), mixed(8000)).run(&lab.appliance, &lab.far).unwrap();

@@ -1,17 +1,14 @@
-//! `--redirect late`: what is oversize is made to fit behind GRO; the worker sees none of it.
+//! `--redirect late`: oversize TCP is made to fit after GRO, and what fits is edited there; the worker sees none of it.
 
 use std::net::{IpAddr, UdpSocket};
 
 use xdpfrag::lab::bench::{Cores, Router};
 use xdpfrag::lab::traffic::tcp::Direction;
 use xdpfrag::lab::traffic::udp::Flow;
-use xdpfrag::lab::wire::Rules;
 use xdpfrag::lab::{FAR, FAR6, LAN, Lab, LabConfig};
 use xdpfrag::observe::snapshot::InterfaceSnapshot;
 
-use crate::support::{
-    PORT, carry_to, deliver, forward, lab, lab_alone, mixed, once_of_three, received, snmp, stop, tcp_ext,
-};
+use crate::support::{PORT, carry_to, forward, lab, received, snmp, stop, tcp_ext};
 
 const LATE: [&str; 4] = ["--tcp", "resegment", "--redirect", "late"];
 
@@ -62,7 +59,7 @@ fn segments_are_merged_and_leave_at_the_size_of_the_sa() {
 #[test]
 fn what_fits_is_edited_behind_gro_and_counted_once() {
     let Some(lab) = lab(LabConfig::default()) else { return };
-    let daemon = forward(&lab, &LATE);
+    let daemon = forward(&lab, &[&LATE[..], &["--df", "clear"]].concat());
     let tally = Flow::new((FAR, PORT), vec![100; 500]).run(&lab.appliance, &lab.far).unwrap();
     assert!(tally.complete() && tally.reordered == 0, "{tally:?}");
     let far = lab.far_wire.seen().unwrap();
@@ -77,7 +74,7 @@ fn what_fits_is_edited_behind_gro_and_counted_once() {
 
 #[test]
 fn auto_takes_it_for_tcp_where_gro_is_on_and_tcp_is_resegmented() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let late = |gro: &str, tcp: &str| {
         lab.gateway.output("ethtool", &["-K", LAN, "gro", gro]).unwrap();
         let daemon = forward(&lab, &["--redirect", "auto", "--tcp", tcp]);
@@ -124,68 +121,6 @@ fn ipv6_and_tagged_segments_too() {
     let Some(lab) = crate::support::lab(LabConfig { vlan: Some(7), ..LabConfig::default() }) else { return };
     let interface = carries(&lab, FAR.into());
     assert!(interface.late["lowered"] + interface.late["cut"] > 50, "{interface:?}");
-}
-
-#[test]
-fn datagrams_are_fragmented_in_the_kernel_in_order_and_with_fresh_ids() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
-    let daemon = forward(&lab, &["--redirect", "auto"]);
-    let _router = on_one_core(&lab);
-    // What fits goes after what was cut.
-    let flow = Flow::new((FAR, PORT), mixed(4000));
-    once_of_three(|| {
-        let tally = flow.run(&lab.appliance, &lab.far).unwrap();
-        if tally.complete() && tally.reordered == 0 { Ok(()) } else { Err(tally) }
-    });
-    let far = lab.far_wire.seen().unwrap();
-    assert!(far.largest() <= 1422 && far.fragments > 500, "{far:?}");
-    // With one ID for all, each lost fragment would spoil what comes after it.
-    lab.far_wire.set(Rules { lose_fragment: 101, ..Rules::default() }).unwrap();
-    let unconnected = Flow { connected: false, ..Flow::new((FAR, PORT), vec![1472; 2000]) };
-    let tally = unconnected.run(&lab.appliance, &lab.far).unwrap();
-    assert!(tally.corrupt == 0 && tally.intact > 1900, "{tally:?}");
-    let interface = stop(daemon);
-    assert!(interface.late["datagram"] > 2000, "{interface:?}");
-    assert_eq!(interface.late["lost"] + interface.late["refused"], 0, "{interface:?}");
-    // The second fragments, and what had to go after them.
-    assert_eq!(interface.late["returned"], interface.late["datagram"] + interface.late["followed"]);
-    // But for what a sender that had to wait made up for at once.
-    assert!(received(&interface) * 4 < interface.late["datagram"], "{interface:?}");
-}
-
-#[test]
-fn many_datagrams_are_the_workers_and_nothing_is_overtaken_when_they_take_over() {
-    let Some(lab) = lab_alone(LabConfig::default()) else { return };
-    let daemon = forward(&lab, &["--redirect", "auto"]);
-    let _router = on_one_core(&lab);
-    // Faster and faster, so that the flow moves to the workers on its way.
-    once_of_three(|| {
-        for rate in [50_000, 150_000, 400_000] {
-            let flow = Flow { rate, ..Flow::new((FAR, PORT), vec![1472; 20_000]) };
-            let tally = flow.run(&lab.appliance, &lab.far).unwrap();
-            if tally.reordered + tally.corrupt > 0 {
-                return Err(tally);
-            }
-        }
-        Ok(())
-    });
-    let interface = stop(daemon);
-    assert!(interface.late["datagram"] > 1000, "{interface:?}");
-    // `tests/bpf/late.rs` shows that they take over; what is to be seen here takes a fast sender.
-    if received(&interface) == 0 {
-        crate::support::skip("this machine sent too few for a worker to take over");
-    }
-}
-
-#[test]
-fn senders_that_leave_checksums_to_hardware_are_the_workers() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
-    lab.appliance.output("ethtool", &["-K", "lan0", "tx", "on"]).unwrap();
-    let daemon = forward(&lab, &["--redirect", "auto"]);
-    deliver(&lab, mixed(500));
-    assert_eq!(snmp(&lab.far, "Udp", "InCsumErrors"), 0);
-    let interface = stop(daemon);
-    assert_eq!(interface.late["datagram"], 0, "{interface:?}");
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn oversize(source: [u8; 4]) -> Vec<u8> {
 
 #[test]
 fn one_message_per_second_reaches_the_sender_and_every_packet_its_destination() {
-    let Some(lab) = lab(LabConfig { deaf: false, ..LabConfig::default() }) else { return };
+    let Some(lab) = lab(LabConfig { deaf: false, ..LabConfig::beyond() }) else { return };
     let notifier = lab.gateway.run(|| Ok(Notifier::open()?)).unwrap();
     let transform = Transform { df: Df::Clear, tcp: Tcp::Fragment, idents: Arc::new(Idents::with_seed(1)) };
     let treatment = Treatment { scope: Vec::new(), df: Df::Clear, tcp: Tcp::Fragment };
@@ -64,7 +64,7 @@ fn one_message_per_second_reaches_the_sender_and_every_packet_its_destination() 
 
 #[test]
 fn the_flag_tells_senders_and_serves_them_all_the_same() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     lab.lan_wire.reset().unwrap();
     let daemon = forward(&lab, &["--notify", "--id-partition", "2/2"]);
     let flow = Flow { rate: 500, ..Flow::new((FAR, PORT), (1390..=1399).collect()) };
@@ -78,7 +78,7 @@ fn the_flag_tells_senders_and_serves_them_all_the_same() {
 
 #[test]
 fn a_host_is_told_at_most_once_a_second_while_its_datagrams_arrive() {
-    let Some(lab) = lab(LabConfig { deaf: false, ..LabConfig::default() }) else { return };
+    let Some(lab) = lab(LabConfig { deaf: false, ..LabConfig::beyond() }) else { return };
     let daemon = forward(&lab, &["--notify"]);
     // Unconnected, the socket does not hear of it either: 2.5 s of oversize datagrams.
     let flow = Flow { connected: false, rate: 400, ..Flow::new((FAR, PORT), vec![1472; 1000]) };
@@ -93,8 +93,8 @@ fn a_host_is_told_at_most_once_a_second_while_its_datagrams_arrive() {
 
 #[test]
 fn a_connection_of_a_host_that_listens_shrinks_to_the_sa_mtu() {
-    let Some(lab) = lab(LabConfig { deaf: false, ..LabConfig::default() }) else { return };
-    let daemon = forward(&lab, &["--notify", "--mss", "off"]);
+    let Some(lab) = lab(LabConfig { deaf: false, ..LabConfig::beyond() }) else { return };
+    let daemon = forward(&lab, &["--notify", "--mss", "off", "--tcp", "fragment"]);
     let report = carry(&lab, Direction::Upload);
     assert!(report.complete(), "{report:?}");
     // 1422 less 40 and less the timestamp option.

@@ -10,7 +10,7 @@ use xdpfrag::lab::traffic::udp::Flow;
 use xdpfrag::lab::{Daemon, FAR, Lab, LabConfig};
 use xdpfrag::observe::snapshot::Snapshot;
 
-use crate::support::{PORT, binary, deliver, lab, mixed, once_of_three};
+use crate::support::{PORT, binary, deliver, lab, mixed};
 
 /// What `xdpfrag stats --json` says in the gateway.
 fn mtu_in_force(lab: &Lab) -> u16 {
@@ -38,7 +38,7 @@ pub(crate) fn reload(lab: &Lab) -> (Option<i32>, String) {
 /// What `--mtu auto` has found is not said of prefixes that were given by hand since.
 #[test]
 fn after_auto_a_prefix_by_hand_has_no_tunnel() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let file = tempfile::NamedTempFile::new().unwrap();
     let write = |mtu: &str| fs::write(&file, format!("mtu = {mtu}\ndst = ['198.18.0.0/15=1422']\n")).unwrap();
     write("'auto'");
@@ -58,7 +58,7 @@ fn after_auto_a_prefix_by_hand_has_no_tunnel() {
 
 #[test]
 fn the_mtu_changes_under_traffic_without_a_loss_and_a_bad_file_changes_nothing() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("lan.toml");
     let write = |mtu: &str, more: &str| {
@@ -70,24 +70,22 @@ fn the_mtu_changes_under_traffic_without_a_loss_and_a_bad_file_changes_nothing()
     assert_eq!(mtu_in_force(&lab), 1422);
     lab.far_wire.reset().unwrap();
     // Two seconds of traffic, with a change every 150 ms.
-    once_of_three(|| {
-        let tally = thread::scope(|scope| {
-            let flow = scope.spawn(|| {
-                let flow = Flow { rate: 2000, ..Flow::new((FAR, PORT), mixed(4000)) };
-                flow.run(&lab.appliance, &lab.far).unwrap()
-            });
-            for mtu in ["1310", "1000", "1422", "600", "1400", "1300"] {
-                thread::sleep(Duration::from_millis(150));
-                write(mtu, "");
-                let (code, said) = reload(&lab);
-                assert_eq!(code, Some(0), "{said}");
-                assert!(said.contains(&format!("198.18.0.0/15: SA MTU {mtu} now, was ")), "{said}");
-                assert_eq!(mtu_in_force(&lab).to_string(), mtu);
-            }
-            flow.join().unwrap()
+    let tally = thread::scope(|scope| {
+        let flow = scope.spawn(|| {
+            let flow = Flow { rate: 2000, ..Flow::new((FAR, PORT), mixed(4000)) };
+            flow.run(&lab.appliance, &lab.far).unwrap()
         });
-        if tally.complete() && tally.reordered == 0 { Ok(()) } else { Err(tally) }
+        for mtu in ["1310", "1000", "1422", "600", "1400", "1300"] {
+            thread::sleep(Duration::from_millis(150));
+            write(mtu, "");
+            let (code, said) = reload(&lab);
+            assert_eq!(code, Some(0), "{said}");
+            assert!(said.contains(&format!("198.18.0.0/15: SA MTU {mtu} now, was ")), "{said}");
+            assert_eq!(mtu_in_force(&lab).to_string(), mtu);
+        }
+        flow.join().unwrap()
     });
+    assert!(tally.complete() && tally.reordered == 0, "{tally:?}");
     assert!(lab.far_wire.seen().unwrap().fragments > 1000);
 
     for (more, part) in [
@@ -120,7 +118,7 @@ fn the_mtu_changes_under_traffic_without_a_loss_and_a_bad_file_changes_nothing()
 
 #[test]
 fn without_a_file_there_is_nothing_to_read_again() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let daemon = Daemon::start(&lab.gateway, binary(), &["--mtu", "1422"]).unwrap();
     let (code, said) = reload(&lab);
     assert_eq!(code, Some(2), "{said}");

@@ -10,7 +10,7 @@ fn a_deaf_appliance_s_segments_arrive_as_segments_with_df_and_right_checksums() 
     for (redirect, handback) in
         [("oversize", "inject"), ("all", "inject"), ("oversize", "tap"), ("all", "tap")]
     {
-        let Some(lab) = lab(LabConfig::default()) else { return };
+        let Some(lab) = lab(LabConfig::beyond()) else { return };
         let flags = ["--tcp", "resegment", "--df", "keep", "--redirect", redirect, "--handback", handback];
         let daemon = forward(&lab, &flags);
         for direction in [Direction::Upload, Direction::Download] {
@@ -43,7 +43,7 @@ fn segments_of_a_batch_are_merged_and_cut_to_the_size_of_the_sa() {
     let mut short = Vec::new();
     // What auto takes where TCP is not left to GRO.
     for (handback, name) in [("inject", "inject"), ("auto", "tap")] {
-        let Some(lab) = lab(LabConfig::default()) else { return };
+        let Some(lab) = lab(LabConfig::beyond()) else { return };
         let daemon = forward(&lab, &["--tcp", "resegment", "--handback", handback]);
         assert!(carry(&lab, Direction::Upload).complete());
         let far = lab.far_wire.seen().unwrap();
@@ -58,7 +58,7 @@ fn segments_of_a_batch_are_merged_and_cut_to_the_size_of_the_sa() {
 
 #[test]
 fn datagrams_are_fragmented_all_the_same() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let daemon = forward(&lab, &["--tcp", "resegment"]);
     deliver(&lab, mixed(2000));
     let interface = stop(daemon);

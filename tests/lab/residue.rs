@@ -63,7 +63,7 @@ const TAP: [&str; 4] = ["--tcp", "resegment", "--handback", "tap"];
 const LATE: [&str; 4] = ["--tcp", "resegment", "--redirect", "late"];
 
 fn ends_without_a_trace(signal: Signal, arguments: &[&str]) {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let before = state(&lab);
     let daemon = forward(&lab, arguments);
     deliver(&lab, mixed(200));
@@ -114,7 +114,7 @@ fn nothing_is_left_after_sigkill() {
 
 #[test]
 fn it_starts_again_at_once() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     for signal in [Signal::SIGKILL, Signal::SIGINT, Signal::SIGKILL, Signal::SIGTERM] {
         let daemon = forward(&lab, &[]);
         deliver(&lab, mixed(200));

@@ -1,17 +1,16 @@
 //! A lab per test, at most two at a time, and a loud skip where there is no root.
 
-use std::fmt::Debug;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use xdpfrag::lab::traffic::tcp::{Direction, Report, Transfer};
 use xdpfrag::lab::traffic::udp::Flow;
-use xdpfrag::lab::{Daemon, FAR, LAN, Lab, LabConfig, Namespace};
+use xdpfrag::lab::{Daemon, FAR, LAN, Lab, LabConfig, Namespace, Narrow};
 use xdpfrag::observe::snapshot::InterfaceSnapshot;
 
 /// Labs at a time: the sockets at both ends and the workers of two already fill two cores.
@@ -90,11 +89,9 @@ pub(crate) fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_xdpfrag"))
 }
 
-/// `xdpfrag run --iface eth1 --mtu 1422 ARGS` in the lab's gateway, forwarding. Unless they say otherwise workers serve
-/// all that is oversize, and no program behind GRO.
+/// `xdpfrag run --iface eth1 --mtu 1422 ARGS` in the lab's gateway, forwarding.
 pub(crate) fn forward(lab: &Lab, args: &[&str]) -> Daemon {
-    let by_workers: &[&str] = if args.contains(&"--redirect") { &[] } else { &["--redirect", "oversize"] };
-    let all = [&["--mtu", "1422", "--json"], by_workers, args].concat();
+    let all = [&["--mtu", "1422", "--json"], args].concat();
     Daemon::start(&lab.gateway, binary(), &all).unwrap_or_else(|error| panic!("{error:#}"))
 }
 
@@ -113,6 +110,24 @@ pub(crate) fn received(interface: &InterfaceSnapshot) -> u64 {
     interface.workers.iter().map(|worker| worker.received).sum()
 }
 
+/// How many packets the workers forwarded for a reason.
+pub(crate) fn forwarded(interface: &InterfaceSnapshot, reason: &str) -> u64 {
+    interface.workers.iter().map(|worker| worker.reasons[reason]).sum()
+}
+
+/// Oversize packets that were not cut into segments, by the way that the lab's gateway has for them; insists that none
+/// went another way.
+pub(crate) fn by_their_way(narrow: Narrow, interface: &InterfaceSnapshot) -> u64 {
+    let edited = interface.xdp["edited"] + forwarded(interface, "edited");
+    let fragmented = forwarded(interface, "fragmented");
+    let (way, others) = match narrow {
+        Narrow::Gateway => (edited, fragmented),
+        Narrow::Beyond => (fragmented, edited),
+    };
+    assert_eq!(others + forwarded(interface, "handed_whole"), 0, "{narrow:?}: {interface:?}");
+    way
+}
+
 /// Payload lengths of a mixed flow: short, around the SA MTU, and up to 1472, not in order.
 pub(crate) fn mixed(count: usize) -> Vec<usize> {
     (0..count)
@@ -120,20 +135,24 @@ pub(crate) fn mixed(count: usize) -> Vec<usize> {
         .collect()
 }
 
+/// Datagrams per second of [`deliver`]: on two cores, which every sender and receiver here shares with the gateway, rings
+/// have room for them.
+const RATE: u32 = 4000;
+
 /// Sends a flow through the lab and insists that all of it arrives whole, in order.
 pub(crate) fn deliver(lab: &Lab, sizes: Vec<usize>) {
-    let deliver = || {
-        let tally = Flow::new((FAR, PORT), sizes.clone()).run(&lab.appliance, &lab.far).unwrap();
-        (tally.complete() && tally.reordered == 0).then_some(()).ok_or(tally)
-    };
-    once_of_three(deliver);
+    let flow = Flow { rate: RATE, ..Flow::new((FAR, PORT), sizes) };
+    let tally = flow.run(&lab.appliance, &lab.far).unwrap();
+    assert!(tally.complete() && tally.reordered == 0, "{tally:?}");
 }
 
-/// On a machine that is busy with something else rings overflow, and no fault of the test's subject is shown by it: what
-/// succeeds in one of three attempts is right.
-pub(crate) fn once_of_three<E: Debug>(mut attempt: impl FnMut() -> Result<(), E>) {
-    let errors: Vec<E> = (0..3).map_while(|_| attempt().err()).collect();
-    assert!(errors.len() < 3, "three times: {errors:?}");
+/// Waits until a worker that stood still serves oversize datagrams again.
+pub(crate) fn until_one_arrives(lab: &Lab) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let one = Flow { quiet: Duration::from_millis(50), ..Flow::new((FAR, PORT), vec![1472]) };
+    while !one.run(&lab.appliance, &lab.far).unwrap().complete() {
+        assert!(Instant::now() < deadline, "nothing oversize is served any more");
+    }
 }
 
 /// Carries 4 MB and returns the report, complete or not.

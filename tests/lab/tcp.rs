@@ -1,23 +1,32 @@
 //! TCP through the gateway, with an appliance that announces and uses an MSS of 1460 whatever it is told.
 
-use xdpfrag::lab::LabConfig;
 use xdpfrag::lab::traffic::tcp::Direction;
+use xdpfrag::lab::{LabConfig, Narrow};
 
-use crate::support::{carry, forward, lab, received, stop};
+use crate::support::{by_their_way, carry, forward, lab, stop};
 
 #[test]
 fn four_megabytes_each_way_with_a_deaf_appliance() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
-    let daemon = forward(&lab, &[]);
-    for direction in [Direction::Upload, Direction::Download] {
-        let report = carry(&lab, direction);
-        assert!(report.complete(), "{direction:?} {report:?}");
-        // It did ignore the MSS: 1460 less the timestamp option.
-        assert_eq!(report.client_mss, 1448, "{report:?}");
+    for narrow in [Narrow::Gateway, Narrow::Beyond] {
+        for tcp in ["resegment", "fragment"] {
+            let Some(lab) = lab(LabConfig { narrow, ..LabConfig::default() }) else { return };
+            let daemon = forward(&lab, &["--tcp", tcp]);
+            for direction in [Direction::Upload, Direction::Download] {
+                let report = carry(&lab, direction);
+                assert!(report.complete(), "{narrow:?} {tcp} {direction:?} {report:?}");
+                // It did ignore the MSS: 1460 less the timestamp option.
+                assert_eq!(report.client_mss, 1448, "{report:?}");
+            }
+            let far = lab.far_wire.seen().unwrap();
+            assert!(far.largest() <= 1422, "{narrow:?} {tcp} {far:?}");
+            let interface = stop(daemon);
+            let cut = by_their_way(narrow, &interface);
+            match tcp {
+                "fragment" => assert!(far.fragments > 5000 && cut > 2000, "{far:?} {interface:?}"),
+                _ => assert_eq!((far.fragments, cut), (0, 0), "{interface:?}"),
+            }
+        }
     }
-    let far = lab.far_wire.seen().unwrap();
-    assert!(far.largest() <= 1422 && far.fragments > 5000, "{far:?}");
-    assert!(received(&stop(daemon)) > 2000);
 }
 
 #[test]
@@ -47,7 +56,7 @@ fn both_ends_see_an_mss_that_fits_the_tunnel() {
 
 #[test]
 fn without_mss_clamping_oversize_segments_still_arrive() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let daemon = forward(&lab, &["--mss", "off"]);
     let report = carry(&lab, Direction::Upload);
     assert!(report.complete(), "{report:?}");

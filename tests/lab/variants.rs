@@ -8,8 +8,8 @@ use crate::support::{PORT, binary, carry, deliver, forward, lab, mixed, received
 
 #[test]
 fn tagged_frames_are_fragmented_behind_their_tag() {
-    for flags in [&["inject"][..], &["veth"], &["tap", "--tcp", "resegment"]] {
-        let Some(lab) = lab(LabConfig { vlan: Some(7), ..LabConfig::default() }) else { return };
+    for flags in [&["inject", "--tcp", "fragment"][..], &["veth", "--tcp", "fragment"], &["tap"]] {
+        let Some(lab) = lab(LabConfig { vlan: Some(7), ..LabConfig::beyond() }) else { return };
         let daemon = forward(&lab, &[&["--handback"], flags].concat());
         deliver(&lab, mixed(4000));
         assert!(carry(&lab, Direction::Upload).complete());
@@ -21,7 +21,7 @@ fn tagged_frames_are_fragmented_behind_their_tag() {
 
 #[test]
 fn jumbo_frames_become_as_many_fragments_as_it_takes() {
-    let Some(lab) = lab(LabConfig { lan_mtu: 9000, ..LabConfig::default() }) else { return };
+    let Some(lab) = lab(LabConfig { lan_mtu: 9000, ..LabConfig::beyond() }) else { return };
     let daemon = forward(&lab, &[]);
     let sizes = (0..2000).map(|number| [8972, 100, 4000, 1394, 2772 + number % 3000][number % 5]);
     deliver(&lab, sizes.collect());
@@ -34,14 +34,14 @@ fn jumbo_frames_become_as_many_fragments_as_it_takes() {
 
 #[test]
 fn generic_mode_delivers() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
-    let daemon = forward(&lab, &["--mode", "generic"]);
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
+    let daemon = forward(&lab, &["--mode", "generic", "--tcp", "fragment"]);
     // Whole, but not in order: generic XDP sees handed-back frames again, so no flow is held together.
     let tally = Flow::new((FAR, PORT), mixed(2000)).run(&lab.appliance, &lab.far).unwrap();
     assert!(tally.complete(), "{tally:?}");
     assert_eq!(stop(daemon).mode, "generic");
     // What the kernel is yet to cut would come again, without end.
-    let daemon = forward(&lab, &["--mode", "generic", "--tcp", "resegment"]);
+    let daemon = forward(&lab, &["--mode", "generic"]);
     assert!(carry(&lab, Direction::Upload).complete());
     let interface = stop(daemon);
     assert_eq!(interface.handback, "inject");
@@ -50,7 +50,7 @@ fn generic_mode_delivers() {
 
 #[test]
 fn an_sa_mtu_above_the_lans_is_a_warning_and_traffic_passes() {
-    let Some(lab) = lab(LabConfig { sa_mtu: 1500, ..LabConfig::default() }) else { return };
+    let Some(lab) = lab(LabConfig { sa_mtu: 1500, ..LabConfig::beyond() }) else { return };
     // The later --mtu of the two would be an error: this one has its own command line.
     let arguments = ["--mtu", "1600", "--json"];
     let daemon =
@@ -63,7 +63,7 @@ fn an_sa_mtu_above_the_lans_is_a_warning_and_traffic_passes() {
 
 #[test]
 fn trap_15_an_sa_mtu_below_1280_is_no_black_hole() {
-    let Some(lab) = lab(LabConfig { sa_mtu: 1000, ..LabConfig::default() }) else { return };
+    let Some(lab) = lab(LabConfig { sa_mtu: 1000, ..LabConfig::beyond() }) else { return };
     let daemon = forward(&lab, &["--dst", "198.18.2.0/24=1000"]);
     deliver(&lab, mixed(600));
     assert!(carry(&lab, Direction::Upload).complete());

@@ -18,7 +18,7 @@ fn connect(lab: &Lab) -> UnixStream {
 
 #[test]
 fn garbage_and_clients_that_never_read() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let daemon = forward(&lab, &[]);
     let clients = if long() { 2000 } else { 100 };
     let cost = disturb(&lab, Duration::from_millis(500), || {

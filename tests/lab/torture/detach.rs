@@ -51,7 +51,7 @@ fn detach(daemon: &Daemon, kind: &str) {
 
 #[test]
 fn a_detached_program_is_attached_again() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let daemon = forward(&lab, &[]);
     let cost = disturb(&lab, WATCH, || detach(&daemon, "xdp"));
     report("XDP program detached by somebody else", cost);
@@ -70,9 +70,11 @@ fn a_detached_program_is_attached_again() {
 #[test]
 fn what_works_in_tc_is_attached_again() {
     let late = ["--tcp", "resegment", "--redirect", "late"];
-    for (flags, what) in [(&[][..], "the MSS clamp on the way to the LAN"), (&late, "the program behind GRO")]
+    let without = ["--redirect", "oversize"];
+    for (flags, what) in
+        [(&without[..], "the MSS clamp on the way to the LAN"), (&late, "the program behind GRO")]
     {
-        let Some(lab) = lab(LabConfig::default()) else { return };
+        let Some(lab) = lab(LabConfig::beyond()) else { return };
         let daemon = forward(&lab, flags);
         let ids = || ids(daemon.pid(), "link_type:\ttcx\n", "link_id:");
         let before = ids();
@@ -93,7 +95,7 @@ fn what_works_in_tc_is_attached_again() {
 
 #[test]
 fn what_has_no_place_any_more_ends_with_the_reason() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let daemon = forward(&lab, &["--log", "json"]);
     // So that it does not look in between.
     daemon.signal(Signal::SIGSTOP).unwrap();
@@ -115,7 +117,7 @@ fn what_has_no_place_any_more_ends_with_the_reason() {
 /// As when the kernel is out of memory, but for good: the maps take no change.
 #[test]
 fn a_map_that_takes_no_change_does_not_end_the_run() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let daemon = forward(&lab, &[]);
     let maps =
         ids(daemon.pid(), "map_id:", "map_id:").into_iter().map(|id| MapHandle::from_map_id(id).unwrap());

@@ -50,7 +50,7 @@ fn captures_again(lab: &Lab, dir: &Path) {
 
 #[test]
 fn the_disk_of_a_capture_from_the_start_fills_up() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("run.pcapng");
     let program = [binary().to_str().unwrap(), "run", "--iface", LAN, "--mtu", "1422", "--json", "--capture"];
@@ -70,7 +70,7 @@ fn the_disk_of_a_capture_from_the_start_fills_up() {
 
 #[test]
 fn the_disk_of_a_capture_of_a_running_instance_fills_up() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let dir = tempfile::tempdir().unwrap();
     let [disk, kept] = ["disk", "kept.pcapng"].map(|name| dir.path().join(name));
     fs::create_dir(&disk).unwrap();

@@ -30,7 +30,7 @@ fn taken_over(lab: &Lab, arguments: &[&str], oversize: Limit) {
 
 #[test]
 fn a_new_instance_takes_over() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     // The program behind GRO of the new instance is attached before that of the old one goes.
     taken_over(&lab, &["--redirect", "auto"], UNHARMED);
     // By workers it begins when the new instance is ready, which takes as long as a start. The devices of
@@ -44,7 +44,7 @@ fn a_new_instance_takes_over() {
 
 #[test]
 fn an_instance_goes_on_when_its_successor_fails_before_it_takes_over() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let old = forward(&lab, &[]);
     for (arguments, why) in [
         (&["--queues", "7"][..], "queue 7"),
@@ -66,7 +66,7 @@ fn an_instance_goes_on_when_its_successor_fails_before_it_takes_over() {
 /// Nobody would serve the other interface.
 #[test]
 fn an_instance_with_more_interfaces_is_not_replaced() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let old = Daemon::start(&lab.gateway, binary(), &["--iface", "wan0", "--mtu", "1422"]).unwrap();
     let arguments = ["--mtu", "1422", "--replace"];
     let ended = Daemon::launch(&lab.gateway, binary(), &arguments).unwrap().wait().unwrap();

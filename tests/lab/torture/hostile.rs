@@ -179,7 +179,7 @@ fn attack(lab: &Lab, attacks: &[(&str, Attack)], duration: Duration) -> Result<u
 
 #[test]
 fn hostile_frames_do_not_disturb_a_flow() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     // Fragments without the rest fill the far host's memory for them, with any router before it.
     lab.far.sysctl("ipv4/ipfrag_high_thresh", "536870912").unwrap();
     for arguments in [
@@ -228,7 +228,7 @@ fn forged_senders_do_not_push_a_deaf_host_out() {
 /// All tables that a sender can write to are of a fixed size.
 #[test]
 fn forged_senders_cost_no_memory() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let daemon = forward(&lab, &["--notify"]);
     let forged = ATTACKS.iter().filter(|(name, _)| *name == "forged sources").copied().collect::<Vec<_>>();
     attack(&lab, &forged, Duration::from_millis(500)).unwrap();

@@ -13,7 +13,7 @@ const WATCH: Duration = Duration::from_secs(1);
 
 #[test]
 fn the_link_goes_down_and_up() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let daemon = forward(&lab, &[]);
     let down = Duration::from_millis(300);
     let cost = disturb(&lab, WATCH, || {
@@ -33,7 +33,7 @@ fn the_link_goes_down_and_up() {
 
 #[test]
 fn the_interface_is_deleted_and_made_again() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let daemon = forward(&lab, &[]);
     lab.gateway.ip(&format!("link del {LAN}")).unwrap();
     let ended = daemon.wait().unwrap();
@@ -53,7 +53,7 @@ fn the_interface_is_deleted_and_made_again() {
 
 #[test]
 fn the_mtu_changes() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let daemon = forward(&lab, &[]);
     let cost = disturb(&lab, WATCH, || {
         for mtu in [2000, 1500, 1800, 1500] {
@@ -67,7 +67,7 @@ fn the_mtu_changes() {
 
 #[test]
 fn the_number_of_queues_changes() {
-    let Some(lab) = lab(LabConfig { queues: 2, ..LabConfig::default() }) else { return };
+    let Some(lab) = lab(LabConfig { queues: 2, ..LabConfig::beyond() }) else { return };
     let daemon = forward(&lab, &[]);
     let channels = |rx: &str| {
         // A driver may refuse while sockets are bound, which is fine as well.
@@ -85,7 +85,7 @@ fn the_number_of_queues_changes() {
 
 #[test]
 fn somebody_wants_the_xdp_slot() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let daemon = forward(&lab, &[]);
     let cost = disturb(&lab, WATCH, || {
         for word in ["xdp", "xdpdrv"] {
@@ -100,7 +100,7 @@ fn somebody_wants_the_xdp_slot() {
 /// The hand-back's own device, where it can be seen.
 #[test]
 fn the_device_of_the_hand_back_is_deleted() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let daemon = forward(&lab, &["--handback", "veth"]);
     let links = lab.gateway.ip("-o -br link").unwrap();
     let device = links

@@ -16,24 +16,13 @@ use crate::support::{binary, deliver, lab, mixed, skip, stop};
 #[test]
 fn a_time_namespace_with_another_clock() {
     for offset in ["86400", "-600"] {
-        let Some(lab) = lab(LabConfig::default()) else { return };
+        let Some(lab) = lab(LabConfig::beyond()) else { return };
         if lab.gateway.output("unshare", &["--time", "true"]).is_err() {
             return skip("this kernel has no time namespaces");
         }
         let mut command = Command::new("unshare");
         command.args(["--time", "--monotonic", offset, "--"]).arg(binary());
-        command.args([
-            "run",
-            "--iface",
-            LAN,
-            "--mtu",
-            "1422",
-            "--redirect",
-            "oversize",
-            "--stall",
-            "100",
-            "--json",
-        ]);
+        command.args(["run", "--iface", LAN, "--mtu", "1422", "--stall", "100", "--json"]);
         let daemon = Daemon::start_command(&lab.gateway, command).unwrap();
         let offsets = fs::read_to_string(format!("/proc/{}/timens_offsets", daemon.pid())).unwrap();
         assert!(offsets.contains(offset), "{offsets}");

@@ -57,7 +57,7 @@ const LOADS: [Load; 4] = [
 fn twice_what_a_worker_can_carry_is_accounted_for_to_the_packet_and_control_traffic_passes() {
     for load in LOADS {
         let lan_mtu = load.bytes.max(1500) as u32;
-        let Some(lab) = lab_alone(LabConfig { lan_mtu, ..LabConfig::default() }) else { return };
+        let Some(lab) = lab_alone(LabConfig { lan_mtu, ..LabConfig::beyond() }) else { return };
         lab.far_wire.set(Rules { sink: true, ..Rules::default() }).unwrap();
         let (here, there) = cores();
         let core = there.to_string();
@@ -287,7 +287,7 @@ impl Account {
 /// As many frames as a core can make, in front of a router that has the other for itself.
 #[test]
 fn a_flood_is_accounted_for_to_the_packet() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let mut generator = Generator::new(&lab, 0).unwrap();
     generator.load(Workload::Udp1500).unwrap();
     lab.far_wire.set(Rules { sink: true, ..Rules::default() }).unwrap();

@@ -24,7 +24,7 @@ fn stream(lab: &Lab, number: u16, size: usize) -> Stream {
 
 #[test]
 fn a_worker_panics_and_the_others_go_on() {
-    let Some(lab) = lab(LabConfig { queues: 2, ..LabConfig::default() }) else { return };
+    let Some(lab) = lab(LabConfig { queues: 2, ..LabConfig::beyond() }) else { return };
     let Some(bug) = Bug::new() else { return };
     let daemon = forward(&lab, &[]);
     let busy = |worker: usize| running(&lab).workers[worker].received > 0;

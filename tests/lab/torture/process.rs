@@ -29,7 +29,7 @@ const IN_THE_RINGS: Limit = Limit::lost(30);
 
 #[test]
 fn a_kill_and_a_new_start() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let daemon = forward(&lab, &[]);
     let mut next = None;
     let cost = disturb(&lab, WATCH, || {
@@ -45,7 +45,7 @@ fn a_kill_and_a_new_start() {
 /// As `systemctl restart` does, also for a newer binary.
 #[test]
 fn an_orderly_restart() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let daemon = forward(&lab, &[]);
     let mut next = None;
     let cost = disturb(&lab, WATCH, || {
@@ -59,7 +59,7 @@ fn an_orderly_restart() {
 
 #[test]
 fn a_stop_and_a_continuation() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     // What the kernel makes fit by itself needs no process.
     for (redirect, oversize) in [("oversize", STUCK), ("auto", UNHARMED)] {
         let daemon = forward(&lab, &["--redirect", redirect, "--stall", STALL]);
@@ -77,7 +77,7 @@ fn a_stop_and_a_continuation() {
 
 #[test]
 fn one_stuck_worker() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let daemon = forward(&lab, &["--stall", STALL]);
     let worker = thread_named(daemon.pid(), "xf-eth1-0");
     let cost = disturb(&lab, WATCH, || {
@@ -114,7 +114,7 @@ fn ticks(pid: u32, thread: Pid) -> u64 {
 
 #[test]
 fn no_descriptor_left() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let daemon = forward(&lab, &["--metrics", METRICS]);
     let pid = daemon.pid().to_string();
     let (mut scraper, mut spent) = (None, None);
@@ -145,7 +145,7 @@ fn no_descriptor_left() {
 
 #[test]
 fn little_memory() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let Some(group) = MemoryLimit::new() else { return };
     let daemon = forward(&lab, &[]);
     // Less than it has by far, and there is no swap.

@@ -30,7 +30,7 @@ fn office(lab: &Lab) -> Namespace {
 
 #[test]
 fn one_of_two_interfaces_is_deleted_and_the_other_goes_on() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let office = office(&lab);
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(&file, "stall = 100\n").unwrap();
@@ -67,7 +67,7 @@ fn one_of_two_interfaces_is_deleted_and_the_other_goes_on() {
 /// Else a new version could not be put in its place: it cannot serve what is not there.
 #[test]
 fn what_was_given_up_need_not_be_taken_over() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let _office = office(&lab);
     let first = forward(&lab, &["--iface", "eth2"]);
     lab.gateway.ip("link del eth2").unwrap();
@@ -81,7 +81,7 @@ fn what_was_given_up_need_not_be_taken_over() {
 
 #[test]
 fn the_workers_of_two_interfaces_have_cores_of_their_own() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     if thread::available_parallelism().unwrap().get() < 2 {
         return crate::support::skip("one core");
     }

@@ -31,7 +31,7 @@ const ROUTE_KIB: u64 = 1;
 
 #[test]
 fn what_an_instance_holds_stays_what_it_is() {
-    let Some(lab) = lab(LabConfig { queues: 2, ..LabConfig::default() }) else { return };
+    let Some(lab) = lab(LabConfig { queues: 2, ..LabConfig::beyond() }) else { return };
     let (daemon, duration) = (forward(&lab, &["--notify"]), duration());
     let over = AtomicBool::new(false);
     let (samples, accounts) = thread::scope(|scope| {

@@ -27,7 +27,7 @@ const AVAILABLE_KIB: i64 = 256 << 10;
 
 #[test]
 fn many_starts_under_traffic() {
-    let Some(lab) = lab(LabConfig::default()) else { return };
+    let Some(lab) = lab(LabConfig::beyond()) else { return };
     let times = if long() { 200 } else { 10 };
     // Each way once: what the kernel keeps for the next time is there, and what a run holds is known.
     let begin = state(&lab);
