@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use xdpfrag::packet::{Df, Gathered, Reason, Rule, Segment, Sink, Tcp, Transform, Verdict};
+use xdpfrag::packet::{
+    Datagram, Df, Gathered, Reason, Rule, Segment, Sink, Tcp, Transform, Verdict, Way, Ways,
+};
 
 use crate::field_rows::{Part, Row, rows};
 use crate::laws::Seen;
-use crate::support::{Catch, Fragment, Policy, TCP, UDP, ones_sum, reassemble, transform};
+use crate::support::{Catch, Fragment, Packet, Policy, TCP, UDP, ones_sum, reassemble, transform};
 
 const DOCS: &str = include_str!("../../docs/packet-treatment.md");
-const HEADING: &str = "| field | edited | fragments | resegmented | GSO | passed |";
+const HEADING: &str = "| field | edited | whole | fragments | resegmented | GSO, TCP | GSO, UDP | passed |";
 /// What every sample is longer than.
 const MTU: u16 = 600;
 /// What every MSS of a sample is above.
@@ -21,17 +23,39 @@ const CWR: u8 = 0x80;
 
 /// The columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum Column {
     Edited,
+    Whole,
     Fragments,
     Resegmented,
-    Gso,
+    GsoTcp,
+    GsoUdp,
     Passed,
 }
 
-const WAYS: [Way; 5] = [Way::Edited, Way::Fragments, Way::Resegmented, Way::Gso, Way::Passed];
+const COLUMNS: [Column; 7] = [
+    Column::Edited,
+    Column::Whole,
+    Column::Fragments,
+    Column::Resegmented,
+    Column::GsoTcp,
+    Column::GsoUdp,
+    Column::Passed,
+];
 
-/// A sink that takes one segment whole, for the kernel to cut.
+impl Column {
+    /// True if one packet comes out, however long.
+    fn one_packet(self) -> bool {
+        matches!(self, Column::Edited | Column::Whole | Column::Passed)
+    }
+
+    /// True if fragments come out.
+    fn fragments(self) -> bool {
+        matches!(self, Column::Fragments | Column::GsoUdp)
+    }
+}
+
+/// A sink that takes one segment or datagram whole, for the kernel to cut.
 #[derive(Debug, Default)]
 struct Whole {
     frames: Catch,
@@ -48,13 +72,54 @@ impl Sink for Whole {
     }
 
     fn gather(&mut self, segment: &Segment<'_>) -> Gathered {
-        self.pieces = cut_by_the_kernel(segment);
+        self.pieces = segmented_by_the_kernel(segment);
+        Gathered::Taken
+    }
+
+    fn takes_datagrams(&self) -> bool {
+        true
+    }
+
+    fn datagram(&mut self, datagram: &Datagram<'_>) -> Gathered {
+        self.pieces = fragmented_by_the_kernel(datagram);
         Gathered::Taken
     }
 }
 
+/// What `udp4_ufo_fragment()` and `inet_gso_segment()` make of a datagram as `handback/gather.rs` writes it; nothing of one
+/// that `ip_rcv()` drops because the checksum of its header is wrong.
+fn fragmented_by_the_kernel(datagram: &Datagram<'_>) -> Vec<Vec<u8>> {
+    let Datagram { frame, ip_at, id, share, .. } = *datagram;
+    let at = ip_at + 20;
+    if ones_sum(&frame[ip_at..at]) != 0xffff {
+        return vec![];
+    }
+    let mut whole = frame.to_vec();
+    whole[at + 6..at + 8].fill(0);
+    let sum = match !Seen::of(&whole).transport_sum() {
+        0 => 0xffff,
+        sum => sum,
+    };
+    whole[at + 6..at + 8].copy_from_slice(&u16::to_be_bytes(sum));
+    let (headers, data) = whole.split_at(at);
+    let count = data.len().div_ceil(share);
+    let piece = |(number, data): (usize, &[u8])| {
+        let mut out = [headers, data].concat();
+        let more = u16::from(number + 1 < count) << 13;
+        let words =
+            [(2, (20 + data.len()) as u16), (4, id), (6, more | (number * share / 8) as u16), (10, 0)];
+        for (at, word) in words {
+            out[ip_at + at..ip_at + at + 2].copy_from_slice(&word.to_be_bytes());
+        }
+        let sum = !ones_sum(&out[ip_at..at]);
+        out[ip_at + 10..ip_at + 12].copy_from_slice(&sum.to_be_bytes());
+        out
+    };
+    data.chunks(share).enumerate().map(piece).collect()
+}
+
 /// What `tcp_gso_segment()` and `inet_gso_segment()` or `ipv6_gso_segment()` make of it.
-fn cut_by_the_kernel(segment: &Segment<'_>) -> Vec<Vec<u8>> {
+fn segmented_by_the_kernel(segment: &Segment<'_>) -> Vec<Vec<u8>> {
     let Segment { headers, ip_at, tcp_at, data, share } = *segment;
     let word = |at: usize| u32::from_be_bytes(headers[at..at + 4].try_into().unwrap());
     let count = data.len().div_ceil(share);
@@ -88,16 +153,18 @@ fn cut_by_the_kernel(segment: &Segment<'_>) -> Vec<Vec<u8>> {
 }
 
 /// What comes out if `frame` goes this way; `None` if it does not.
-fn go(way: Way, frame: &[u8]) -> Option<Vec<Vec<u8>>> {
+fn go(column: Column, frame: &[u8]) -> Option<Vec<Vec<u8>>> {
     let rule = Rule::new(MTU, Some(MSS), Some(MSS));
     let policy = Policy { df: Df::Clear, tcp: Tcp::Fragment, rule };
     let resegment = Policy { tcp: Tcp::Resegment, ..policy };
-    let (outcome, frames) = match way {
-        Way::Edited => Policy { rule: Rule { mtu: 9000, ..rule }, ..policy }.apply(frame),
-        Way::Fragments => policy.apply(frame),
-        Way::Resegmented => resegment.apply(frame),
-        Way::Gso => {
+    let (outcome, frames) = match column {
+        Column::Edited => Policy { rule: Rule { mtu: 9000, ..rule }, ..policy }.apply(frame),
+        Column::Whole => Policy { rule: Rule { ways: Ways::EDIT, ..rule }, ..policy }.apply(frame),
+        Column::Fragments => policy.apply(frame),
+        Column::Resegmented => resegment.apply(frame),
+        Column::GsoTcp | Column::GsoUdp => {
             let mut sink = Whole { frames: Catch::new(usize::MAX, 0), pieces: vec![] };
+            let rule = Rule { ways: Ways { udp: Way::Gso, other: Way::Fragments }, ..rule };
             let outcome =
                 Transform { tcp: Tcp::Resegment, ..transform(Df::Clear) }.apply(frame, rule, &mut sink);
             if sink.pieces.is_empty() {
@@ -106,7 +173,7 @@ fn go(way: Way, frame: &[u8]) -> Option<Vec<Vec<u8>>> {
             (outcome, sink.pieces)
         }
         // To a group: one of the reasons why a frame is not xdpfrag's.
-        Way::Passed => {
+        Column::Passed => {
             let mut group = frame.to_vec();
             group[0] |= 1;
             let (outcome, mut frames) = policy.apply(&group);
@@ -114,19 +181,41 @@ fn go(way: Way, frame: &[u8]) -> Option<Vec<Vec<u8>>> {
             (outcome, frames)
         }
     };
-    let expected = match way {
-        Way::Edited => Verdict::Forward(Reason::Fits),
-        Way::Fragments => Verdict::Forward(Reason::Fragmented),
-        Way::Resegmented | Way::Gso => Verdict::Forward(Reason::Resegmented),
-        Way::Passed => Verdict::Pass(Reason::Group),
+    let expected = match column {
+        Column::Edited => Verdict::Forward(Reason::Fits),
+        Column::Whole => Verdict::Forward(Reason::Edited),
+        Column::Fragments => Verdict::Forward(Reason::Fragmented),
+        Column::Resegmented | Column::GsoTcp => Verdict::Forward(Reason::Resegmented),
+        Column::GsoUdp => Verdict::Forward(Reason::HandedWhole),
+        Column::Passed => Verdict::Pass(Reason::Group),
     };
     (outcome.verdict == expected).then_some(frames)
 }
 
+/// The same frame with UDP after its IPv4 header, where that was TCP.
+fn with_udp(frame: Vec<u8>) -> Vec<u8> {
+    let seen = Seen::of(&frame);
+    if !seen.ipv4 || seen.fragment || seen.protocol != TCP {
+        return frame;
+    }
+    let (at, padding) = (seen.link.len(), frame.len() - seen.link.len() - seen.packet.len());
+    let mut udp = Packet::udp(seen.payload.len() - 8);
+    (udp.options, udp.padding) = (seen.header[20..].to_vec(), padding);
+    let (before, mut after) = (frame.clone(), [seen.link, &udp.frame()[14..]].concat());
+    // All that the row may look at, and a checksum that is wrong by as much.
+    let error = ones_sum(seen.header);
+    after[at + 1..at + 9].copy_from_slice(&before[at + 1..at + 9]);
+    after[at + 10..at + 12].fill(0);
+    let header = at + seen.header.len();
+    let sum = !ones_sum(&[&after[at..header], &(!error).to_be_bytes()].concat());
+    after[at + 10..at + 12].copy_from_slice(&sum.to_be_bytes());
+    after
+}
+
 /// The datagram that a receiver puts together; of whole packets the payload of each.
-fn payloads(way: Way, frame: &[u8], outs: &[Vec<u8>]) -> Vec<Vec<u8>> {
+fn payloads(column: Column, frame: &[u8], outs: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let seen: Vec<Seen<'_>> = outs.iter().map(|out| Seen::of(out)).collect();
-    if way != Way::Fragments {
+    if !column.fragments() {
         return seen.iter().map(|seen| seen.payload.to_vec()).collect();
     }
     let parts: Vec<Fragment> = seen.iter().map(|seen| Fragment::new(seen.header, seen.payload)).collect();
@@ -138,20 +227,20 @@ fn payloads(way: Way, frame: &[u8], outs: &[Vec<u8>]) -> Vec<Vec<u8>> {
 }
 
 /// What holds besides the row's own field: lengths, sums that were right, and the data.
-fn sound(way: Way, frame: &[u8], outs: &[Vec<u8>], payloads: &[Vec<u8>], name: &str) {
+fn sound(column: Column, frame: &[u8], outs: &[Vec<u8>], payloads: &[Vec<u8>], name: &str) {
     let before = Seen::of(frame);
     for out in outs {
         let seen = Seen::of(out);
-        if !matches!(way, Way::Edited | Way::Passed) {
-            assert_eq!(seen.link.len() + seen.packet.len(), out.len(), "{name}, {way:?}: length");
-            assert!(seen.packet.len() <= usize::from(MTU), "{name}, {way:?}: {} bytes", seen.packet.len());
+        if !column.one_packet() {
+            assert_eq!(seen.link.len() + seen.packet.len(), out.len(), "{name}, {column:?}: length");
+            assert!(seen.packet.len() <= usize::from(MTU), "{name}, {column:?}: {} bytes", seen.packet.len());
         }
         if before.ipv4 && ones_sum(before.header) == 0xffff {
-            assert_eq!(ones_sum(seen.header), 0xffff, "{name}, {way:?}: IPv4 header checksum");
+            assert_eq!(ones_sum(seen.header), 0xffff, "{name}, {column:?}: IPv4 header checksum");
         }
     }
     if before.fragment || ![TCP, UDP].contains(&before.protocol) {
-        return assert_eq!(payloads.concat(), before.payload, "{name}, {way:?}: payload");
+        return assert_eq!(payloads.concat(), before.payload, "{name}, {column:?}: payload");
     }
     let header_len =
         |payload: &[u8]| if before.protocol == TCP { usize::from(payload[12] >> 4) * 4 } else { 8 };
@@ -159,10 +248,10 @@ fn sound(way: Way, frame: &[u8], outs: &[Vec<u8>], payloads: &[Vec<u8>], name: &
     let mut data: Vec<u8> = vec![];
     for payload in payloads {
         let seen = Seen { payload, ..before.clone() };
-        assert!(!right || seen.transport_sum() == 0xffff, "{name}, {way:?}: transport checksum");
+        assert!(!right || seen.transport_sum() == 0xffff, "{name}, {column:?}: transport checksum");
         data.extend(&payload[header_len(payload)..]);
     }
-    assert_eq!(data, before.payload[header_len(before.payload)..], "{name}, {way:?}: data");
+    assert_eq!(data, before.payload[header_len(before.payload)..], "{name}, {column:?}: data");
 }
 
 /// True if the values of a field are what the cell says of them.
@@ -194,15 +283,20 @@ fn is(cell: &str, before: &[u8], after: &[Vec<u8>], finished: bool) -> bool {
     }
 }
 
-fn check(row: &Row, way: Way, cell: &str) {
-    let (name, frame) = (row.name, (row.sample)());
-    let Some(outs) = go(way, &frame) else {
-        return assert_eq!(cell, "—", "{name}: such packets do not go the way {way:?}");
+fn check(row: &Row, column: Column, cell: &str) {
+    let name = row.name;
+    let frame = match (column, row.part) {
+        // A field of every packet is looked at in one that can go this way.
+        (Column::GsoUdp, Part::Frame | Part::Ip) => with_udp((row.sample)()),
+        _ => (row.sample)(),
     };
-    assert_ne!(cell, "—", "{name}: such packets do go the way {way:?}");
-    assert!(outs.len() > 1 || matches!(way, Way::Edited | Way::Passed), "{name}, {way:?}: cut");
-    let payloads = payloads(way, &frame, &outs);
-    sound(way, &frame, &outs, &payloads, name);
+    let Some(outs) = go(column, &frame) else {
+        return assert_eq!(cell, "—", "{name}: such packets do not go the way {column:?}");
+    };
+    assert_ne!(cell, "—", "{name}: such packets do go the way {column:?}");
+    assert!(outs.len() > 1 || column.one_packet(), "{name}, {column:?}: cut");
+    let payloads = payloads(column, &frame, &outs);
+    sound(column, &frame, &outs, &payloads, name);
     let before = Seen::of(&frame);
     let (value, values): (Vec<u8>, Vec<Vec<u8>>) = match row.part {
         Part::Frame => ((row.field)(&frame), outs.iter().map(|out| (row.field)(out)).collect()),
@@ -220,7 +314,7 @@ fn check(row: &Row, way: Way, cell: &str) {
         && payloads.iter().all(|payload| Seen { payload, ..before.clone() }.transport_sum() == 0xffff);
     assert!(
         is(cell, &value, &values, finished),
-        "{name}, {way:?}: not {cell}: {value:x?} became {values:x?}"
+        "{name}, {column:?}: not {cell}: {value:x?} became {values:x?}"
     );
 }
 
@@ -246,9 +340,9 @@ fn every_way_does_to_every_field_what_the_table_says() {
     let rows = rows();
     for (name, cells) in table() {
         let row = rows.iter().find(|row| row.name == name).unwrap_or_else(|| panic!("{name} is not tested"));
-        assert_eq!(cells.len(), WAYS.len(), "{name}");
-        for (way, cell) in WAYS.into_iter().zip(cells) {
-            check(row, way, cell);
+        assert_eq!(cells.len(), COLUMNS.len(), "{name}");
+        for (column, cell) in COLUMNS.into_iter().zip(cells) {
+            check(row, column, cell);
         }
     }
 }
