@@ -82,6 +82,7 @@ pub(super) fn config(args: &ConfigArgs) -> Result<(), Failure> {
     for words in &verdict.serves {
         text += &format!("  {words}\n");
     }
+    text += "  by which ways depends on the machine: xdpfrag check --config FILE tells\n";
     for warning in &verdict.warnings {
         text += &format!("warning: {warning}\n");
     }

@@ -165,6 +165,13 @@ pub enum HandbackChoice {
     Tap,
 }
 
+impl HandbackChoice {
+    /// True if a TAP device may be among what is opened.
+    pub fn may_be_tap(self) -> bool {
+        matches!(self, HandbackChoice::Auto | HandbackChoice::Tap)
+    }
+}
+
 /// `--poll`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Poll {

@@ -29,8 +29,8 @@ pub(super) struct Follower {
     /// When to look.
     pub(super) pace: Pace,
     auto: bool,
-    /// The rules as they were read last; `None` if they have changed since then.
-    machine: Option<Machine>,
+    /// The rules as they were read last; `None` if they have to be read again.
+    machine: Option<io::Result<Machine>>,
     silent: Silent,
     said: BTreeSet<String>,
 }
@@ -78,7 +78,7 @@ impl Follower {
 
     /// Looks at what the kernel does not tell.
     pub(super) fn listen(&mut self) {
-        if Silent::read() != self.silent {
+        if Silent::read().differs(&self.silent) {
             self.rules_changed();
         }
     }
@@ -94,23 +94,18 @@ impl Follower {
     ) -> io::Result<T> {
         let began = Instant::now();
         let Follower { pace, machine, silent, .. } = self;
-        let (result, complete) = pace.work(|| {
-            let mut unread = None;
+        let result = pace.work(|| {
             if machine.is_none() {
                 *silent = Silent::read();
-                match Machine::read() {
-                    Ok(read) => *machine = Some(read),
-                    Err(error) => unread = Some(error),
-                }
             }
-            let seen =
-                machine.as_ref().ok_or_else(|| unread.get_or_insert_with(|| io::ErrorKind::Other.into()));
-            let seen = seen.map_err(|error| &*error);
-            let result = Tunnels::read(plan).map(|tunnels| look(&tunnels, seen));
-            let complete = result.is_ok() && seen.is_ok();
-            (result, complete)
+            let machine = machine.get_or_insert_with(Machine::read).as_ref();
+            Tunnels::read(plan).map(|tunnels| look(&tunnels, machine))
         });
-        if !complete {
+        let unread = matches!(machine, Some(Err(_)));
+        if unread {
+            self.machine = None;
+        }
+        if unread || result.is_err() {
             self.pace.ask(began + RETRY);
         } else if self.auto {
             self.pace.ask(began + INTERVAL);

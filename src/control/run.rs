@@ -28,6 +28,7 @@ use super::publish::Published;
 use super::tunnels::Seen;
 use super::{preflight, service};
 use crate::config::{Notrack, Plan};
+use crate::ipsec::scope::Table;
 use crate::net::addresses::Changes;
 use crate::observe::request::Outcome;
 use crate::observe::server::ServerError;
@@ -122,6 +123,8 @@ struct Running {
     unread: Changes,
     again: Receiver<Instant>,
     follower: Follower,
+    /// What has been said to be in scope, one per gateway.
+    said: Vec<Table>,
     plan: Plan,
     ended: Receiver<WorkerEnd>,
     /// One per gateway.
@@ -183,7 +186,7 @@ impl Running {
         // What cannot be read now is read after the start, and said then.
         let _ = follower.look(plan, |tunnels, machine| {
             let exempt = conntrack::Exempt::new();
-            let seen = Seen { tunnels, machine, exempt: &exempt, tap: true };
+            let seen = Seen { tunnels, machine, exempt: &exempt, tap: plan.handback.may_be_tap() };
             gateways.iter_mut().try_for_each(|gateway| gateway.follow(&seen))
         });
         for (gateway, interface) in gateways.iter_mut().zip(&plan.interfaces) {
@@ -225,6 +228,7 @@ impl Running {
             unread: Changes::default(),
             again: never(),
             follower,
+            said: vec![Table::default(); plan.interfaces.len()],
             plan: plan.clone(),
             ended,
             exemptions,

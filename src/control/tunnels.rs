@@ -179,10 +179,10 @@ pub struct Protected {
 
 /// One line for each prefix for which something else holds than before, and one for its ways.
 pub fn changes(before: &Table, now: &Table) -> Vec<String> {
-    let (before, now) = (rows(before), rows(now));
+    let (rows_before, rows_now) = (rows(before), rows(now));
     let mut lines = Vec::new();
-    for (pair, tunnel) in &now {
-        let was = before.get(pair).copied();
+    for (pair, tunnel) in &rows_now {
+        let was = rows_before.get(pair).copied();
         let of = |tunnel: &&Tunnel| (tunnel.mtu, tunnel.via.clone(), tunnel.spis.clone());
         if tunnel.via != Via::Hand && was.as_ref().map(of) != Some(of(tunnel)) {
             let was = was.filter(|was| was.mtu != tunnel.mtu).map(|was| format!(", was {}", was.mtu));
@@ -194,20 +194,36 @@ pub fn changes(before: &Table, now: &Table) -> Vec<String> {
                 was.unwrap_or_default()
             ));
         }
-        // Nothing is cut for IPv6.
-        if !tunnel.why.is_empty() && was.map(|was| was.ways) != Some(tunnel.ways) {
-            let was = was.map(|was| format!(", was {}", was.ways)).unwrap_or_default();
-            lines.push(format!("way to {}: {}{was}: {}", pair_of(pair), tunnel.ways, tunnel.why));
+        lines.extend(way(pair, tunnel, within(before, pair)));
+    }
+    for (pair, was) in rows_before.iter().filter(|(pair, _)| !rows_now.contains_key(*pair)) {
+        match within(now, pair) {
+            Some(tunnel) => lines.extend(way(pair, tunnel, Some(was))),
+            None if was.via == Via::Hand => {}
+            None => lines.push(format!(
+                "auto: {}: no tunnel any more, passes untouched (SA MTU was {})",
+                pair_of(pair),
+                was.mtu
+            )),
         }
     }
-    for (pair, was) in before.iter().filter(|(pair, was)| !now.contains_key(*pair) && was.via != Via::Hand) {
-        lines.push(format!(
-            "auto: {}: no tunnel any more, passes untouched (SA MTU was {})",
-            pair_of(pair),
-            was.mtu
-        ));
-    }
     lines
+}
+
+/// What holds for packets between two prefixes.
+fn within<'a>(table: &'a Table, (destination, source): &(IpNet, IpNet)) -> Option<&'a Tunnel> {
+    table.tunnel(source.network(), destination.network())
+}
+
+/// The ways of packets between two prefixes, if they were others before.
+fn way(pair: &(IpNet, IpNet), tunnel: &Tunnel, was: Option<&Tunnel>) -> Option<String> {
+    let was = was.map(|was| was.ways);
+    // Nothing is cut for IPv6.
+    if tunnel.why.is_empty() || was == Some(tunnel.ways) {
+        return None;
+    }
+    let was = was.map(|was| format!(", was {was}")).unwrap_or_default();
+    Some(format!("way to {}: {}{was}: {}", pair_of(pair), tunnel.ways, tunnel.why))
 }
 
 /// What is in scope, by destination and source.
@@ -241,6 +257,10 @@ pub fn pair_of((destination, source): &(IpNet, IpNet)) -> String {
 mod tests {
     use super::*;
     use crate::packet::Ways;
+
+    fn tunnel_of(table: &Table) -> &Tunnel {
+        table.0.values().flat_map(BTreeMap::values).flatten().next().unwrap()
+    }
 
     #[test]
     fn a_change_is_one_line() {
@@ -282,5 +302,19 @@ mod tests {
         }
         let line = "way to 10.1.0.0/16 from 10.2.0.0/16: edit, was fragments: xfrm0 has MTU 1422";
         assert_eq!(changes(&new, &other), [line]);
+        // What is served by hand with one way around another: it comes with the way, and goes with it.
+        let by_hand = |rows: &[(&str, Ways)]| {
+            let mut table = Table::default();
+            for (to, ways) in rows {
+                let tunnel = Tunnel { via: Via::Hand, ways: *ways, ..tunnel_of(&new).clone() };
+                table.0.insert(net(to), BTreeMap::from([(net("0.0.0.0/0"), Some(tunnel))]));
+            }
+            table
+        };
+        let all = ("0.0.0.0/0", Ways::FRAGMENTS);
+        let (one, two) = (by_hand(&[all]), by_hand(&[all, ("10.1.0.0/16", Ways::EDIT)]));
+        assert_eq!(changes(&none, &one), ["way to 0.0.0.0/0: fragments: nobody asks"]);
+        assert_eq!(changes(&one, &two), ["way to 10.1.0.0/16: edit, was fragments: nobody asks"]);
+        assert_eq!(changes(&two, &one), ["way to 10.1.0.0/16: fragments, was edit: nobody asks"]);
     }
 }

@@ -74,8 +74,9 @@ pub struct Circumstances {
     pub edit: Option<String>,
     /// Policies without an interface and rules of policy routing that ask for ports.
     pub asked: Asked,
-    /// Policies of the interface that packets leave by: they see fragments even where connections are tracked, because
-    /// what came in pieces is cut again in front of the interface.
+    /// Policies of the interface that packets leave by: they see fragments however packets came there. What was put
+    /// together is cut again in front of an interface, and so is what was handed back whole (`validate_xmit_skb()`: an
+    /// interface has no UFO).
     pub asked_behind: Asked,
     /// The firewall.
     pub rules: Rules,
@@ -98,38 +99,39 @@ pub fn choose(seen: &Circumstances) -> Choice {
         return Choice { ways: Ways::EDIT, why: why.clone() };
     }
     let Rules { asked, tracking, queue } = &seen.rules;
-    let gso = seen.tap && queue.is_none();
     let ahead = seen.asked.clone().or(asked.clone());
-    let whole = *tracking == Tracking::Certain;
-    let tracked = whole || *tracking == Tracking::Possible;
-    let fragments =
-        |ahead: &Option<String>, behind: &Option<String>| behind.is_none() && (ahead.is_none() || whole);
-    let udp_asked = ahead.udp.is_some() || seen.asked_behind.udp.is_some();
-    let udp = match (udp_asked || tracked, fragments(&ahead.udp, &seen.asked_behind.udp)) {
-        (true, _) if gso => Way::Gso,
-        (_, true) => Way::Fragments,
-        (_, false) => Way::Pass,
-    };
-    let other = match fragments(&ahead.other, &seen.asked_behind.other) {
+    let behind = &seen.asked_behind;
+    let put_together = *tracking == Tracking::Certain;
+    let tracked = put_together || *tracking == Tracking::Possible;
+    let as_fragments = |ahead: &Option<String>, behind: &Option<String>| match behind.is_none()
+        && (ahead.is_none() || put_together)
+    {
         true => Way::Fragments,
         false => Way::Pass,
     };
-    let who = seen.asked_behind.clone().or(ahead);
-    let mut why = match (who.udp.or(who.other), tracked) {
-        (Some(who), _) => who,
-        (None, true) => "connections are tracked".to_owned(),
-        (None, false) if *tracking == Tracking::Exempt => {
+    let wants_whole = behind.udp.is_none() && (ahead.udp.is_some() || tracked);
+    let udp = match wants_whole && seen.tap && queue.is_none() {
+        true => Way::Gso,
+        false => as_fragments(&ahead.udp, &behind.udp),
+    };
+    let ways = Ways { udp, other: as_fragments(&ahead.other, &behind.other) };
+    let first = |asked: &Asked| asked.udp.clone().or_else(|| asked.other.clone());
+    let mut why = match (first(behind), first(&ahead)) {
+        (Some(who), _) => format!("{who}, and the kernel cuts in front of its interface"),
+        (None, Some(who)) => who,
+        (None, None) if tracked => "connections are tracked".to_owned(),
+        (None, None) if *tracking == Tracking::Exempt => {
             "nothing on the way asks for ports, and fragments are exempt from connection tracking".to_owned()
         }
-        (None, false) => "nothing on the way asks for ports or tracks connections".to_owned(),
+        (None, None) => "nothing on the way asks for ports or tracks connections".to_owned(),
     };
-    if udp != Way::Gso && (udp_asked || tracked) {
+    if wants_whole && udp != Way::Gso {
         why += &match queue {
             Some(rule) => format!("; datagrams cannot be handed back whole, because {rule}"),
             None => "; datagrams cannot be handed back whole here".to_owned(),
         };
     }
-    Choice { ways: Ways { udp, other }, why }
+    Choice { ways, why }
 }
 
 #[cfg(test)]
@@ -243,10 +245,10 @@ mod tests {
     #[test]
     fn policies_of_an_interface_see_fragments_however_connections_are_tracked() {
         for (asks, tap, ways) in [
-            (Asks::Udp, true, "gso for UDP, else fragments"),
+            (Asks::Udp, true, "pass for UDP, else fragments"),
             (Asks::Udp, false, "pass for UDP, else fragments"),
             (Asks::Other, false, "fragments for UDP, else pass"),
-            (Asks::Both, true, "gso for UDP, else pass"),
+            (Asks::Both, true, "pass"),
             (Asks::Both, false, "pass"),
         ] {
             for tracking in TRACKINGS {

@@ -95,6 +95,12 @@ pub struct Silent {
 }
 
 impl Silent {
+    /// True if something may be otherwise than `before`. The last connection may go and come: that changes nothing.
+    pub fn differs(&self, before: &Silent) -> bool {
+        let of = |silent: &Silent| (silent.legacy.clone(), silent.queues);
+        of(self) != of(before) || (self.connections && !before.connections)
+    }
+
     /// As it is in the network namespace of the calling thread.
     pub fn read() -> Silent {
         let text =

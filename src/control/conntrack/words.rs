@@ -28,7 +28,8 @@ impl Assessment {
             };
         }
         let undone = format!(
-            "puts fragments {networks} together again, so that the kernel encrypts whole packets and fragments the ESP"
+            "puts fragments {networks} together again, so that the kernel encrypts whole packets and fragments the ESP \
+             (datagrams that go by gso are not concerned)"
         );
         let why = match self.safe() {
             true => format!("{undone}; --notrack off"),
@@ -83,10 +84,11 @@ impl Assessment {
             return "xdpfrag run ... --notrack auto".to_owned();
         }
         self.rule().unwrap_or_else(|| match self.tcp {
-            true => "xdpfrag run ... --tcp resegment  # for TCP; for UDP, an xfrm interface".to_owned(),
-            false => "# UDP alone is concerned, since TCP is resegmented: an xfrm interface helps, see \
-                      docs/conntrack.md"
-                .to_owned(),
+            true => "xdpfrag run ... --tcp resegment  # for TCP".to_owned(),
+            false => {
+                "# what is neither UDP nor TCP is concerned: an xfrm interface helps, see docs/conntrack.md"
+                    .to_owned()
+            }
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
 
 use ipnet::IpNet;
 
@@ -9,6 +10,7 @@ use crate::config::{Mode, Plan};
 use crate::control::conntrack::{Assessment, Exempt, Machine};
 use crate::control::finding::Finding;
 use crate::control::tunnels::{Found, Seen, Tunnels, pair_of};
+use crate::handback::tap::DEVICE;
 use crate::ipsec::scope::Tunnel;
 use crate::ipsec::ways::Wide;
 use crate::net::links;
@@ -42,7 +44,7 @@ pub fn ways(interface: &str, plan: &Plan) -> Vec<Finding> {
 fn find(interface: &str, plan: &Plan) -> io::Result<Found> {
     let lan = links::find(interface)?.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
     let (tunnels, machine) = (Tunnels::read(plan)?, Machine::read());
-    let tap = plan.mode != Mode::Generic;
+    let tap = plan.handback.may_be_tap() && plan.mode != Mode::Generic && Path::new(DEVICE).exists();
     let scope = |exempt: &Exempt| {
         let seen = Seen { tunnels: &tunnels, machine: machine.as_ref(), exempt, tap };
         seen.scope(&lan, plan.auto.as_ref(), &plan.treatment, LONGEST)

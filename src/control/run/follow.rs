@@ -82,18 +82,21 @@ impl Running {
     /// Serves what is in scope of the machine as it is now, by the ways that it leaves, and exempts from connection
     /// tracking what needs it. What cannot be read or changed now is tried again; until then all is served as it was.
     pub(super) fn follow_machine(&mut self, say: &dyn Fn(&str)) {
-        let (exemptions, gateways, plan) = (&mut self.exemptions, &self.gateways, &self.plan);
+        let Running { exemptions, gateways, plan, said, .. } = self;
         let looked = self.follower.look(plan, |tunnels, machine| {
-            let mut failed = Vec::new();
+            let (mut failed, tap) = (Vec::new(), plan.handback.may_be_tap());
             let mut gateways = lock(gateways);
-            let pairs = exemptions.iter_mut().zip(gateways.iter_mut());
-            for (exemption, gateway) in pairs.filter(|(_, gateway)| gateway.serves()) {
-                let before = gateway.found().table.clone();
-                if let Err(error) = follow_one(gateway, exemption, tunnels, machine, say) {
+            let each = exemptions.iter_mut().zip(said).zip(gateways.iter_mut());
+            for ((exemption, said), gateway) in each.filter(|(_, gateway)| gateway.serves()) {
+                if let Err(error) = follow_one(gateway, exemption, tunnels, machine, tap, say) {
                     failed.push(error.to_string());
                 }
-                for line in tunnels::changes(&before, &gateway.found().table) {
+                let now = &gateway.found().table;
+                for line in tunnels::changes(said, now) {
                     say(&format!("{}: {line}", gateway.name()));
+                }
+                if said != now {
+                    said.clone_from(now);
                 }
             }
             let advice = if plan.auto.is_some() { tunnels.advice(&plan.treatment) } else { Vec::new() };
@@ -119,15 +122,16 @@ fn follow_one(
     exemption: &mut Exemption,
     tunnels: &Tunnels,
     machine: Result<&Machine, &io::Error>,
+    tap: bool,
     say: &dyn Fn(&str),
 ) -> Result<(), GatewayError> {
     let exempt = exemption.exempt();
-    let followed = gateway.follow(&Seen { tunnels, machine, exempt: &exempt, tap: true });
+    let followed = gateway.follow(&Seen { tunnels, machine, exempt: &exempt, tap });
     exemption.follow(machine, &gateway.prefixes(), tunnels.routing_asks(), say);
     followed?;
     let now = exemption.exempt();
     if now != exempt {
-        gateway.follow(&Seen { tunnels, machine, exempt: &now, tap: true })?;
+        gateway.follow(&Seen { tunnels, machine, exempt: &now, tap })?;
     }
     Ok(())
 }

@@ -66,7 +66,7 @@ impl Running {
         let exempt: Vec<Exempt> = self.exemptions.iter().map(Exemption::exempt).collect();
         let seen = |position: usize| {
             let (tunnels, exempt) = (tunnels.as_ref()?, exempt.get(position)?);
-            Some(Seen { tunnels, machine: machine.as_ref(), exempt, tap: true })
+            Some(Seen { tunnels, machine: machine.as_ref(), exempt, tap: plan.handback.may_be_tap() })
         };
         self.move_metrics(plan.metrics)?;
 

@@ -17,12 +17,15 @@ pub(super) fn advice(kernel: &Kernel, routing: &Routing, served: &BTreeSet<IpNet
         if policy.templates.is_empty() || served.iter().any(|wide| wide.contains(&dst)) {
             continue;
         }
-        if let Some(why) = why_not(kernel, policy, src) {
-            lines.push(format!(
-                "the IPsec policy from {src} to {dst} {why}; if all packets to {dst} should be served, give \
-                 --dst {dst}=BYTES with an SA MTU that `xdpfrag mtu` shows"
-            ));
-        }
+        let Some(why) = why_not(kernel, policy, src) else { continue };
+        let remedy = match sa_mtu(kernel, policy) {
+            Some(mtu) => format!(
+                "if all packets to {dst} should be served, give --dst {dst}={mtu}: none that somebody asks for its ports \
+                 is cut before he has seen it"
+            ),
+            None => "its packets are left to the kernel".into(),
+        };
+        lines.push(format!("the IPsec policy from {src} to {dst} {why}; {remedy}"));
     }
     for link in kernel.links.values().filter(|link| link.tunnel == Some(Tunnel::External)) {
         lines.push(format!(
@@ -38,6 +41,14 @@ pub(super) fn advice(kernel: &Kernel, routing: &Routing, served: &BTreeSet<IpNet
         );
     }
     lines
+}
+
+/// What fits each SA of a policy, bytes. Of nested tunnels one SA's MTU is the path MTU of the next: no number is better
+/// than a wrong one.
+fn sa_mtu(kernel: &Kernel, policy: &Policy) -> Option<u32> {
+    let sized: Option<Vec<u32>> =
+        kernel.used_by(policy).map(|(_, sized)| Some(sized.as_ref().ok()?.mtu)).collect();
+    sized.filter(|_| policy.templates.len() == 1)?.into_iter().min()
 }
 
 /// Why packets of a policy that encrypts are not served, if they are not.

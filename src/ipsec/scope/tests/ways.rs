@@ -138,7 +138,8 @@ fn policies_of_an_interface_matter_to_what_leaves_by_it() {
         ways(&table),
         [
             "0.0.0.0/0 0.0.0.0/0 gso for UDP, else fragments: connections are tracked",
-            "10.1.0.0/16 0.0.0.0/0 gso for UDP, else fragments: the IPsec policy 0.0.0.0/0 -> 0.0.0.0/0 asks for ports",
+            "10.1.0.0/16 0.0.0.0/0 pass for UDP, else fragments: the IPsec policy 0.0.0.0/0 -> 0.0.0.0/0 asks for ports, \
+             and the kernel cuts in front of its interface",
             "10.3.0.0/16 0.0.0.0/0 edit: xfrm8 has MTU 1400",
         ]
     );
@@ -167,13 +168,14 @@ fn a_rule_of_policy_routing_that_asks_for_more_may_take_packets_elsewhere() {
     let table = compiled_with(&facts, &map, Rules::default());
     assert_eq!(ways(&table), ["0.0.0.0/0 0.0.0.0/0 gso for UDP, else pass: a rule asks for a mark"]);
     // To an interface, whose policies see fragments although connections are tracked.
-    let policies = vec![Policy { if_id: 7, ..by_port("0.0.0.0/0", "0.0.0.0/0", protect(1438)) }];
-    let policies = vec![Policy { protocol: 0, ..policies[0].clone() }];
+    let of_any_protocol =
+        Policy { if_id: 7, protocol: 0, ..by_port("0.0.0.0/0", "0.0.0.0/0", protect(1438)) };
+    let policies = vec![of_any_protocol];
     let tracked = Rules { tracking: Tracking::Certain, ..Rules::default() };
     let table = compiled_with(&facts, &map, tracked.clone());
     assert!(ways(&table)[0].contains(" gso for UDP, else fragments: "));
     let table = compiled_with(&Facts { policies, ..facts }, &map, tracked);
-    assert!(ways(&table)[0].contains(" gso for UDP, else pass: "));
+    assert!(ways(&table)[0].contains(" pass: "));
 }
 
 #[test]
