@@ -258,14 +258,14 @@ fn an_unknown_register_is_not_taken_for_what_was_in_it_before() {
 const HELPER: &str = "ct helper sip { type \"sip\" protocol udp; }\n chain base";
 
 #[test]
-fn with_resegmented_tcp_the_rules_of_tcp_do_not_matter_and_udp_alone_is_concerned() {
+fn with_resegmented_tcp_the_rules_of_tcp_do_not_matter_and_the_remedy_is_for_the_rest() {
     let tcp =
         hooked("filter", "forward", "policy drop; tcp dport 22 accept; ip protocol tcp ct state new accept;");
     assert_eq!(find_for(&tcp, Notrack::Auto, false).level, Level::Ok);
     assert_eq!(find_for(&tcp, Notrack::Auto, true).level, Level::Warning);
     let stateful = hooked("filter", "forward", "ct state invalid drop;");
     let remedy = find_for(&stateful, Notrack::Auto, false).remedy.unwrap();
-    assert!(remedy.contains("UDP alone") && remedy.contains("xfrm interface"), "{remedy}");
+    assert!(remedy.contains("neither UDP nor TCP") && remedy.contains("xfrm interface"), "{remedy}");
     assert!(!remedy.contains("--tcp resegment"), "{remedy}");
     assert!(find_for(&stateful, Notrack::Auto, true).remedy.unwrap().contains("--tcp resegment"));
     let off = find_for(INPUT, Notrack::Off, false);

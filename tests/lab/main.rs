@@ -27,3 +27,4 @@ mod tcp;
 mod torture;
 mod udp;
 mod variants;
+mod ways;

@@ -12,7 +12,9 @@ use serde_json::Value;
 use xdpfrag::observe::exporter::Exporter;
 use xdpfrag::observe::latency::{Bucket, Latency};
 use xdpfrag::observe::metrics::{self, CONTENT_TYPE};
-use xdpfrag::observe::snapshot::{DeafSnapshot, InterfaceSnapshot, RouteSnapshot, Snapshot, WorkerSnapshot};
+use xdpfrag::observe::snapshot::{
+    DeafSnapshot, InterfaceSnapshot, RouteSnapshot, Snapshot, WaysSnapshot, WorkerSnapshot,
+};
 use xdpfrag::packet::{Edit, Late, Reason};
 
 fn counts(labels: impl Iterator<Item = &'static str>, from: u64) -> BTreeMap<String, u64> {
@@ -67,6 +69,7 @@ fn route(prefix: &str, source: Option<&str>, mtu: u16) -> RouteSnapshot {
         mtu,
         mss4: Some(mtu - 40),
         via: Some("policy".into()),
+        ways: Some(WaysSnapshot { udp: "gso".into(), other: "pass".into(), why: "ports".into() }),
         ..RouteSnapshot::default()
     }
 }
@@ -115,6 +118,8 @@ fn every_counter_of_the_snapshot_is_a_series_with_its_value() {
             let labels = [name, ("prefix", "198.18.2.0/24"), ("source", source), ("via", "policy")];
             assert_eq!(value(&families, "xdpfrag_route_mtu_bytes", &labels), mtu);
             assert_eq!(value(&families, "xdpfrag_route_mss_bytes", &labels), mtu - 40.0);
+            let ways = [labels[0], labels[1], labels[2], labels[3], ("udp", "gso"), ("other", "pass")];
+            assert_eq!(value(&families, "xdpfrag_route_ways", &ways), 1.0);
         }
         for worker in &interface.workers {
             let queue = worker.queue.to_string();

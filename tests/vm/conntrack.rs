@@ -14,7 +14,7 @@ use crate::esp::{BYTES, LONG_QUIET, QUIET, datagrams, transfer};
 use crate::gateways::{Gateways, Site};
 use crate::sa::{Esp, Route, Tunnel};
 
-const MTU: u16 = 1446;
+pub(crate) const MTU: u16 = 1446;
 
 /// A firewall of the gateway itself, which is enough to track every connection.
 pub(crate) const INPUT: &str =
@@ -27,14 +27,15 @@ const MASQUERADE: &str = "table ip nat { chain post { type nat hook postrouting 
 const MASQUERADE_UNREAD: &str = "table ip nat { chain post { type nat hook postrouting priority srcnat;
     oifname wan0 ip daddr != 198.18.0.0-198.19.255.255 masquerade; }\n}";
 /// The other site knows this one by an address of its router.
-const INTO_THE_TUNNEL: &str = "table ip nat { chain post { type nat hook postrouting priority srcnat;
+pub(crate) const INTO_THE_TUNNEL: &str =
+    "table ip nat { chain post { type nat hook postrouting priority srcnat;
     iifname eth1 ip daddr 198.18.2.0/24 snat to 198.18.1.1; }\n}";
 pub(crate) const STATEFUL: &str =
     "table inet fw { chain forward { type filter hook forward priority 0; policy drop;
     ct state established,related accept; iifname eth1 ct state new accept; }\n}";
 
 /// Two gateways; `rules` are those of the first, the other has a firewall of its own that tracks.
-fn gateways(route: Route, rules: &str) -> Gateways {
+pub(crate) fn gateways(route: Route, rules: &str) -> Gateways {
     let tunnel = Tunnel { route, esp: Esp::Gcm16, nat_t: false, outer: 4, copy_df: true };
     let gateways = Gateways::new(4, Some(tunnel)).unwrap();
     let [one, two] = &gateways.sites;
@@ -54,7 +55,7 @@ pub(crate) fn nft(namespace: &Namespace, rules: &str) {
 }
 
 /// Datagrams from the first site to the second, and what the WAN saw of them.
-fn udp(gateways: &Gateways, quiet: Duration) -> (Tally, Wan) {
+pub(crate) fn udp(gateways: &Gateways, quiet: Duration) -> (Tally, Wan) {
     let [one, two] = &gateways.sites;
     one.capture.reset();
     let tally = datagrams(one, two, vec![1472, 1200, 1472, 100, 1472, 1472], quiet);
@@ -78,7 +79,7 @@ fn esp_in_fragments(gateways: &Gateways) {
 }
 
 #[track_caller]
-fn whole_udp(gateways: &Gateways) {
+pub(crate) fn whole_udp(gateways: &Gateways) {
     let (tally, wan) = udp(gateways, LONG_QUIET);
     assert!(tally.complete(), "{tally:?}");
     assert_eq!((wan.esp, wan.fragments, wan.clear), (10, 0, 0), "{wan:?}");
@@ -116,8 +117,12 @@ fn check(gateways: &Gateways) -> serde_json::Value {
 /// Policy-based, and no rule depends on connections: exempt by itself.
 fn exempt_by_itself(rules: &str) {
     let gateways = gateways(Route::Policy, rules);
-    let daemon = serve(&gateways, &["--notrack", "off"]);
+    let daemon = serve(&gateways, &["--notrack", "off", "--handback", "inject"]);
     esp_in_fragments(&gateways);
+    drop(daemon);
+    // Datagrams go on whole.
+    let daemon = serve(&gateways, &["--notrack", "off"]);
+    whole_udp(&gateways);
     drop(daemon);
     assert_eq!(check(&gateways)["level"], "ok");
     let daemon = serve(&gateways, &[]);
@@ -143,7 +148,7 @@ fn policy_masquerading() {
 #[test]
 fn policy_masquerading_after_the_remedy() {
     let gateways = gateways(Route::Policy, MASQUERADE_UNREAD);
-    let daemon = serve(&gateways, &[]);
+    let daemon = serve(&gateways, &["--handback", "inject"]);
     esp_in_fragments(&gateways);
     let finding = check(&gateways);
     assert_eq!(finding["level"], "warning");
@@ -164,7 +169,7 @@ fn not_exempt(rules: &str, names: &str) -> Gateways {
     assert!(!exempt(&gateways));
     let finding = check(&gateways);
     assert!(finding["why"].as_str().unwrap().contains(names), "{finding}");
-    esp_in_fragments(&gateways);
+    whole_udp(&gateways);
     whole_tcp(&gateways);
     let ended = daemon.stop().unwrap();
     assert!(ended.stderr.contains(names), "{}", ended.stderr);

@@ -12,3 +12,4 @@ mod late;
 mod nics;
 mod sa;
 mod swan;
+mod ways;
