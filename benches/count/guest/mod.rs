@@ -1,0 +1,190 @@
+//! Inside the VM: runs every row, tells the plugin when to count, and leaves what the WAN saw in the shared directory.
+
+mod life;
+mod marks;
+mod methods;
+mod site;
+mod traffic;
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use xdpfrag::lab::Daemon;
+
+use crate::record::{Guest, Record};
+use marks::tell;
+use methods::{METHODS, Method, Rules, Tunnel};
+use site::Sites;
+use traffic::Traffic;
+
+/// How often a row is counted; the figure is the median.
+const RUNS: usize = 3;
+
+/// What the host asks for.
+pub(crate) struct Order {
+    pub(crate) aesni: bool,
+    pub(crate) short: bool,
+    /// Only rows that have one of these in their name.
+    pub(crate) only: Vec<String>,
+    pub(crate) binary: PathBuf,
+    pub(crate) against: Option<PathBuf>,
+}
+
+impl Order {
+    fn wants(&self, row: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|part| row.contains(part.as_str()))
+    }
+}
+
+/// Where the rows go.
+struct Results {
+    file: File,
+}
+
+impl Results {
+    fn add(&mut self, record: &impl serde::Serialize) -> Result<()> {
+        writeln!(self.file, "{}", serde_json::to_string(record)?)?;
+        Ok(())
+    }
+}
+
+pub(crate) fn run(order: &Order) -> Result<()> {
+    let shared =
+        PathBuf::from(std::env::var_os("XDPFRAG_VM_SHARED").context("not in a VM of tests/vm/boot")?);
+    let kernel = std::env::var("XDPFRAG_VM").context("XDPFRAG_VM")?;
+    marks::prepare(&shared, order.aesni)?;
+    marks::work_for("bench");
+    // A burst is one: before the workers, which are of the lowest real-time priority.
+    let this = std::process::id().to_string();
+    let status = Command::new("chrt").args(["--rr", "--reset-on-fork", "--pid", "2", &this]).status()?;
+    ensure!(status.success(), "chrt (util-linux) fails");
+    let mut results = Results { file: File::create(shared.join("rows"))? };
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
+    let mut cipher = None;
+    for tunnel in Tunnel::ALL {
+        let wanted: Vec<_> = METHODS
+            .iter()
+            .filter(|method| method.tunnels.contains(&tunnel))
+            .map(|method| (method, traffic(order, method, tunnel)))
+            .filter(|(_, traffic)| !traffic.is_empty())
+            .collect();
+        if wanted.is_empty() {
+            continue;
+        }
+        let sites = Sites::new(tunnel)?;
+        if cipher.is_none() {
+            let driver = driver(&fs::read_to_string("/proc/crypto")?).context("no AES-GCM")?;
+            results.add(&Guest { release: release.clone(), cipher: driver.clone() })?;
+            cipher = Some(driver);
+        }
+        for (method, traffic) in wanted {
+            row_set(&sites, tunnel, method, &traffic, order, &kernel, &mut results)?;
+        }
+        if tunnel == Tunnel::Policy {
+            life::count(&sites, order, &mut results)?;
+        }
+    }
+    Ok(())
+}
+
+/// The driver of the SAs: of those of the name the one with the highest priority.
+fn driver(crypto: &str) -> Option<String> {
+    let entries = crypto.split("\n\n").filter_map(|entry| {
+        let field = |name: &str| {
+            let mut fields = entry.lines().filter_map(|line| line.split_once(':'));
+            fields.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim())
+        };
+        (field("name")? == "rfc4106(gcm(aes))").then_some(())?;
+        Some((field("priority")?.parse::<u32>().ok()?, field("driver")?.to_owned()))
+    });
+    entries.max().map(|(_, driver)| driver)
+}
+
+fn traffic(order: &Order, method: &Method, tunnel: Tunnel) -> Vec<Traffic> {
+    let all = method.traffic.iter().copied();
+    all.filter(|traffic| !order.short || method.is_short(tunnel, *traffic))
+        .filter(|traffic| order.wants(&name(tunnel, method, *traffic)))
+        .collect()
+}
+
+fn name(tunnel: Tunnel, method: &Method, traffic: Traffic) -> String {
+    format!("{}/{}/{}", tunnel.name(), method.name, traffic.name())
+}
+
+/// All rows of one method, by our binary and by the other one.
+fn row_set(
+    sites: &Sites,
+    tunnel: Tunnel,
+    method: &Method,
+    traffic: &[Traffic],
+    order: &Order,
+    kernel: &str,
+    results: &mut Results,
+) -> Result<()> {
+    let rules: Vec<_> = method.rules.iter().map(|rules: &Rules| rules.text(kernel)).collect();
+    sites.rules(&rules.join("\n"))?;
+    let ours = std::iter::once((order.binary.as_path(), ""));
+    let binaries = ours.chain(order.against.as_deref().map(|binary| (binary, "@against")));
+    for (binary, suffix) in binaries.take(if method.flags.is_some() { 2 } else { 1 }) {
+        for gro in [false, true] {
+            let group: Vec<_> = traffic.iter().filter(|traffic| traffic.gro() == gro).collect();
+            if group.is_empty() {
+                continue;
+            }
+            sites.gro(gro)?;
+            let daemon = method.flags.map(|flags| serve(sites, binary, flags)).transpose()?;
+            for traffic in group {
+                let row = format!("{}{suffix}", name(tunnel, method, *traffic));
+                let mut record = count(sites, *traffic, row)?;
+                record.spins = method.spins();
+                results.add(&record)?;
+            }
+            if let Some(daemon) = daemon {
+                let ended = daemon.stop()?;
+                ensure!(ended.status.success(), "{}: {}", method.name, ended.stderr);
+            }
+        }
+    }
+    sites.gro(false)?;
+    sites.rules("")
+}
+
+/// Flags that `run` always has: emulated workers are slow, and a late heartbeat would pass their frames by.
+const ALWAYS: [&str; 6] = ["--mtu", site::MTU, "--dst", site::REMOTE, "--stall", "10000"];
+
+fn serve(sites: &Sites, binary: &Path, flags: &[&str]) -> Result<Daemon> {
+    Daemon::start(&sites.near.router, binary, &[&ALWAYS, flags].concat())
+}
+
+fn count(sites: &Sites, traffic: Traffic, row: String) -> Result<Record> {
+    println!("{row}");
+    let address = std::net::Ipv4Addr::new(198, 18, 2, 2);
+    let mut flow = traffic.open(&sites.near.appliance, &sites.far.appliance, address)?;
+    // Warms up, too.
+    let seen = sites.observe(|| flow.run()).with_context(|| row.clone())?;
+    let mut delivered = 0;
+    for run in 0..RUNS {
+        quiet();
+        tell("start");
+        delivered = flow.run().with_context(|| row.clone())?;
+        tell(&format!("stop {row}#{run}"));
+    }
+    let record = Record {
+        row,
+        delivered,
+        wan: [seen.packets, seen.bytes],
+        esp_fragments: seen.esp_fragments,
+        reassembled: seen.reassembled,
+        runs: RUNS,
+        spins: false,
+    };
+    Ok(record)
+}
+
+/// Lets what was begun before end: timers, RCU, work queues. Idle time costs no instructions.
+fn quiet() {
+    std::thread::sleep(std::time::Duration::from_secs(1));
+}
