@@ -66,6 +66,10 @@ struct Arguments {
     #[arg(long, value_name = "HOW", value_delimiter = ',', default_value = "aesni,generic")]
     ciphers: Vec<host::Cipher>,
 
+    /// Show what the last run with this kernel left in target/vm/run, without another one
+    #[arg(long)]
+    last: bool,
+
     /// Inside the VM
     #[arg(long, hide = true)]
     guest: bool,

@@ -1,11 +1,12 @@
 //! What is not traffic: start, statistics, a scrape, a reload.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use xdpfrag::lab::Daemon;
+use xdpfrag::lab::{Daemon, Namespace};
 
 use super::marks::tell;
 use super::site::Sites;
@@ -14,65 +15,113 @@ use crate::record::Record;
 
 const METRICS: &str = "127.0.0.1:9435";
 
+/// One binary at the first gateway, by a file of settings.
+struct Life<'a> {
+    router: &'a Namespace,
+    binary: &'a Path,
+    settings: tempfile::NamedTempFile,
+    /// While it runs.
+    daemon: Option<Daemon>,
+}
+
+/// Something that a user does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Deed {
+    /// From execve(2) until it says that it is forwarding.
+    Start,
+    /// `xdpfrag stats --json`.
+    Stats,
+    /// GET /metrics.
+    Scrape,
+    /// `xdpfrag reload` that loads another XDP program.
+    Reload,
+}
+
+impl Deed {
+    const ALL: [Deed; 4] = [Deed::Start, Deed::Stats, Deed::Scrape, Deed::Reload];
+
+    fn name(self) -> &'static str {
+        match self {
+            Deed::Start => "start",
+            Deed::Stats => "stats",
+            Deed::Scrape => "scrape",
+            Deed::Reload => "reload",
+        }
+    }
+}
+
 pub(super) fn count(sites: &Sites, order: &Order, results: &mut Results) -> Result<()> {
     let ours = std::iter::once((order.binary.as_path(), ""));
     for (binary, suffix) in ours.chain(order.against.as_deref().map(|binary| (binary, "@against"))) {
-        if !order.wants("life/") {
-            continue;
-        }
-        let program = binary.to_str().context("a path that is not UTF-8")?;
-        let config = tempfile::NamedTempFile::new()?;
-        let path = config.path().to_str().context("a path that is not UTF-8")?;
-        let settings = |df: &str| {
-            format!(
-                "iface = [\"eth1\"]\nmtu = 1446\ndst = [\"198.18.2.0/24\"]\nmetrics = \"{METRICS}\"\ndf = \"{df}\"\n"
-            )
-        };
-        std::fs::write(config.path(), settings("clear"))?;
-        let start = || {
-            let mut run = Command::new(binary);
-            run.args(["run", "--config", path]);
-            Daemon::start_command(&sites.near.router, run)
-        };
-        // The first start fills the page cache.
-        start()?.stop()?;
-        let row = |name: &str| format!("life/{name}{suffix}");
-        let mut daemon = None;
-        for run in 0..RUNS {
-            if let Some(daemon) = daemon.take() {
-                Daemon::stop(daemon)?;
+        let settings = tempfile::NamedTempFile::new()?;
+        let mut life = Life { router: &sites.near.router, binary, settings, daemon: None };
+        for deed in Deed::ALL {
+            let row = format!("life/{}{suffix}", deed.name());
+            if order.wants(&row) && !(order.short && deed != Deed::Start) {
+                println!("{row}");
+                life.count(deed, &row).with_context(|| row.clone())?;
+                results.add(&record(row))?;
             }
-            quiet();
-            tell("start");
-            daemon = Some(start()?);
-            tell(&format!("stop {}#{run}", row("start")));
         }
-        results.add(&record(row("start")))?;
-
-        let measured = |name: &str, act: &mut dyn FnMut(usize) -> Result<()>| -> Result<Record> {
-            act(RUNS)?;
-            for run in 0..RUNS {
-                quiet();
-                tell("start");
-                act(run)?;
-                tell(&format!("stop {}#{run}", row(name)));
-            }
-            Ok(record(row(name)))
-        };
-        results.add(&measured("stats", &mut |_| {
-            sites.near.router.output(program, &["stats", "--json"]).map(drop)
-        })?)?;
-        results.add(&measured("scrape", &mut |_| sites.near.router.run(scrape))?)?;
-        // To and fro: a reload that changes something.
-        let mut dfs = ["oversize", "clear"].iter().cycle();
-        results.add(&measured("reload", &mut |_| {
-            let df = dfs.next().context("two")?;
-            std::fs::write(config.path(), settings(df))?;
-            sites.near.router.output(program, &["reload"]).map(drop)
-        })?)?;
-        drop(daemon);
     }
     Ok(())
+}
+
+impl Life<'_> {
+    /// The first time fills the page cache.
+    fn count(&mut self, deed: Deed, row: &str) -> Result<()> {
+        for run in 0..=RUNS {
+            self.prepare(deed)?;
+            quiet();
+            tell("start");
+            self.act(deed)?;
+            if run > 0 {
+                tell(&format!("stop {row}#{}", run - 1));
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings about what the deed finds.
+    fn prepare(&mut self, deed: Deed) -> Result<()> {
+        if deed == Deed::Start
+            && let Some(daemon) = self.daemon.take()
+        {
+            daemon.stop()?;
+        }
+        self.set("clear")?;
+        if deed != Deed::Start && self.daemon.is_none() {
+            self.act(Deed::Start)?;
+        }
+        if deed == Deed::Reload {
+            self.act(Deed::Reload)?;
+            self.set("oversize")?;
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, deed: Deed) -> Result<()> {
+        let binary = self.binary.to_str().context("a path that is not UTF-8")?;
+        match deed {
+            Deed::Start => {
+                let settings = self.settings.path().to_str().context("a path that is not UTF-8")?;
+                let mut run = std::process::Command::new(binary);
+                run.args(["run", "--config", settings]);
+                self.daemon = Some(Daemon::start_command(self.router, run)?);
+            }
+            Deed::Stats => drop(self.router.output(binary, &["stats", "--json"])?),
+            Deed::Scrape => self.router.run(scrape)?,
+            Deed::Reload => drop(self.router.output(binary, &["reload"])?),
+        }
+        Ok(())
+    }
+
+    fn set(&self, df: &str) -> Result<()> {
+        let text = format!(
+            "iface = [\"eth1\"]\nmtu = 1446\ndst = [\"198.18.2.0/24\"]\nmetrics = \"{METRICS}\"\ndf = \"{df}\"\n"
+        );
+        fs::write(self.settings.path(), text).context("the file of settings")
+    }
 }
 
 fn record(row: String) -> Record {

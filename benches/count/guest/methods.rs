@@ -114,6 +114,7 @@ const LOWERED: &[Tunnel] = &[Tunnel::Lowered];
 const DEFAULT: Option<&[&str]> = Some(&[]);
 const WAIT: Option<&[&str]> = Some(&["--redirect", "oversize", "--poll", "wait"]);
 const ADAPTIVE: Option<&[&str]> = Some(&["--redirect", "oversize", "--poll", "adaptive"]);
+const VETH: Option<&[&str]> = Some(&["--redirect", "oversize", "--poll", "wait", "--handback", "veth"]);
 const RESEGMENT: Option<&[&str]> = Some(&["--tcp", "resegment"]);
 const RESEGMENT_WAIT: Option<&[&str]> =
     Some(&["--tcp", "resegment", "--redirect", "oversize", "--poll", "wait"]);
@@ -180,6 +181,13 @@ pub(crate) const METHODS: &[Method] = &[
         traffic: &[Udp(1), Udp(8)],
     },
     Method {
+        name: "workers-veth",
+        tunnels: POLICY,
+        rules: &[],
+        flags: VETH,
+        traffic: &[Udp(1), Udp(8), Udp(64)],
+    },
+    Method {
         name: "resegment",
         tunnels: POLICY,
         rules: &[],
@@ -196,9 +204,16 @@ pub(crate) const METHODS: &[Method] = &[
 ];
 
 impl Method {
-    /// Whether a figure of it depends on how long a worker spins before it sleeps.
+    /// Whether a worker looks for frames for a while before it sleeps, by the clock.
     pub(crate) fn spins(&self) -> bool {
         self.flags.is_some_and(|flags| flags.contains(&"adaptive"))
+    }
+
+    /// Whether a worker is to run as soon as it has something to do, as it would on another core. If not, sender and
+    /// receiver go before all others: nothing comes in between, and a burst reaches the worker as one.
+    pub(crate) fn wakes_worker(&self, traffic: Traffic) -> bool {
+        let by_worker = |flags: &[&str]| flags.contains(&"oversize") || matches!(traffic, Traffic::Tcp(_));
+        !traffic.is_burst() && self.flags.is_some_and(by_worker)
     }
 
     /// Those of `make test`.

@@ -57,10 +57,6 @@ pub(crate) fn run(order: &Order) -> Result<()> {
     let kernel = std::env::var("XDPFRAG_VM").context("XDPFRAG_VM")?;
     marks::prepare(&shared, order.aesni)?;
     marks::work_for("bench");
-    // A burst is one: before the workers, which are of the lowest real-time priority.
-    let this = std::process::id().to_string();
-    let status = Command::new("chrt").args(["--rr", "--reset-on-fork", "--pid", "2", &this]).status()?;
-    ensure!(status.success(), "chrt (util-linux) fails");
     let mut results = Results { file: File::create(shared.join("rows"))? };
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
     let mut cipher = None;
@@ -138,7 +134,7 @@ fn row_set(
             let daemon = method.flags.map(|flags| serve(sites, binary, flags)).transpose()?;
             for traffic in group {
                 let row = format!("{}{suffix}", name(tunnel, method, *traffic));
-                let mut record = count(sites, *traffic, row)?;
+                let mut record = count(sites, *traffic, row, !method.wakes_worker(*traffic))?;
                 record.spins = method.spins();
                 results.add(&record)?;
             }
@@ -159,19 +155,22 @@ fn serve(sites: &Sites, binary: &Path, flags: &[&str]) -> Result<Daemon> {
     Daemon::start(&sites.near.router, binary, &[&ALWAYS, flags].concat())
 }
 
-fn count(sites: &Sites, traffic: Traffic, row: String) -> Result<Record> {
+fn count(sites: &Sites, traffic: Traffic, row: String, first: bool) -> Result<Record> {
     println!("{row}");
     let address = std::net::Ipv4Addr::new(198, 18, 2, 2);
     let mut flow = traffic.open(&sites.near.appliance, &sites.far.appliance, address)?;
-    // Warms up, too.
+    come_first(first)?;
     let seen = sites.observe(|| flow.run()).with_context(|| row.clone())?;
     let mut delivered = 0;
     for run in 0..RUNS {
         quiet();
+        // Warms up: caches of routes, windows and timers of TCP.
+        flow.run().with_context(|| row.clone())?;
         tell("start");
         delivered = flow.run().with_context(|| row.clone())?;
         tell(&format!("stop {row}#{run}"));
     }
+    come_first(false)?;
     let record = Record {
         row,
         delivered,
@@ -184,7 +183,21 @@ fn count(sites: &Sites, traffic: Traffic, row: String) -> Result<Record> {
     Ok(record)
 }
 
-/// Lets what was begun before end: timers, RCU, work queues. Idle time costs no instructions.
+/// Puts this thread before the workers, which have the lowest real-time priority, or among the ordinary ones again.
+fn come_first(first: bool) -> Result<()> {
+    let this = std::process::id().to_string();
+    let arguments = if first {
+        ["--rr", "--reset-on-fork", "--pid", "2"]
+    } else {
+        ["--other", "--reset-on-fork", "--pid", "0"]
+    };
+    let status = Command::new("chrt").args(arguments).arg(this).status()?;
+    ensure!(status.success(), "chrt (util-linux) fails");
+    Ok(())
+}
+
+/// Lets what was begun before end: timers, RCU, page pools that the kernel looks for once a second. Nobody waits for it,
+/// since the clock of an idle machine goes on to its next event.
 fn quiet() {
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    std::thread::sleep(std::time::Duration::from_secs(3));
 }

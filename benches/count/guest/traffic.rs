@@ -42,8 +42,12 @@ const PORT: u16 = 7000;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Payload of a full segment with time stamps.
 const SEGMENT: usize = 1448;
-/// What an appliance sends in one write: eleven segments, less than a connection begins with.
+/// What an appliance sends in one write: ten segments, as many as a connection begins with.
 const WRITE: usize = 10 * SEGMENT;
+/// What one connection sends in all, or sixteen between them, in writes.
+const WRITES: usize = 96;
+/// Of each socket of a connection: fixed, for else the kernel makes it grow when it likes.
+const BUFFER: usize = 256 << 10;
 const IMIX: [usize; 12] = [64, 576, 64, 64, 576, 64, 1500, 576, 64, 64, 576, 64];
 /// Headers of IPv4 and UDP.
 const HEADERS: usize = 28;
@@ -62,6 +66,11 @@ impl Traffic {
             Traffic::Tcp(flows) => format!("tcp-{flows}"),
             Traffic::Merged(flows) => format!("tcp-{flows}-gro"),
         }
+    }
+
+    /// Whether several datagrams are to arrive at once.
+    pub(crate) fn is_burst(self) -> bool {
+        matches!(self, Traffic::Fits(2..) | Traffic::Udp(2..))
     }
 
     /// Whether eth1 of the gateway is to have GRO.
@@ -161,9 +170,14 @@ impl Flow {
         mss: Option<u32>,
     ) -> Result<Flow> {
         let listener = to.run(|| Ok(TcpListener::bind(at)?))?;
+        setsockopt(&listener, sockopt::RcvBuf, &BUFFER)?;
+        for host in [from, to] {
+            host.sysctl("ipv4/tcp_slow_start_after_idle", "0")?;
+        }
         let connect = |_| -> Result<_> {
             let near = from.run(|| {
                 let near = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+                setsockopt(&near, sockopt::SndBuf, &BUFFER)?;
                 if let Some(mss) = mss {
                     setsockopt(&near, sockopt::TcpMaxSeg, &mss)?;
                 }
@@ -226,7 +240,6 @@ fn syns(sender: &OwnedFd, receiver: &OwnedFd, to: &SockaddrIn, segment: &[u8]) -
 }
 
 fn bytes(connections: &mut [(TcpStream, TcpStream)]) -> Result<u64> {
-    const WRITES: usize = 24;
     let data = vec![0x5a; WRITE];
     let mut buffer = vec![0; WRITE];
     let writes = WRITES.div_ceil(connections.len()).max(4);
