@@ -314,7 +314,7 @@ fn the_exemption_lives_as_long_as_the_process() {
     for signal in [Signal::SIGINT, Signal::SIGKILL] {
         let daemon = run(&gateway, &[]);
         let with = tables(&gateway);
-        let rule = "ip saddr 198.18.1.0/24 ip daddr 198.18.2.0/24 ip frag-off & 16383 != 0 counter packets 0 bytes 0 notrack";
+        let rule = "ip saddr 198.18.1.0/24 ip daddr 198.18.2.0/24 ip protocol != tcp ip frag-off & 16383 != 0 counter packets 0 bytes 0 notrack";
         assert!(with.contains("table ip xdpfrag-eth1") && with.contains(rule), "{with}");
         assert!(with.contains("hook prerouting priority -450"), "{with}");
         // What reloads a firewall leaves it alone.

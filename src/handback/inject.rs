@@ -35,6 +35,8 @@ const STATE_WORDS: usize = 6;
 const PADDING: usize = 5;
 const SMALL_SLOT: usize = 2048;
 const LARGE_SLOT: usize = 4096;
+/// Shortest live frame: ETH_HLEN.
+const SHORTEST: usize = 14;
 /// Longest live frame: one page less `struct xdp_page_head`, the headroom and `struct skb_shared_info`.
 pub const MAX_FRAME: usize = 3408;
 /// Frames that the kernel makes at once, of at most 256 (TEST_XDP_MAX_BATCH). It allocates the pages of a call's first
@@ -51,9 +53,8 @@ pub struct Inject {
     state: SharedWords,
     max_frame: usize,
     context: libbpf_sys::xdp_md,
-    /// What a live frame is before the program writes it: as long as the longest, because the kernel
-    /// copies this faster than it clears the bytes by which bpf_xdp_adjust_tail() lengthens a frame.
-    initial: Box<[u8]>,
+    /// What a live frame is before the program writes it, see [`Inject::initial`].
+    longest: Box<[u8]>,
     program: OwnedFd,
     /// Slots that are filled.
     filled: usize,
@@ -89,7 +90,6 @@ impl Inject {
             .and_then(|link| link)
             .map_err(step("attaching the live-frames program"))?;
         let context = libbpf_sys::xdp_md {
-            data_end: max_frame as u32,
             ingress_ifindex: config.ifindex,
             rx_queue_index: config.queue,
             ..libbpf_sys::xdp_md::default()
@@ -99,7 +99,7 @@ impl Inject {
             state,
             max_frame,
             context,
-            initial: vec![0; max_frame].into_boxed_slice(),
+            longest: vec![0; max_frame].into_boxed_slice(),
             program,
             filled: 0,
             taken: 0,
@@ -129,11 +129,20 @@ impl Inject {
         Ok(())
     }
 
+    /// What `frames` live frames are before the program writes them. The kernel copies it into each page of its pool, of
+    /// which a call gets [`KERNEL_BATCH`] at least, and bpf_xdp_adjust_tail() clears the bytes by which it lengthens a
+    /// frame: nothing is copied for nothing where there are fewer frames than pages.
+    fn initial(&self, frames: usize) -> &[u8] {
+        if frames <= KERNEL_BATCH { &self.longest[..SHORTEST] } else { &self.longest }
+    }
+
     fn run(&mut self, frames: usize) -> Result<(), Errno> {
+        let len = self.initial(frames).len() as u32;
+        self.context.data_end = len;
         let mut options = libbpf_sys::bpf_test_run_opts {
             sz: size_of::<libbpf_sys::bpf_test_run_opts>() as _,
-            data_in: self.initial.as_ptr().cast(),
-            data_size_in: self.initial.len() as u32,
+            data_in: self.initial(frames).as_ptr().cast(),
+            data_size_in: len,
             ctx_in: (&raw const self.context).cast(),
             ctx_size_in: size_of::<libbpf_sys::xdp_md>() as u32,
             repeat: frames as i32,
