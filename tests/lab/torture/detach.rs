@@ -69,8 +69,9 @@ fn a_detached_program_is_attached_again() {
 
 #[test]
 fn what_works_in_tc_is_attached_again() {
-    let late = ["--tcp", "resegment", "--redirect", "late"];
-    let without = ["--redirect", "oversize"];
+    // Without a TAP device: its redirect is not watched.
+    let late = ["--handback", "inject"];
+    let without = ["--handback", "inject", "--redirect", "oversize"];
     for (flags, what) in
         [(&without[..], "the MSS clamp on the way to the LAN"), (&late, "the program behind GRO")]
     {

@@ -10,7 +10,7 @@ use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
-use xdpfrag::lab::LabConfig;
+use xdpfrag::lab::{LabConfig, Narrow};
 
 use super::{Limit, UNHARMED, costs_at_most, costs_within, disturb};
 use crate::support::{deliver, forward, lab, mixed, stop};
@@ -59,16 +59,17 @@ fn an_orderly_restart() {
 
 #[test]
 fn a_stop_and_a_continuation() {
-    let Some(lab) = lab(LabConfig::beyond()) else { return };
-    // What the kernel makes fit by itself needs no process.
-    for (redirect, oversize) in [("oversize", STUCK), ("auto", UNHARMED)] {
-        let daemon = forward(&lab, &["--redirect", redirect, "--stall", STALL]);
+    // What the kernel fragments by itself needs no process.
+    for (narrow, oversize) in [(Narrow::Beyond, STUCK), (Narrow::Gateway, UNHARMED)] {
+        let Some(lab) = lab(LabConfig { narrow, ..LabConfig::default() }) else { return };
+        let daemon = forward(&lab, &["--stall", STALL]);
         let cost = disturb(&lab, WATCH, || {
             daemon.signal(Signal::SIGSTOP).unwrap();
             thread::sleep(WATCH);
             daemon.signal(Signal::SIGCONT).unwrap();
         });
-        let fault = format!("SIGSTOP for 1 s (`--stall 100 --redirect {redirect}`)");
+        let way = if narrow == Narrow::Gateway { "edit" } else { "fragments" };
+        let fault = format!("SIGSTOP for 1 s (`--stall 100`, way `{way}`)");
         costs_within(&fault, cost, UNHARMED, oversize);
         deliver(&lab, mixed(200));
         stop(daemon);
