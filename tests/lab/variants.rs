@@ -46,6 +46,11 @@ fn generic_mode_delivers() {
     let interface = stop(daemon);
     assert_eq!(interface.handback, "inject");
     assert!(interface.workers[0].reasons["resegmented"] > 1000, "{interface:?}");
+    // Of what it cannot resegment it speaks to who has asked for that.
+    for (flags, asked) in [(&[][..], false), (&["--df", "keep"], true), (&["--dst", "2001:db8::/32"], true)] {
+        let said = forward(&lab, &[&["--mode", "generic"], flags].concat()).stop().unwrap().stderr;
+        assert_eq!(said.contains("is not resegmented either"), asked, "{flags:?}: {said}");
+    }
 }
 
 #[test]
