@@ -21,6 +21,9 @@ struct xf_cpu {
 	__u64 last;	  /* tick of the kernel in which one was queued last */
 	__u64 flows;	  /* of which flows they are, one bit for many */
 
+	/* Of the XDP program: the host whose last oversize segment looked unfinished, see unfinished_again(). */
+	__u64 unfinished;
+
 	struct xf_counters counters; /* of both programs */
 	__u64 late[XF_LATE_MAX];     /* packets, of the one behind GRO */
 	struct cached routes[1 << CACHE_BITS];

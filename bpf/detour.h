@@ -26,7 +26,8 @@ struct xf_detour {
 	__u8 v6;
 	__u8 fragment;
 	__u16 reason; /* why it may have to go to a worker: enum xf_reason */
-	__u16 way;    /* of an oversize IPv4 packet: enum xf_way. Linux 6.1 wants every byte set */
+	__u8 way;     /* of an oversize IPv4 packet: enum xf_way. Linux 6.1 wants every byte set */
+	__u8 unfinished; /* see unfinished_again() */
 };
 
 /*
@@ -75,7 +76,9 @@ static __always_inline enum xf_reason oversize(struct xdp_md *ctx, const struct 
 	} else if (!edited && !fragmentable(ctx, packet)) {
 		return XF_MALFORMED;
 	}
-	edited = edited && live.late & XF_LEAVE_WHOLE && !cfg.redirect_all;
+	/* Rather here than nowhere, if it is longer than a worker can hand back. */
+	edited = edited && ((live.late & XF_LEAVE_WHOLE && !cfg.redirect_all) || frame_len > live.max_frame ||
+			    frame_len > live.max_whole);
 	if (!edited && (frame_len > live.max_frame ||
 			((whole || packet->way == XF_WAY_EDIT) && frame_len > live.max_whole)))
 		return XF_TOO_LONG;
@@ -91,14 +94,16 @@ static __always_inline enum xf_reason oversize(struct xdp_md *ctx, const struct 
 /*
  * True for an oversize segment that the program behind GRO can cut (late.bpf.c),
  * alone or merged with others: into two, with nothing signed and no options or
- * extension headers of IP. GRO merges none of the rest either.
+ * extension headers of IP. GRO merges none of the rest either. Cut there, an
+ * unfinished checksum would be finished once too often or not at all, for the
+ * program cannot tell which the kernel takes it for; a worker finishes it.
  */
 static __always_inline bool left_to_gro(struct xdp_md *ctx, const struct xf_detour *packet)
 {
 	const struct xf_tcp *tcp = &packet->tcp;
 	__u32 headers = packet->ihl + tcp->header_len, mtu = packet->mtu;
 
-	return live.late & XF_LEAVE_TCP && !live.generic && packet->l3 <= ETH_HLEN + sizeof(struct xf_vlan) &&
+	return live.late & XF_LEAVE_TCP && !live.generic && !packet->unfinished && packet->l3 <= ETH_HLEN + sizeof(struct xf_vlan) &&
 	       tcp->l4 && !packet->fragment && tcp->l4 == packet->l3 + packet->ihl &&
 	       (packet->v6 || packet->ihl == sizeof(struct iphdr)) &&
 	       !(tcp->flags & (XF_TCP_SYN | XF_TCP_RST | XF_TCP_URG)) &&
@@ -140,11 +145,33 @@ __noinline int decide(struct xdp_md *ctx, struct xf_detour *packet)
 	return worker_alive(ctx->rx_queue_index, packet->now) ? reason : here;
 }
 
+/*
+ * True for an oversize segment that looks as if its checksum were left to hardware,
+ * as the one before it of its host did on this CPU. One in 65,536 looks so by
+ * chance, and would on its way through a worker overtake what GRO still holds.
+ */
+static __always_inline bool unfinished_again(struct xf_cpu *cpu, const struct xf_packet *packet,
+					     const struct xf_tcp *tcp)
+{
+	__u64 host = 1ull << 32 | (packet->v6 ? packet->ip6->saddr.s6_addr32[3] : packet->ip->saddr);
+	bool again = cpu->unfinished == host;
+
+	if (!tcp->l4 || packet->fragment || !(live.late & XF_LEAVE_TCP))
+		return false;
+	if (xf_unfinished(packet, IPPROTO_TCP, tcp->len, tcp->check)) {
+		cpu->unfinished = host;
+		return again;
+	}
+	if (again)
+		cpu->unfinished = 0;
+	return false;
+}
+
 /* Decides on a packet that may have to go to a worker, for `reason`. */
 static __always_inline enum xf_reason consider(struct xdp_md *ctx, enum xf_reason reason,
 					       const struct xf_packet *packet, const struct xf_tcp *tcp,
 					       const struct xf_order *order, const struct xf_route *route,
-					       struct xf_detour *detour)
+					       bool unfinished, struct xf_detour *detour)
 {
 	*detour = (struct xf_detour){
 		.tcp = *tcp,
@@ -161,6 +188,7 @@ static __always_inline enum xf_reason consider(struct xdp_md *ctx, enum xf_reaso
 		.fragment = packet->fragment,
 		.reason = reason,
 		.way = packet->v6 ? XF_WAY_FRAGMENTS : way_of(packet, route),
+		.unfinished = unfinished,
 	};
 	return decide(ctx, detour);
 }

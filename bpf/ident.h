@@ -34,4 +34,27 @@ static __always_inline bool next_ident(__u64 hash, __be16 *id)
 	return true;
 }
 
+/*
+ * The first of `count` fresh identifications in a row, which the kernel gives to
+ * the parts of a merged packet. False with --id-partition: others count between.
+ */
+static __always_inline bool next_idents(__u64 hash, __u32 count, __be16 *id)
+{
+	__u32 slot = (hash ^ hash >> 31) & (XF_IDENTS - 1);
+	__u64 *counter = bpf_map_lookup_elem(&idents, &slot);
+
+	if (!counter || cfg.ident_bits || !count || count > 0x7fff)
+		return false;
+#pragma unroll
+	for (int i = 0; i < 2; i++) {
+		__u16 first = __sync_fetch_and_add(counter, count);
+
+		*id = bpf_htons(first);
+		/* None of them is 0. */
+		if (first && first + count <= 0x10000)
+			break;
+	}
+	return true;
+}
+
 #endif

@@ -156,7 +156,7 @@ static __always_inline bool found_again(struct __sk_buff *skb, struct xf_packet 
 static __always_inline int oversize(struct __sk_buff *skb, struct xf_packet *packet, const struct xf_tcp *tcp,
 				    const struct xf_route *route, const struct place *place, struct xf_cpu *cpu)
 {
-	bool whole = !packet->v6 && !skb->gso_size && way_of(packet, route) == XF_WAY_EDIT;
+	bool whole = !packet->v6 && way_of(packet, route) == XF_WAY_EDIT, left = false;
 	__u32 packets = packets_of(skb);
 	int action;
 
@@ -166,13 +166,21 @@ static __always_inline int oversize(struct __sk_buff *skb, struct xf_packet *pac
 			cpu->counters.reason[XF_LATE] += packets;
 			return action;
 		}
+		left = true;
 	}
-	if (!(cfg.leave & XF_LEAVE_FITTING))
+	/* XDP has counted the rest. */
+	if (!(cfg.leave & XF_LEAVE_FITTING) && !left)
 		return GOES_ON;
 	if (packet->v6)
 		cpu->counters.reason[XF_IPV6_TOO_BIG] += packets;
-	else if (whole && found_again(skb, packet))
+	else if (skb->gso_size && whole && found_again(skb, packet) && leave_merged(skb, packet, cpu))
+		cpu->counters.reason[XF_EDITED] += packets;
+	else if (skb->gso_size)
+		cpu->counters.reason[XF_SUPER_PACKET] += packets;
+	else if (whole && cfg.leave & XF_LEAVE_FITTING && found_again(skb, packet))
 		leave_whole(skb, packet, tcp, route, cpu);
+	else
+		cpu->counters.reason[left ? XF_KEPT_CHECKSUM : XF_NO_WORKER]++;
 	return GOES_ON;
 }
 

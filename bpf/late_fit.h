@@ -47,6 +47,37 @@ static __always_inline void leave_whole(struct __sk_buff *skb, const struct xf_p
 	cpu->counters.reason[XF_EDITED]++;
 }
 
+/*
+ * The same for datagrams that GRO has merged, as it does from the moment on in
+ * which somebody switches rx-udp-gro-forwarding on: until user space has XDP edit
+ * them before. The kernel cuts them apart and counts their identifications on
+ * from the first (inet_gso_segment()). Where GRO has listed them (rx-gro-list)
+ * each keeps its own header, which cannot be had from here: false. The two are
+ * told apart by the checksum, which only what is merged has unfinished.
+ */
+static __always_inline bool leave_merged(struct __sk_buff *skb, const struct xf_packet *packet, struct xf_cpu *cpu)
+{
+	struct iphdr *ip = packet->ip;
+	__u32 packets = skb->gso_segs;
+	__sum16 check;
+	__be16 id;
+
+	if (ip->protocol != IPPROTO_UDP || packet->fragment || packet->ihl != sizeof(*ip) ||
+	    bpf_skb_load_bytes(skb, packet->l3 + sizeof(*ip) + offsetof(struct udphdr, check), &check, sizeof(check)) ||
+	    !xf_unfinished(packet, IPPROTO_UDP, packet->total - sizeof(*ip), check))
+		return false;
+	if (!(packet->frag_off & XF_IP_DF))
+		return true;
+	if (!next_idents(hash_of_pair(packet), packets, &id))
+		return false;
+	xf_clear_df(ip);
+	ip->check = xf_csum_update(ip->check, (__u16)~ip->id + id);
+	ip->id = id;
+	cpu->counters.edit[XF_EDIT_DF] += packets;
+	cpu->counters.edit[XF_EDIT_ID] += packets;
+	return true;
+}
+
 /* True for a packet of a flow of which something may be under way. */
 static __always_inline bool may_go_after(struct __sk_buff *skb, void *end, struct xf_packet *packet,
 					 const struct xf_cpu *cpu)

@@ -93,6 +93,7 @@ static __always_inline enum xf_reason handle(struct xdp_md *ctx, void *end, stru
 	struct xf_tcp tcp = {};
 	enum xf_reason reason;
 	struct xf_route route;
+	bool unfinished;
 
 	reason = in_scope(cpu, packet, &route);
 	if (reason != XF_FITS)
@@ -112,7 +113,8 @@ static __always_inline enum xf_reason handle(struct xdp_md *ctx, void *end, stru
 			reason = XF_STICKY;
 	}
 	if (reason != XF_FITS) {
-		reason = consider(ctx, reason, packet, &tcp, &order, &route, detour);
+		unfinished = reason == XF_OVERSIZE && unfinished_again(cpu, packet, &tcp);
+		reason = consider(ctx, reason, packet, &tcp, &order, &route, unfinished, detour);
 		if (reason == XF_EDITED)
 			count_edits(&cpu->counters, edit_whole(packet) | edit(ctx, packet, &tcp, &route, false));
 		if (reason != XF_FITS)
@@ -120,7 +122,7 @@ static __always_inline enum xf_reason handle(struct xdp_md *ctx, void *end, stru
 	}
 	/* No other packet of the flow need wait for a SYN. */
 	if (unfinished_syn(ctx, packet, &tcp, &route))
-		return consider(ctx, XF_UNFINISHED, packet, &tcp, &none, &route, detour);
+		return consider(ctx, XF_UNFINISHED, packet, &tcp, &none, &route, false, detour);
 	count_edits(&cpu->counters, edit(ctx, packet, &tcp, &route, cfg.df == XF_DF_CLEAR));
 	return XF_FITS;
 }

@@ -7,7 +7,7 @@ mod report;
 mod slots;
 mod workers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::sync::Arc;
@@ -19,15 +19,19 @@ use super::scope::Applied;
 use super::tunnels::{Found, Seen};
 use crate::config::values::Mss;
 use crate::config::{Auto, Plan, Scope, Treatment};
-use crate::handback::{self, Chosen};
+use crate::handback::{self, Chosen, Inject};
 use crate::net::links::Link;
 use crate::net::{addresses, ethtool, links};
 use crate::packet::{Df, Tcp, Transform, Ways, ether};
 use crate::worker::tap::Tap;
 use crate::worker::{Notifier, Posted, Settings, Worker, WorkerEnd};
 use crate::xdp::{
-    Attached, ClampLink, ClampProgram, IdentMap, LanConfig, LanProgram, LateLink, LateProgram, Least, XdpMode,
+    Attached, ClampLink, ClampProgram, FrameLimits, IdentMap, LanConfig, LanProgram, LateLink, LateProgram,
+    Least, XdpMode,
 };
+
+use late::Gro;
+use workers::Hall;
 
 pub use error::GatewayError;
 
@@ -60,8 +64,17 @@ pub struct Shared {
 pub struct Gateway {
     xdp: Option<Attached>,
     workers: Vec<Worker>,
+    hall: Hall,
+    /// What every worker can take.
+    limits: FrameLimits,
+    /// Live frames for queues that may come.
+    reserve: Vec<Inject>,
+    /// Queues for which no worker could be had.
+    unserved: BTreeSet<u32>,
     late_link: Option<LateLink>,
     late: Option<LateProgram>,
+    /// What GRO did when it was settled what is left to the kernel; `None` where nothing depends on it.
+    gro: Option<Gro>,
     clamp_link: Option<ClampLink>,
     clamp: ClampProgram,
     program: LanProgram,
@@ -111,8 +124,13 @@ impl Gateway {
             mode: XdpMode::Native,
             xdp: None,
             workers: Vec::new(),
+            hall: Hall::default(),
+            limits: FrameLimits { receive: u32::MAX, whole: u32::MAX },
+            reserve: Vec::new(),
+            unserved: BTreeSet::new(),
             late_link: None,
             late: None,
+            gro: None,
             clamp_link: None,
             clamp,
             program,
@@ -288,7 +306,9 @@ impl Gateway {
         // Not known before the workers have theirs.
         let tap = self.mode == XdpMode::Native && matches!(self.handback, "" | "tap");
         let seen = Seen { tap: seen.tap && tap, ..*seen };
-        seen.scope(&self.link, auto, treatment, LONGEST_MTU).map_err(|source| self.unread(source))
+        let handed_back = self.limits.whole.saturating_sub(ether::MAX_HEADER_LEN as u32);
+        let longest = u32::from(LONGEST_MTU).min(handed_back) as u16;
+        seen.scope(&self.link, auto, treatment, longest).map_err(|source| self.unread(source))
     }
 
     /// What the scope was made of.
@@ -300,18 +320,28 @@ impl Gateway {
         GatewayError::Netlink { interface: self.name().to_owned(), source }
     }
 
-    /// Takes note of a changed MTU of the interface; answers why the interface cannot be served any more, if it cannot.
+    /// Takes note of a changed MTU, offloads or queues of the interface; answers why the interface cannot be served any
+    /// more, if it cannot.
     ///
     /// # Errors
     /// If it cannot be read, or the program cannot be told; the call can be made again.
-    pub fn follow_link(&mut self, say: &dyn Fn(&str)) -> Result<Option<String>, GatewayError> {
+    pub fn follow_link(
+        &mut self,
+        plan: &Plan,
+        shared: &Shared,
+        say: &dyn Fn(&str),
+    ) -> Result<Option<String>, GatewayError> {
         let Some(link) = self.current()? else { return Ok(Some(GONE.to_owned())) };
         if link.mtu != self.link.mtu {
             self.program.set_lan_mtu(link.mtu)?;
             say(&format!("{}: MTU is {} now, was {}", link.name, link.mtu, self.link.mtu));
         }
+        let raised = link.mtu > self.link.mtu;
         self.link = link;
-        self.follow_programs(say)
+        if raised {
+            self.follow_mtu(say);
+        }
+        self.follow_device(plan, shared, say)
     }
 
     /// The interface as it is now; `None` if it is gone, another one of its name included.

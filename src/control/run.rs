@@ -306,12 +306,12 @@ impl Running {
     fn worker_ended(&mut self, end: &WorkerEnd, say: &dyn Fn(&str)) -> Result<(), RunError> {
         let WorkerEnd { interface, queue, result } = end;
         let cause = match result {
-            Ok(()) => "was stopped".into(),
+            // Told to end: at the end, or for another to take its place.
+            Ok(()) => return Ok(()),
             Err(error) => error.to_string(),
         };
         let left = match lock(&self.gateways).iter().find(|gateway| gateway.name() == interface) {
             Some(gateway) if gateway.serves() => gateway.worker_ended(*queue, say),
-            // Told to end.
             _ => return Ok(()),
         };
         if left == 0 {

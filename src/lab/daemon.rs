@@ -91,21 +91,30 @@ impl Daemon {
     }
 
     fn ready(mut self) -> Result<Daemon> {
+        self.wait_for("forwarding")?;
+        Ok(self)
+    }
+
+    /// Waits until it says something with `words`, after what was waited for before.
+    ///
+    /// # Errors
+    /// If it ends before that or takes too long; the message holds its standard error.
+    pub fn wait_for(&mut self, words: &str) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.stderr.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
-                    let ready = line.contains("forwarding");
+                    let said = line.contains(words);
                     self.log.push(line);
-                    if ready {
-                        return Ok(self);
+                    if said {
+                        return Ok(());
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    bail!("`xdpfrag run` did not say that it is forwarding: {}", self.log.join("\n"))
+                    bail!("`xdpfrag run` did not say \"{words}\": {}", self.log.join("\n"))
                 }
                 Err(RecvTimeoutError::Disconnected) => {
-                    let ended = self.wait()?;
+                    let ended = self.end()?;
                     bail!("`xdpfrag run` ended at once ({}): {}", ended.status, ended.stderr.trim())
                 }
             }
@@ -140,6 +149,10 @@ impl Daemon {
     /// # Errors
     /// If it does not end in time, or its snapshot cannot be read.
     pub fn wait(mut self) -> Result<Ended> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<Ended> {
         let deadline = Instant::now() + PATIENCE;
         let status = loop {
             if let Some(status) = self.process.child.try_wait()? {

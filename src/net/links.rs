@@ -108,16 +108,22 @@ pub fn all() -> io::Result<Vec<Link>> {
     Ok(messages.into_iter().filter_map(link).collect())
 }
 
+/// Kinds of interfaces that take frames from the one below them and are other interfaces to the stack: a VLAN its tagged
+/// ones, a macvlan (keepalived's `use_vmac`) those to its MAC address, an ipvlan those to its IP addresses.
+const ABOVE: [&str; 3] = ["vlan", "macvlan", "ipvlan"];
+
 /// The interfaces as which the kernel sees the frames of `below`, of `all`: first itself, then the bond, bridge or VRF that
-/// it belongs to and its VLANs, and theirs.
+/// it belongs to, its VLANs, macvlans and ipvlans, and theirs. A macvtap is none: what reads its frames is no part of the
+/// stack.
 pub fn faces(below: &Link, all: &[Link]) -> Vec<Link> {
     let mut faces = vec![below.clone()];
     let mut next = 0;
     while let Some(face) = faces.get(next).cloned() {
         next += 1;
         for link in all {
-            let vlan = link.is("vlan") && link.lower == Some(face.index) && !link.lower_elsewhere;
-            let above = vlan || face.master == Some(link.index);
+            let rests = ABOVE.iter().any(|kind| link.is(kind));
+            let rests = rests && link.lower == Some(face.index) && !link.lower_elsewhere;
+            let above = rests || face.master == Some(link.index);
             if above && faces.iter().all(|known| known.index != link.index) {
                 faces.push(link.clone());
             }
@@ -229,15 +235,16 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_seen_as_its_bridge_and_their_vlans() {
-        let link = |index, name: &str, master, vlan_of: Option<u32>| Link {
+    fn a_port_is_seen_as_its_bridge_and_what_rests_on_them() {
+        let link = |index, name: &str, master, on: Option<u32>| Link {
             index,
             name: name.into(),
             master,
-            lower: vlan_of,
-            kind: vlan_of.map(|_| "vlan".into()),
+            lower: on,
+            kind: on.map(|_| "vlan".into()),
             ..Link::default()
         };
+        let of = |kind: &str, link| Link { kind: Some(kind.into()), ..link };
         let all = [
             link(2, "eth1", Some(4), None),
             link(3, "eth2", Some(4), None),
@@ -245,11 +252,16 @@ mod tests {
             link(5, "bond0.7", None, Some(4)),
             link(6, "br0", None, None),
             link(7, "eth3.7", None, Some(8)),
+            of("macvlan", link(10, "vrrp51", Some(14), Some(5))),
+            of("ipvlan", link(11, "ipvl0", None, Some(2))),
+            of("macvtap", link(12, "tap0", None, Some(2))),
+            of("veth", link(13, "peer", None, Some(2))),
+            of("vrf", link(14, "vrf0", None, None)),
         ];
         let names = |below: usize| -> Vec<String> {
             faces(&all[below], &all).into_iter().map(|face| face.name).collect()
         };
-        assert_eq!(names(0), ["eth1", "bond0", "bond0.7", "br0"]);
+        assert_eq!(names(0), ["eth1", "bond0", "ipvl0", "bond0.7", "br0", "vrrp51", "vrf0"]);
         assert_eq!(names(4), ["br0"]);
         // The other end of a veth is no face of it, nor is what lies below in another namespace.
         let elsewhere = Link { lower_elsewhere: true, ..link(9, "eth1.9", None, Some(2)) };

@@ -12,6 +12,10 @@ const KEPT: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN];
 /// What the main thread may take up again for a moment: with it the verifier takes the XDP program as it is, without
 /// it only made slower (against speculation) or not at all.
 const LOADING: Capability = Capability::CAP_PERFMON;
+/// What it may take up to serve a queue that was not there at the start: for the hand-back's program and an AF_XDP socket ...
+const OPENING: [Capability; 2] = [LOADING, Capability::CAP_NET_RAW];
+/// ... and for the memory of that, unless RLIMIT_MEMLOCK allows it.
+const LOCKING: Capability = Capability::CAP_IPC_LOCK;
 
 /// Gives up every other capability of the calling thread and of those that it starts from now on, and with
 /// them the way back.
@@ -22,12 +26,12 @@ pub fn lower() -> Result<(), caps::errors::CapsError> {
     keep(&[])
 }
 
-/// The same for the main thread, which can still do what [`loading`] is for.
+/// The same for the main thread, which can still do what [`loading`] and [`opening`] are for.
 ///
 /// # Errors
 /// As [`lower`].
 pub fn lower_but_loading() -> Result<(), caps::errors::CapsError> {
-    keep(&[LOADING])
+    keep(&[&OPENING[..], &[LOCKING]].concat())
 }
 
 fn keep(besides: &[Capability]) -> Result<(), caps::errors::CapsError> {
@@ -48,14 +52,27 @@ fn keep(besides: &[Capability]) -> Result<(), caps::errors::CapsError> {
 /// # Errors
 /// If this thread does not have it to take up.
 pub fn loading<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    let held = caps::has_cap(None, CapSet::Effective, LOADING);
-    if held.is_ok_and(|held| held) {
-        return Ok(work());
+    raised(&[LOADING], work)
+}
+
+/// Does `work` with the capabilities to open sockets and hand-backs.
+///
+/// # Errors
+/// If this thread does not have them to take up.
+pub fn opening<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    let locks = caps::has_cap(None, CapSet::Permitted, LOCKING).unwrap_or(false);
+    raised(&[&OPENING[..], if locks { &[LOCKING] } else { &[] }].concat(), work)
+}
+
+fn raised<T>(capabilities: &[Capability], work: impl FnOnce() -> T) -> Result<T, String> {
+    let before = caps::read(None, CapSet::Effective).map_err(|error| error.to_string())?;
+    for capability in capabilities {
+        caps::raise(None, CapSet::Effective, *capability)
+            .map_err(|error| format!("this process does not have {capability}: {error}"))?;
     }
-    caps::raise(None, CapSet::Effective, LOADING)
-        .map_err(|error| format!("this process does not have {LOADING}: {error}"))?;
     let result = work();
-    caps::drop(None, CapSet::Effective, LOADING).map_err(|error| format!("{LOADING}: {error}"))?;
+    caps::set(None, CapSet::Effective, &before)
+        .map_err(|error| format!("giving capabilities up: {error}"))?;
     Ok(result)
 }
 
@@ -83,6 +100,8 @@ mod tests {
             assert_eq!((permitted(), effective()), (had, false));
             assert_eq!(loading(effective).ok(), had.then_some(true));
             assert!(!effective());
+            let raw = || caps::has_cap(None, CapSet::Effective, Capability::CAP_NET_RAW).unwrap();
+            assert_eq!((opening(raw).ok(), raw()), (had.then_some(true), false));
             assert_eq!(lowered(|| (permitted(), effective(), loading(|| ()).is_ok())), (false, false, false));
             assert!(caps::raise(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).is_err());
         })

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use xdpfrag::packet::{
     self, Df, Edit, Frames, Idents, Packet, Partition, Reason, Rule, Tcp, Transform, Verdict, Way, Ways,
+    checksum,
 };
 use xdpfrag::xdp::{Came, LanConfig, Least, Leave, Meta, Route};
 
@@ -36,7 +37,9 @@ fn editing(df: Df) -> Gateway {
 /// Passes every frame unread to the program behind GRO.
 fn unread(df: Df) -> Behind {
     let config = LanConfig { df, resegment: true, stall: Duration::from_secs(600), ..CONFIG };
-    let behind = behind(Gateway::with_worker(config), |late| (late.leave, late.df) = (UNREAD, df));
+    let behind = behind(Gateway::with_worker(config), |late| {
+        (late.leave, late.df, late.partition) = (UNREAD, df, Partition::WHOLE);
+    });
     served(&behind.gateway, RULE);
     behind.gateway.program.set_late(UNREAD).unwrap();
     behind.gateway.program.set_least(Least { any: MTU, worked: u16::MAX }).unwrap();
@@ -143,6 +146,87 @@ fn a_fresh_identification_is_for_what_was_never_fragmented_nor_authenticated() {
     assert_eq!(edits(&|f| f.frag_off = DF | MF), [Edit::Df]);
     assert_eq!(edits(&|f| f.frag_off = DF | 185), [Edit::Df]);
     assert_eq!(edits(&|f| f.frag_off = 0), []);
+}
+
+/// Somebody switches `rx-udp-gro-forwarding` or `rx-gro-list` on, and user space has not heard of it yet.
+#[test]
+fn datagrams_that_gro_has_merged_get_identifications_in_a_row() {
+    let name = "datagrams_that_gro_has_merged_get_identifications_in_a_row";
+    if skipped(name) || without_tcx(name) {
+        return;
+    }
+    let mut behind = unread(Df::Clear);
+    // One UDP header, and the data of two.
+    let came = Came { merged: 2, share: 1472, ..Came::default() };
+    let finished = Frame::udp(28 + 2 * 1472);
+    let listed = with(finished.clone(), |f| f.payload[6..8].copy_from_slice(&[1, 2]));
+    let merged = with(finished, |f| {
+        let sum = f.pseudo_sum().to_be_bytes();
+        f.payload[6..8].copy_from_slice(&sum);
+    });
+    let send = |behind: &Behind, frame: &Frame| {
+        let before = behind.gateway.program.counters().unwrap();
+        let run = behind.program.run_once(&frame.bytes(), came).unwrap();
+        let after = behind.gateway.program.counters().unwrap();
+        assert_eq!((run.action, after.frames() - before.frames()), (UNSPEC, 2));
+        let new = |reason| after.reason(reason) - before.reason(reason);
+        let edits = [Edit::Df, Edit::Id].map(|edit| after.edit(edit) - before.edit(edit));
+        (run.data, [new(Reason::Edited), new(Reason::SuperPacket)], edits)
+    };
+    let ident = |data: &[u8]| u16::from_be_bytes([data[18], data[19]]);
+    let (first, counted, edits) = send(&behind, &merged);
+    assert_eq!((counted, edits), ([2, 0], [2, 2]));
+    assert_eq!((first[20] & 0x40, checksum::sum(&first[14..34])), (0, 0xffff));
+    let expected = with(merged.clone(), |f| f.frag_off = 0).bytes();
+    assert!(with_ident(&expected, &first) == first);
+    let (second, ..) = send(&behind, &merged);
+    assert_eq!(ident(&second), ident(&first) + 2);
+    // Each of these has a header of its own.
+    let (data, counted, edits) = send(&behind, &listed);
+    assert!((data, counted, edits) == (listed.bytes(), [0, 2], [0, 0]));
+    // Without DF the kernel fragments them as they are.
+    let open = with(merged.clone(), |f| f.frag_off = 0);
+    assert!(send(&behind, &open) == (open.bytes(), [2, 0], [0, 0]));
+    // Others count between.
+    let partition = Partition::new(2, 3).unwrap();
+    behind = self::behind(behind.gateway, |late| (late.leave, late.partition) = (UNREAD, partition));
+    assert!(send(&behind, &merged) == (merged.bytes(), [0, 2], [0, 0]));
+}
+
+#[test]
+fn a_segment_whose_checksum_is_unfinished_is_the_workers() {
+    if skipped("a_segment_whose_checksum_is_unfinished_is_the_workers") {
+        return;
+    }
+    let gateway = Gateway::with_worker(LanConfig { resegment: true, sticky: Duration::ZERO, ..CONFIG });
+    gateway.program.set_late(Leave { tcp: true, ..Leave::NOTHING }).unwrap();
+    let segment = Frame::tcp(0x10, &[], 1460);
+    gateway.passes_uncounted(&segment.bytes());
+    let unfinished = with(segment.clone(), |f| {
+        let sum = f.pseudo_sum().to_be_bytes();
+        f.payload[16..18].copy_from_slice(&sum);
+    });
+    let goes = |frame: &Frame| {
+        // Tests share the cores, each of which remembers one host.
+        let run = gateway.program.run_once(&frame.bytes()).unwrap();
+        run.action == XDP_REDIRECT
+    };
+    on_one_core(|| {
+        // One in 65,536 that is finished looks so, too, and must not overtake what GRO holds.
+        assert_eq!([goes(&unfinished), goes(&segment), goes(&unfinished)], [false; 3]);
+        assert_eq!([goes(&unfinished), goes(&unfinished)], [true; 2]);
+        let of_another = with(unfinished.clone(), |f| f.source[3] ^= 1);
+        let sum = of_another.pseudo_sum().to_be_bytes();
+        let of_another = with(of_another, |f| f.payload[16..18].copy_from_slice(&sum));
+        assert_eq!([goes(&of_another), goes(&unfinished), goes(&unfinished)], [false, false, true]);
+    });
+}
+
+/// Keeps this thread on its core meanwhile.
+fn on_one_core(work: impl FnOnce()) {
+    let core = core_affinity::get_core_ids().expect("cores")[0];
+    assert!(core_affinity::set_for_current(core));
+    work();
 }
 
 #[test]

@@ -8,6 +8,8 @@ mod bench;
 mod capture;
 mod check;
 mod demo;
+mod differential;
+mod environment;
 mod fail_open;
 mod footprint;
 mod ipv6;

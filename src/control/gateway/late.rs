@@ -1,5 +1,6 @@
 //! `--redirect late`, and `auto`.
 
+use std::io;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -15,7 +16,71 @@ use crate::xdp::{LateConfig, LateProgram, Leave, Method, XdpMode};
 /// Several times as long as drivers and `gro_flush_timeout` keep packets to merge.
 const LEFT_IN_GRO: Duration = Duration::from_millis(10);
 
+/// What GRO does on the LAN interface, as far as it matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Gro {
+    /// It merges segments.
+    merges: bool,
+    /// It keeps them apart behind each other (`rx-gro-list`), so that their sizes cannot be changed.
+    as_list: bool,
+    /// It merges datagrams, too (`rx-udp-gro-forwarding`).
+    datagrams: bool,
+}
+
+impl Gro {
+    fn read(interface: &str) -> io::Result<Gro> {
+        let features = Ethtool::open()?.features(interface)?;
+        Ok(Gro {
+            merges: features.has("rx-gro"),
+            as_list: features.has("rx-gro-list"),
+            datagrams: features.has("rx-udp-gro-forwarding"),
+        })
+    }
+
+    /// What `plan` leaves to the kernel where GRO does this.
+    fn leaves(self, plan: &Plan) -> Leave {
+        let whole = edits_whole(plan);
+        let asked = plan.redirect == Redirect::Late;
+        let segments = plan.treatment.tcp == Tcp::Resegment && !self.as_list;
+        // Unless asked for, TCP is left alone where nothing would be merged.
+        let tcp = segments && (asked || (self.merges && !plan.notify && lowers_safely(&release())));
+        // What is merged keeps DF, like what is resegmented.
+        let fitting = !self.as_list && (plan.treatment.df != Df::Clear || (tcp && !self.datagrams));
+        let edits = whole && plan.treatment.df != Df::Keep && plan.force == Force::Always;
+        Leave { tcp, whole, fitting, oversize: fitting && tcp && edits && !self.datagrams, marked: true }
+    }
+}
+
+/// True if XDP may edit what is oversize: only workers tell senders.
+fn edits_whole(plan: &Plan) -> bool {
+    !plan.notify && plan.redirect != Redirect::All
+}
+
 impl Gateway {
+    /// Leaves to the kernel what it can make fit now that somebody has switched offloads of the interface.
+    ///
+    /// # Errors
+    /// As [`start_late`](Gateway::start_late).
+    pub(super) fn follow_offloads(
+        &mut self,
+        plan: &Plan,
+        shared: &Shared,
+        say: &dyn Fn(&str),
+    ) -> Result<(), GatewayError> {
+        let Some(before) = self.gro else { return Ok(()) };
+        // What cannot be read now is read again a second later.
+        let Ok(now) = Gro::read(self.name()) else { return Ok(()) };
+        self.gro = Some(now);
+        if now.leaves(plan) == before.leaves(plan) {
+            return Ok(());
+        }
+        say(&format!(
+            "{}: somebody has switched what GRO does: what is left to the kernel is settled anew",
+            self.name()
+        ));
+        self.start_late(plan, shared, say)
+    }
+
     /// Has the workers see everything.
     ///
     /// # Errors
@@ -41,43 +106,34 @@ impl Gateway {
             sleep(LEFT_IN_GRO);
             self.late_link = None;
         }
-        // Only workers tell senders.
-        let whole = !plan.notify && plan.redirect != Redirect::All;
-        let by_xdp = Leave { whole, ..Leave::NOTHING };
+        self.gro = None;
+        let by_xdp = Leave { whole: edits_whole(plan), ..Leave::NOTHING };
         self.program.set_late(by_xdp)?;
         let asked = match plan.redirect {
             Redirect::Late => true,
             Redirect::Auto => false,
             Redirect::Oversize | Redirect::All => return Ok(()),
         };
+        let interface = self.name().to_owned();
         let instead = |why: &str| {
             let what = format!("--redirect oversize instead of late: {why}");
             match asked {
-                true => say(&format!("{}: warning: {what}", self.name())),
-                false => tracing::debug!("{}: {what}", self.name()),
+                true => say(&format!("{interface}: warning: {what}")),
+                false => tracing::debug!("{interface}: {what}"),
             }
         };
         if self.mode == XdpMode::Generic {
             instead("generic XDP runs behind GRO");
             return Ok(());
         }
-        let features = Ethtool::open().and_then(|mut ethtool| ethtool.features(self.name()));
-        let has = |feature, unknown| features.as_ref().map_or(unknown, |features| features.has(feature));
-        let merges = has("rx-gro", asked);
-        // What is merged so keeps the sizes of its parts.
-        let (as_list, datagrams) = (has("rx-gro-list", false), has("rx-udp-gro-forwarding", false));
-        let segments = plan.treatment.tcp == Tcp::Resegment && !as_list;
-        // Unless asked for, TCP is left alone where nothing would be merged.
-        let tcp = segments && (asked || (merges && !plan.notify && lowers_safely(&release())));
-        // What is merged keeps DF, like what is resegmented.
-        let fitting = !as_list && (plan.treatment.df != Df::Clear || (tcp && !datagrams));
-        let edits = whole && plan.treatment.df != Df::Keep && plan.force == Force::Always;
-        let leave =
-            Leave { tcp, whole, fitting, oversize: fitting && tcp && edits && !datagrams, marked: true };
-        if !tcp {
+        let gro = Gro::read(self.name());
+        let gro = gro.unwrap_or(Gro { merges: asked, as_list: false, datagrams: false });
+        let leave = gro.leaves(plan);
+        if !leave.tcp {
             instead("with --tcp fragment, --notify, rx-gro-list or without GRO the workers cut TCP");
         }
-        if !tcp && !fitting {
+        self.gro = Some(gro);
+        if !leave.tcp && !leave.fitting {
             return Ok(());
         }
         if let Err(why) = self.has_tcx() {
@@ -108,7 +164,7 @@ impl Gateway {
                 (self.late_link, self.late) = (Some(link), Some(program));
                 self.program.set_late(leave)?;
                 say(&format!("{}: {}", self.name(), describe(leave)));
-                if leave.tcp && !merges {
+                if leave.tcp && !gro.merges {
                     say(&format!(
                         "{0}: GRO is off: nothing is merged, and every segment cut by itself; mend it with: \
                          ethtool -K {0} gro on",

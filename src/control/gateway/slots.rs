@@ -4,17 +4,58 @@
 //! program (`bpftool link detach`), and the kernel tells nobody. The workers would live on and get nothing, and what is
 //! oversize would be lost. So the links are looked at every second.
 
-use super::{GONE, Gateway, GatewayError};
-use crate::config::Mode;
+use super::{GONE, Gateway, GatewayError, Shared};
+use crate::config::{Mode, Plan};
 use crate::xdp::XdpMode;
 
 impl Gateway {
+    /// Sees to it that what was attached still is, and that every queue has a worker: of neither does the kernel tell.
+    /// Answers as [`follow_link`](Gateway::follow_link).
+    ///
+    /// # Errors
+    /// As [`follow_link`](Gateway::follow_link).
+    pub fn follow_device(
+        &mut self,
+        plan: &Plan,
+        shared: &Shared,
+        say: &dyn Fn(&str),
+    ) -> Result<Option<String>, GatewayError> {
+        let gone = self.follow_programs(say)?;
+        if gone.is_none() && self.xdp.is_some() {
+            self.follow_offloads(plan, shared, say)?;
+            let workers = self.workers.len();
+            self.follow_queues(plan, shared, say);
+            // A veth has an XDP program on those queues only that it had when it was attached.
+            if self.workers.len() > workers && self.link.is("veth") {
+                if let Err(why) = self.attach_again() {
+                    return Ok(Some(why));
+                }
+                say(&format!("{}: its XDP program is on all queues now", self.name()));
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Answers why it cannot be attached again.
+    fn attach_again(&mut self) -> Result<(), String> {
+        // What the workers go by depends on the mode.
+        let mode = match self.mode {
+            XdpMode::Native => Mode::Native,
+            XdpMode::Generic => Mode::Generic,
+        };
+        self.xdp = None;
+        let attached = self.program.attach(self.link.index, mode);
+        self.xdp =
+            Some(attached.map_err(|error| format!("its XDP program cannot be attached again: {error}"))?);
+        Ok(())
+    }
+
     /// Attaches again what somebody else has detached, and says so; answers why the interface cannot be served any more,
     /// if it cannot.
     ///
     /// # Errors
     /// If the kernel does not say what is attached; the call can be made again.
-    pub fn follow_programs(&mut self, say: &dyn Fn(&str)) -> Result<Option<String>, GatewayError> {
+    fn follow_programs(&mut self, say: &dyn Fn(&str)) -> Result<Option<String>, GatewayError> {
         let Some(attached) = &self.xdp else { return Ok(None) };
         if !self.program.is_attached(attached).map_err(|source| self.unread(source))? {
             // The kernel detaches as well, of an interface that goes.
@@ -22,15 +63,8 @@ impl Gateway {
                 return Ok(Some(GONE.to_owned()));
             }
             let what = "somebody else has detached its XDP program, or put another in its place";
-            // What the workers go by depends on the mode.
-            let mode = match self.mode {
-                XdpMode::Native => Mode::Native,
-                XdpMode::Generic => Mode::Generic,
-            };
-            self.xdp = None;
-            match self.program.attach(self.link.index, mode) {
-                Ok(attached) => self.xdp = Some(attached),
-                Err(error) => return Ok(Some(format!("{what}, and it cannot be attached again: {error}"))),
+            if let Err(why) = self.attach_again() {
+                return Ok(Some(format!("{what}; {why}")));
             }
             say(&format!("{}: warning: {what}; it is attached again", self.name()));
         }

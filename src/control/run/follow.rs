@@ -41,8 +41,9 @@ impl Running {
     /// Looks at every interface, and gives up those that are gone. Answers what could not be done at the first of those
     /// where something could not.
     fn look(&mut self, changes: Changes, say: &dyn Fn(&str)) -> Result<Option<GatewayError>, RunError> {
+        let (plan, shared) = (self.plan.clone(), self.shared.clone());
         let follow = |gateway: &mut Gateway| {
-            let gone = if changes.links { gateway.follow_link(say)? } else { None };
+            let gone = if changes.links { gateway.follow_link(&plan, &shared, say)? } else { None };
             if changes.addresses && gone.is_none() {
                 gateway.follow_addresses()?;
             }
@@ -51,11 +52,12 @@ impl Running {
         self.each(follow, say)
     }
 
-    /// Sees to it that what was attached still is.
+    /// Sees to it that what was attached still is, and that every queue has a worker.
     pub(super) fn follow_programs(&mut self, say: &dyn Fn(&str)) -> Result<(), RunError> {
         self.follower.listen();
         // What the kernel does not say now is asked again a second later.
-        self.each(|gateway| gateway.follow_programs(say), say).map(drop)
+        let (plan, shared) = (self.plan.clone(), self.shared.clone());
+        self.each(|gateway| gateway.follow_device(&plan, &shared, say), say).map(drop)
     }
 
     /// Does `work` for every interface that is served, and gives up those of which it says why they cannot be any more.

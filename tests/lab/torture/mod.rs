@@ -12,7 +12,7 @@ mod kernel;
 mod load;
 mod panic;
 mod process;
-mod raw;
+pub(crate) mod raw;
 mod remote;
 mod resources;
 mod several;

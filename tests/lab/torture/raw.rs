@@ -11,21 +11,21 @@ use nix::sys::socket::{
 use xdpfrag::lab::topology::{APPLIANCE_MAC, LAN_MAC};
 
 /// An Ethernet header from the appliance to the gateway.
-pub(super) fn ethernet(ether_type: u16) -> Vec<u8> {
+pub(crate) fn ethernet(ether_type: u16) -> Vec<u8> {
     let mac = |text: &str| text.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
     let (to, from): (Vec<u8>, Vec<u8>) = (mac(LAN_MAC), mac(APPLIANCE_MAC));
     [to, from, ether_type.to_be_bytes().to_vec()].concat()
 }
 
 /// A packet socket that sends.
-pub(super) struct RawSocket {
+pub(crate) struct RawSocket {
     socket: OwnedFd,
     to: LinkAddr,
 }
 
 impl RawSocket {
     /// Sends out of `interface` of the calling thread's network namespace.
-    pub(super) fn open(interface: &str) -> Result<RawSocket> {
+    pub(crate) fn open(interface: &str) -> Result<RawSocket> {
         let socket =
             socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None::<SockProtocol>)?;
         let address = libc::sockaddr_ll {
@@ -44,13 +44,13 @@ impl RawSocket {
     }
 
     /// Sends one frame.
-    pub(super) fn send(&self, frame: &[u8]) -> nix::Result<()> {
+    pub(crate) fn send(&self, frame: &[u8]) -> nix::Result<()> {
         sendto(self.socket.as_raw_fd(), frame, &self.to, MsgFlags::empty()).map(drop)
     }
 }
 
 /// Has the calling thread run whenever it wants to, before the workers.
-pub(super) fn before_all_others() -> std::io::Result<()> {
+pub(crate) fn before_all_others() -> std::io::Result<()> {
     let highest = libc::sched_param { sched_priority: 99 };
     // SAFETY: the kernel reads a whole struct through the pointer during the call; 0 is the calling thread.
     match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const highest) } {
