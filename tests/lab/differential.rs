@@ -17,6 +17,8 @@ use crate::support::{binary, lab_alone, stop};
 use crate::torture::raw::{RawSocket, ethernet};
 
 const SA_MTU: usize = 1422;
+/// Two fragments of a packet have fewer others between them than a receiver allows (`ipfrag_max_dist`).
+const NEAR: usize = 64;
 const DF: u16 = 0x4000;
 const MF: u16 = 0x2000;
 const UDP: u8 = 17;
@@ -174,7 +176,7 @@ fn packets(seed: u64, count: usize) -> Vec<Packet> {
     (0..count).map(|number| random.packet(number)).collect()
 }
 
-/// What the far host receives while `packets` are sent, in its order; fragments of one packet put together if they follow
+/// What the far host receives while `packets` are sent, in its order; fragments of one packet put together if they are near
 /// each other. No frame is longer than `longest`.
 fn leaves(lab: &Lab, packets: &[Packet], longest: usize) -> Vec<Packet> {
     let tap: OwnedFd = lab
@@ -198,7 +200,6 @@ fn leaves(lab: &Lab, packets: &[Packet], longest: usize) -> Vec<Packet> {
     };
     lab.appliance.run(send).unwrap();
     let (mut left, mut last, mut frame) = (Vec::<Packet>::new(), Instant::now(), vec![0; 65536]);
-    let mut open = false;
     while last.elapsed() < Duration::from_millis(500) {
         let len = match recv(tap.as_raw_fd(), &mut frame, MsgFlags::empty()) {
             Ok(len) => len,
@@ -212,18 +213,18 @@ fn leaves(lab: &Lab, packets: &[Packet], longest: usize) -> Vec<Packet> {
         last = Instant::now();
         assert!(piece.len() <= longest, "{} bytes left", piece.len());
         let next = |before: &Packet| (before.frag & 0x1fff) + (before.payload.len() / 8) as u16;
-        match left.last_mut() {
-            Some(before)
-                if open
-                    && (before.id, before.protocol) == (piece.id, piece.protocol)
-                    && next(before) == piece.frag & 0x1fff =>
-            {
+        let begun = |before: &&mut Packet| {
+            before.frag & MF != 0
+                && (before.id, before.protocol) == (piece.id, piece.protocol)
+                && next(before) == piece.frag & 0x1fff
+        };
+        match left.iter_mut().rev().take(NEAR).find(begun) {
+            Some(before) => {
                 before.frag = before.frag & !MF | piece.frag & MF;
                 before.payload.extend(&piece.payload);
             }
-            _ => left.push(piece.clone()),
+            None => left.push(piece),
         }
-        open = piece.frag & MF != 0;
     }
     left
 }

@@ -74,11 +74,12 @@ impl Gateway {
         if now.leaves(plan) == before.leaves(plan) {
             return Ok(());
         }
+        self.start_late(plan, shared, say)?;
         say(&format!(
             "{}: somebody has switched what GRO does: what is left to the kernel is settled anew",
             self.name()
         ));
-        self.start_late(plan, shared, say)
+        Ok(())
     }
 
     /// Has the workers see everything.
