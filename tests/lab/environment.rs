@@ -52,7 +52,7 @@ fn deliver_flows(lab: &Lab, flows: u16, sizes: &[usize], what: &str) {
 
 #[test]
 fn offloads_are_switched_under_traffic_and_nothing_is_lost() {
-    for flags in [&[][..], &["--tcp", "resegment"]] {
+    for flags in [&[][..], &["--df", "clear"]] {
         let Some(lab) = lab(LabConfig::default()) else { return };
         ethtool(&lab.gateway, &["-K", LAN, "gro", "on"]);
         let mut daemon = run(&lab, flags);
@@ -122,7 +122,9 @@ fn longer_frames_are_served_once_the_lan_takes_them() {
         assert!(carry(&lab, Direction::Upload).complete(), "link {sa_mtu}");
         let interface = stop(daemon);
         assert_eq!(interface.xdp["too_long"], 0, "{interface:?}");
-        assert_eq!(received(&interface) > 0, sa_mtu == 1500, "{interface:?}");
+        // The longest segments of TCP are theirs in any case.
+        let cut: u64 = interface.workers.iter().map(|worker| worker.reasons["fragmented"]).sum();
+        assert_eq!(cut > 0, sa_mtu == 1500, "{interface:?}");
     }
 }
 
@@ -167,14 +169,17 @@ fn sent(lab: &Lab) -> u64 {
 
 #[test]
 fn every_frame_is_counted_once_and_no_counter_goes_down() {
-    for flags in [&[][..], &["--tcp", "resegment"]] {
+    for flags in [&[][..], &["--tcp", "fragment", "--df", "clear"]] {
         let Some(lab) = lab(LabConfig::default()) else { return };
         let daemon = run(&lab, flags);
         let (first, sent_before) = (snapshot(&lab), sent(&lab));
         let mut last = counts(&first);
         thread::scope(|scope| {
             let traffic = scope.spawn(|| {
-                deliver_flows(&lab, 2, &mixed(6000), "sampled");
+                // Who asks for counters all the time moves the sender, and with it the softirqs of its veths, from
+                // core to core: that it all arrives is what is asked here, not in which order.
+                let tally = flow(PORT, mixed(12_000)).run(&lab.appliance, &lab.far).unwrap();
+                assert!(tally.complete(), "{tally:?}");
                 carry(&lab, Direction::Upload)
             });
             while !traffic.is_finished() {
