@@ -65,7 +65,9 @@ static __always_inline enum xf_reason oversize(struct xdp_md *ctx, const struct 
 	bool df = packet->v6 || packet->frag_off & XF_IP_DF;
 	/* Not to be fragmented: a segment that cannot be resegmented either comes back as it is. */
 	bool whole = packet->v6 || (df && cfg.df == XF_DF_KEEP);
-	bool edited = !whole && !resegmented(packet) && packet->way == XF_WAY_EDIT;
+	/* Cut into segments, if a worker can have it. */
+	bool too_long = frame_len > live.max_frame || frame_len > live.max_whole;
+	bool edited = !whole && packet->way == XF_WAY_EDIT && (!resegmented(packet) || too_long);
 
 	if (whole) {
 		/* In generic mode what comes back is seen again, without end. */
@@ -77,11 +79,10 @@ static __always_inline enum xf_reason oversize(struct xdp_md *ctx, const struct 
 		return XF_MALFORMED;
 	}
 	/* Rather here than nowhere, if it is longer than a worker can hand back. */
-	edited = edited && ((live.late & XF_LEAVE_WHOLE && !cfg.redirect_all) || frame_len > live.max_frame ||
-			    frame_len > live.max_whole);
+	edited = edited && ((live.late & XF_LEAVE_WHOLE && !cfg.redirect_all) || too_long);
 	if (!edited && (frame_len > live.max_frame ||
 			((whole || packet->way == XF_WAY_EDIT) && frame_len > live.max_whole)))
-		return XF_TOO_LONG;
+		return live.max_frame ? XF_TOO_LONG : XF_NO_WORKER;
 	if (df && cfg.window_ns) {
 		struct xf_pair pair;
 

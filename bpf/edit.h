@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * What is changed in packets that fit, in place. Included behind parse.h, where
- * xf_pull and xf_update_check are defined as well.
+ * What is changed in a packet. Included after parse.h, where xf_pull,
+ * xf_update_check, xf_put16 and xf_write_ip are defined as well.
+ *
+ * A tc program writes by helpers alone: one that wrote through pointers would have
+ * each packet copied for it that an AF_PACKET socket has seen (bpf_unclone_prologue()),
+ * and with that the mark of XDP lost (mark.h).
  */
 #ifndef XDPFRAG_EDIT_H
 #define XDPFRAG_EDIT_H
@@ -55,6 +59,11 @@ __noinline int walk_options(XF_CTX *ctx, struct xf_mss *mss)
 			break;
 		xf_lower_mss(list + i, i, limit, walk);
 	}
+	for (int n = 0; n < XF_OPT_MAX / XF_TCP_OPT_MSS_LEN; n++) {
+		i = walk->place[n];
+		if (n >= walk->found || i > LAST_MSS || !xf_put16(ctx, at + i + 2, bpf_htons(limit)))
+			break;
+	}
 	return !xf_update_check(ctx, l4 + offsetof(struct tcphdr, check), walk->delta);
 }
 
@@ -78,6 +87,16 @@ static __always_inline __u16 mss_limit(const struct xf_packet *packet, const str
 	return packet->v6 ? route->mss6 : route->mss4;
 }
 
+/* Takes DF out of an IPv4 header, which gets this identification. Pointers into a tc program's packet are void after it. */
+static __always_inline void write_without_df(XF_CTX *ctx, const struct xf_packet *packet, __be16 id)
+{
+	const struct iphdr *ip = packet->ip;
+	__be16 frag_off = ip->frag_off & ~bpf_htons(XF_IP_DF);
+	__u32 delta = (__u16)~ip->frag_off + frag_off + (__u16)~ip->id + id;
+
+	xf_write_ip(ctx, packet, id, frag_off, xf_csum_update(ip->check, delta));
+}
+
 /*
  * Edits a packet that fits, and answers what was changed, a bit for each of enum
  * xf_edit. All of it is done already in one that was edited before.
@@ -88,9 +107,8 @@ static __always_inline __u32 edit(XF_CTX *ctx, const struct xf_packet *packet, c
 	__u16 limit = mss_limit(packet, tcp, route);
 	__u32 edits = 0;
 
-	/* This first: in a tc program the other one makes pointers into the packet void. */
 	if (without_df && !packet->v6 && packet->frag_off & XF_IP_DF) {
-		xf_clear_df(packet->ip);
+		write_without_df(ctx, packet, packet->ip->id);
 		edits |= 1 << XF_EDIT_DF;
 	}
 	if (limit && lower_mss(ctx, tcp, limit, false))

@@ -28,6 +28,24 @@ static __always_inline long update_check(struct xdp_md *ctx, __u32 at, __u32 del
 	return bpf_xdp_store_bytes(ctx, at, &copy, sizeof(copy));
 }
 
+static __always_inline bool xf_put16(struct xdp_md *ctx, __u32 at, __be16 value)
+{
+	__u8 *bytes = (void *)(long)ctx->data + at;
+
+	if ((void *)(bytes + sizeof(value)) > (void *)(long)ctx->data_end)
+		return false;
+	__builtin_memcpy(bytes, &value, sizeof(value));
+	return true;
+}
+
+static __always_inline void xf_write_ip(struct xdp_md *ctx, const struct xf_packet *packet, __be16 id, __be16 frag_off,
+					__sum16 check)
+{
+	packet->ip->id = id;
+	packet->ip->frag_off = frag_off;
+	packet->ip->check = check;
+}
+
 #include "edit.h"
 
 /* True for a SYN to be clamped by a worker, which finishes its checksum first. */

@@ -12,19 +12,19 @@
  * have any identification (RFC 6864 section 4.1), so that its fragments need a
  * fresh one.
  */
-static __always_inline __u32 edit_whole(const struct xf_packet *packet)
+static __always_inline __u32 edit_whole(XF_CTX *ctx, const struct xf_packet *packet)
 {
-	struct iphdr *ip = packet->ip;
+	__u32 edits = 1 << XF_EDIT_DF;
 	__be16 id;
 
 	if (packet->v6 || !(packet->frag_off & XF_IP_DF))
 		return 0;
-	xf_clear_df(ip);
-	if (!xf_id_may_change(packet) || !next_ident(hash_of_pair(packet), &id))
-		return 1 << XF_EDIT_DF;
-	ip->check = xf_csum_update(ip->check, (__u16)~ip->id + id);
-	ip->id = id;
-	return 1 << XF_EDIT_DF | 1 << XF_EDIT_ID;
+	if (xf_id_may_change(packet) && next_ident(hash_of_pair(packet), &id))
+		edits |= 1 << XF_EDIT_ID;
+	else
+		id = packet->ip->id;
+	write_without_df(ctx, packet, id);
+	return edits;
 }
 
 #endif

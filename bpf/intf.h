@@ -196,6 +196,7 @@ struct xf_config {
 #define XF_LEAVE_TCP	 1 /* oversize TCP: the program behind GRO has it cut by segments */
 #define XF_LEAVE_WHOLE	 2 /* oversize packets that go by XF_WAY_EDIT */
 #define XF_LEAVE_FITTING 4 /* what is certain not to need one: the program behind GRO edits and counts it */
+#define XF_LEAVE_OVERSIZE 16 /* the two above, of what is oversize: XDP passes it unread, too */
 #define XF_LEAVE_MARKED	 8 /* the program behind GRO is attached: what XDP has read is marked */
 
 #define XF_MARK 0x78667231 /* see mark.h */

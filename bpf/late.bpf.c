@@ -156,7 +156,7 @@ static __always_inline bool found_again(struct __sk_buff *skb, struct xf_packet 
 static __always_inline int oversize(struct __sk_buff *skb, struct xf_packet *packet, const struct xf_tcp *tcp,
 				    const struct xf_route *route, const struct place *place, struct xf_cpu *cpu)
 {
-	bool whole = !packet->v6 && way_of(packet, route) == XF_WAY_EDIT, left = false;
+	bool whole = goes_on_whole(packet, route), left = false;
 	__u32 packets = packets_of(skb);
 	int action;
 
@@ -177,7 +177,7 @@ static __always_inline int oversize(struct __sk_buff *skb, struct xf_packet *pac
 		cpu->counters.reason[XF_EDITED] += packets;
 	else if (skb->gso_size)
 		cpu->counters.reason[XF_SUPER_PACKET] += packets;
-	else if (whole && cfg.leave & XF_LEAVE_FITTING && found_again(skb, packet))
+	else if (whole && found_again(skb, packet))
 		leave_whole(skb, packet, tcp, route, cpu);
 	else
 		cpu->counters.reason[left ? XF_KEPT_CHECKSUM : XF_NO_WORKER]++;

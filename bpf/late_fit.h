@@ -39,11 +39,17 @@ static __always_inline void fit(struct __sk_buff *skb, __u32 gso_size, const str
 	count_edits(&cpu->counters, edit(skb, packet, tcp, route, cfg.df == XF_DF_CLEAR && !gso_size));
 }
 
+/* True for an oversize packet that XDP leaves unread, for this program to edit. */
+static __always_inline bool goes_on_whole(const struct xf_packet *packet, const struct xf_route *route)
+{
+	return cfg.leave & XF_LEAVE_OVERSIZE && !packet->v6 && way_of(packet, route) == XF_WAY_EDIT;
+}
+
 /* Has the kernel fragment an oversize packet where it leaves: nothing in front of that sees a piece of it. */
 static __always_inline void leave_whole(struct __sk_buff *skb, const struct xf_packet *packet,
 					const struct xf_tcp *tcp, const struct xf_route *route, struct xf_cpu *cpu)
 {
-	count_edits(&cpu->counters, edit_whole(packet) | edit(skb, packet, tcp, route, false));
+	count_edits(&cpu->counters, edit_whole(skb, packet) | edit(skb, packet, tcp, route, false));
 	cpu->counters.reason[XF_EDITED]++;
 }
 
@@ -70,9 +76,7 @@ static __always_inline bool leave_merged(struct __sk_buff *skb, const struct xf_
 		return true;
 	if (!next_idents(hash_of_pair(packet), packets, &id))
 		return false;
-	xf_clear_df(ip);
-	ip->check = xf_csum_update(ip->check, (__u16)~ip->id + id);
-	ip->id = id;
+	write_without_df(skb, packet, id);
 	cpu->counters.edit[XF_EDIT_DF] += packets;
 	cpu->counters.edit[XF_EDIT_ID] += packets;
 	return true;
@@ -110,7 +114,7 @@ static __always_inline bool fit_straight(struct __sk_buff *skb, struct xf_cpu *c
 	    in_scope(cpu, &packet, &route) != XF_FITS)
 		return false;
 	if (packet.total > route.mtu) {
-		if (ip->protocol == IPPROTO_TCP || way_of(&packet, &route) != XF_WAY_EDIT)
+		if (ip->protocol == IPPROTO_TCP || !goes_on_whole(&packet, &route))
 			return false;
 		leave_whole(skb, &packet, &tcp, &route, cpu);
 		return true;

@@ -82,13 +82,11 @@ static __always_inline bool xf_find_mss(const __u8 *option, __u32 len, __u16 lim
 	return true;
 }
 
-/* Lowers an option that was found, at offset `at` of its list. */
-static __always_inline void xf_lower_mss(__u8 *option, __u32 at, __u16 limit, volatile struct xf_walk *walk)
+/* Takes note of what lowering an option that was found changes; it stands at offset `at` of its list. */
+static __always_inline void xf_lower_mss(const __u8 *option, __u32 at, __u16 limit, volatile struct xf_walk *walk)
 {
 	__u16 mss = option[2] << 8 | option[3];
 
-	option[2] = limit >> 8;
-	option[3] = limit;
 	walk->delta += xf_mss_delta(at, mss, limit);
 }
 

@@ -14,6 +14,32 @@
 
 #include "parse.h"
 
+static __always_inline bool xf_put16(struct __sk_buff *skb, __u32 at, __be16 value)
+{
+	return !bpf_skb_store_bytes(skb, at, &value, sizeof(value), 0);
+}
+
+/*
+ * Writes the words of an IPv4 header from the identification to the checksum. No
+ * part of its callers, whose stack is full, and without a pointer to what they have
+ * there, which the verifier would know less of.
+ */
+static __noinline void write_words(struct __sk_buff *skb, __u32 at, __u32 id_frag_off, __u32 ttl_protocol,
+				   __u32 check)
+{
+	__u16 words[] = { id_frag_off >> 16, id_frag_off, ttl_protocol, check };
+
+	bpf_skb_store_bytes(skb, at, words, sizeof(words), 0);
+}
+
+static __always_inline void xf_write_ip(struct __sk_buff *skb, const struct xf_packet *packet, __be16 id,
+					__be16 frag_off, __sum16 check)
+{
+	const __u16 *ttl_protocol = (void *)&packet->ip->ttl;
+
+	write_words(skb, packet->l3 + offsetof(struct iphdr, id), (__u32)id << 16 | frag_off, *ttl_protocol, check);
+}
+
 /*
  * Up to the fixed part of the TCP header over IPv4, or of the IPv6 header: the
  * same. Drivers put more than that into the linear part, so that bulk data is

@@ -116,7 +116,7 @@ static __always_inline enum xf_reason handle(struct xdp_md *ctx, void *end, stru
 		unfinished = reason == XF_OVERSIZE && unfinished_again(cpu, packet, &tcp);
 		reason = consider(ctx, reason, packet, &tcp, &order, &route, unfinished, detour);
 		if (reason == XF_EDITED)
-			count_edits(&cpu->counters, edit_whole(packet) | edit(ctx, packet, &tcp, &route, false));
+			count_edits(&cpu->counters, edit_whole(ctx, packet) | edit(ctx, packet, &tcp, &route, false));
 		if (reason != XF_FITS)
 			return reason;
 	}

@@ -306,7 +306,7 @@ impl Leave {
         Leave { tcp: false, whole: false, fitting: false, oversize: false, marked: false };
 
     pub(super) fn bits(self) -> u32 {
-        let bits = [self.tcp, self.whole, self.fitting, self.marked];
+        let bits = [self.tcp, self.whole, self.fitting, self.marked, self.oversize];
         bits.iter().rev().fold(0, |bits, bit| bits << 1 | u32::from(*bit))
     }
 }
