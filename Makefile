@@ -14,7 +14,7 @@ SKIPPED := $(CURDIR)/target/skipped-tests.txt
 # TEST=name what has that in its name.
 KERNELS ?= 6.12 6.1 7
 VM_CORE := policy_cbc_sha256_nat_t_v4 interface_gcm16_nat_t_v6 policy_masquerading_after late_by_policy \
-	auto_with_strongswan
+	auto_with_strongswan ways_policy_by_port ways_stateful_firewall ways_lowered_interface
 
 comma := ,
 space := $(subst ,, )
