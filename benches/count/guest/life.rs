@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use xdpfrag::lab::{Daemon, Namespace};
 
 use super::marks::tell;
-use super::site::Sites;
+use super::methods::Tunnel;
 use super::{Order, RUNS, Results, quiet};
 use crate::record::Record;
 
@@ -50,19 +50,21 @@ impl Deed {
     }
 }
 
-pub(super) fn count(sites: &Sites, order: &Order, results: &mut Results) -> Result<()> {
-    let ours = std::iter::once((order.binary.as_path(), ""));
-    for (binary, suffix) in ours.chain(order.against.as_deref().map(|binary| (binary, "@against"))) {
-        let settings = tempfile::NamedTempFile::new()?;
-        let mut life = Life { router: &sites.near.router, binary, settings, daemon: None };
-        for deed in Deed::ALL {
-            let row = format!("life/{}{suffix}", deed.name());
-            if order.wants(&row) && !(order.short && deed != Deed::Start) {
-                println!("{row}");
-                life.count(deed, &row).with_context(|| row.clone())?;
-                results.add(&record(row))?;
-            }
-        }
+pub(super) fn count(binary: &Path, suffix: &str, order: &Order, results: &mut Results) -> Result<()> {
+    let row = |deed: Deed| format!("life/{}{suffix}", deed.name());
+    let wanted = |deed: &Deed| order.wants(&row(*deed)) && (!order.short || *deed == Deed::Start);
+    let deeds: Vec<_> = Deed::ALL.into_iter().filter(wanted).collect();
+    if deeds.is_empty() {
+        return Ok(());
+    }
+    let sites = results.sites(Tunnel::Policy)?;
+    let settings = tempfile::NamedTempFile::new()?;
+    let mut life = Life { router: &sites.near.router, binary, settings, daemon: None };
+    for deed in deeds {
+        let row = row(deed);
+        println!("{row}");
+        life.count(deed, &row).with_context(|| row.clone())?;
+        results.add(&record(row))?;
     }
     Ok(())
 }
@@ -89,13 +91,13 @@ impl Life<'_> {
         {
             daemon.stop()?;
         }
-        self.set("clear")?;
+        self.set("")?;
         if deed != Deed::Start && self.daemon.is_none() {
             self.act(Deed::Start)?;
         }
         if deed == Deed::Reload {
             self.act(Deed::Reload)?;
-            self.set("oversize")?;
+            self.set("df = \"keep\"\n")?;
         }
         Ok(())
     }
@@ -116,9 +118,10 @@ impl Life<'_> {
         Ok(())
     }
 
-    fn set(&self, df: &str) -> Result<()> {
+    /// Writes the settings, all but `more` as they are by default.
+    fn set(&self, more: &str) -> Result<()> {
         let text = format!(
-            "iface = [\"eth1\"]\nmtu = 1446\ndst = [\"198.18.2.0/24\"]\nmetrics = \"{METRICS}\"\ndf = \"{df}\"\n"
+            "iface = [\"eth1\"]\nmtu = 1446\ndst = [\"198.18.2.0/24\"]\nmetrics = \"{METRICS}\"\n{more}"
         );
         fs::write(self.settings.path(), text).context("the file of settings")
     }

@@ -13,6 +13,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use xdpfrag::lab::Daemon;
+use xdpfrag::packet::Way;
 
 use crate::record::{Guest, Record};
 use marks::tell;
@@ -37,14 +38,35 @@ impl Order {
     fn wants(&self, row: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|part| row.contains(part.as_str()))
     }
+
+    /// Ours and the other one, with what the names of its rows end in.
+    fn binaries(&self) -> impl Iterator<Item = (&Path, &'static str)> {
+        let ours = std::iter::once((self.binary.as_path(), ""));
+        ours.chain(self.against.as_deref().map(|binary| (binary, "@against")))
+    }
 }
 
 /// Where the rows go.
 struct Results {
     file: File,
+    /// After the first tunnel is up, which loads the cipher.
+    guest: Option<Guest>,
 }
 
 impl Results {
+    /// New sites, so that no row depends on those before it.
+    fn sites(&mut self, tunnel: Tunnel) -> Result<Sites> {
+        let sites = Sites::new(tunnel)?;
+        if self.guest.is_none() {
+            let release = fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
+            let cipher = driver(&fs::read_to_string("/proc/crypto")?).context("no AES-GCM")?;
+            let guest = Guest { release, cipher };
+            self.add(&guest)?;
+            self.guest = Some(guest);
+        }
+        Ok(sites)
+    }
+
     fn add(&mut self, record: &impl serde::Serialize) -> Result<()> {
         writeln!(self.file, "{}", serde_json::to_string(record)?)?;
         Ok(())
@@ -57,31 +79,20 @@ pub(crate) fn run(order: &Order) -> Result<()> {
     let kernel = std::env::var("XDPFRAG_VM").context("XDPFRAG_VM")?;
     marks::prepare(&shared, order.aesni)?;
     marks::work_for("bench");
-    let mut results = Results { file: File::create(shared.join("rows"))? };
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
-    let mut cipher = None;
+    let mut results = Results { file: File::create(shared.join("rows"))?, guest: None };
     for tunnel in Tunnel::ALL {
-        let wanted: Vec<_> = METHODS
-            .iter()
-            .filter(|method| method.tunnels.contains(&tunnel))
-            .map(|method| (method, traffic(order, method, tunnel)))
-            .filter(|(_, traffic)| !traffic.is_empty())
-            .collect();
-        if wanted.is_empty() {
-            continue;
+        for method in METHODS.iter().filter(|method| method.tunnels.contains(&tunnel)) {
+            for (binary, suffix) in order.binaries().take(if method.flags.is_some() { 2 } else { 1 }) {
+                let traffic = traffic(order, method, tunnel);
+                if !traffic.is_empty() {
+                    let sites = results.sites(tunnel)?;
+                    row_set(&sites, tunnel, method, &traffic, (binary, suffix), &kernel, &mut results)?;
+                }
+            }
         }
-        let sites = Sites::new(tunnel)?;
-        if cipher.is_none() {
-            let driver = driver(&fs::read_to_string("/proc/crypto")?).context("no AES-GCM")?;
-            results.add(&Guest { release: release.clone(), cipher: driver.clone() })?;
-            cipher = Some(driver);
-        }
-        for (method, traffic) in wanted {
-            row_set(&sites, tunnel, method, &traffic, order, &kernel, &mut results)?;
-        }
-        if tunnel == Tunnel::Policy {
-            life::count(&sites, order, &mut results)?;
-        }
+    }
+    for (binary, suffix) in order.binaries() {
+        life::count(binary, suffix, order, &mut results)?;
     }
     Ok(())
 }
@@ -110,42 +121,54 @@ fn name(tunnel: Tunnel, method: &Method, traffic: Traffic) -> String {
     format!("{}/{}/{}", tunnel.name(), method.name, traffic.name())
 }
 
-/// All rows of one method, by our binary and by the other one.
+/// All rows of one method by one binary.
 fn row_set(
     sites: &Sites,
     tunnel: Tunnel,
     method: &Method,
     traffic: &[Traffic],
-    order: &Order,
+    (binary, suffix): (&Path, &str),
     kernel: &str,
     results: &mut Results,
 ) -> Result<()> {
-    let rules: Vec<_> = method.rules.iter().map(|rules: &Rules| rules.text(kernel)).collect();
+    let rules: Vec<_> = method.rules.iter().map(|rules: &Rules| rules.text(kernel, tunnel)).collect();
     sites.rules(&rules.join("\n"))?;
-    let ours = std::iter::once((order.binary.as_path(), ""));
-    let binaries = ours.chain(order.against.as_deref().map(|binary| (binary, "@against")));
-    for (binary, suffix) in binaries.take(if method.flags.is_some() { 2 } else { 1 }) {
-        for gro in [false, true] {
-            let group: Vec<_> = traffic.iter().filter(|traffic| traffic.gro() == gro).collect();
-            if group.is_empty() {
-                continue;
-            }
-            sites.gro(gro)?;
-            let daemon = method.flags.map(|flags| serve(sites, binary, flags)).transpose()?;
-            for traffic in group {
-                let row = format!("{}{suffix}", name(tunnel, method, *traffic));
-                let mut record = count(sites, *traffic, row, !method.wakes_worker(*traffic))?;
-                record.spins = method.spins();
-                results.add(&record)?;
-            }
-            if let Some(daemon) = daemon {
-                let ended = daemon.stop()?;
-                ensure!(ended.status.success(), "{}: {}", method.name, ended.stderr);
+    for gro in [false, true] {
+        let group: Vec<_> = traffic.iter().filter(|traffic| traffic.gro() == gro).collect();
+        if group.is_empty() {
+            continue;
+        }
+        sites.gro(gro)?;
+        let daemon = method.flags.map(|flags| serve(sites, binary, flags)).transpose()?;
+        for traffic in group {
+            let row = format!("{}{suffix}", name(tunnel, method, *traffic));
+            let mut record = count(sites, *traffic, row, !method.wakes_worker(*traffic))?;
+            record.spins = method.spins(*traffic);
+            results.add(&record)?;
+        }
+        if let Some(daemon) = daemon {
+            let ended = daemon.stop()?;
+            ensure!(ended.status.success(), "{}: {}", method.name, ended.stderr);
+            // The other binary may choose otherwise, or have no ways.
+            if let Some(way) = method.way.filter(|_| suffix.is_empty()) {
+                ensure!(
+                    chose(&ended.stderr, way),
+                    "{}: not by way of {}: {}",
+                    method.name,
+                    way.label(),
+                    ended.stderr
+                );
             }
         }
     }
-    sites.gro(false)?;
-    sites.rules("")
+    Ok(())
+}
+
+/// Whether `run` said once by which way datagrams go, and that it is this one.
+fn chose(log: &str, way: Way) -> bool {
+    let said: Vec<_> =
+        log.lines().filter_map(|line| line.split_once(&format!("way to {}: ", site::REMOTE))).collect();
+    matches!(said[..], [(_, said)] if said.starts_with(way.label()))
 }
 
 /// Flags that `run` always has: emulated workers are slow, and a late heartbeat would pass their frames by.

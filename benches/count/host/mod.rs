@@ -221,7 +221,17 @@ fn read(shared: &Path, arguments: &Arguments) -> Result<(Guest, Vec<Row>)> {
 
 /// Prints what is to be said and returns what fails.
 fn check(path: &Path, guest: &Guest, rows: &[Row]) -> Result<Vec<String>> {
-    let text = fs::read_to_string(path).with_context(|| format!("{}: no budgets", path.display()))?;
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            skip(&format!(
+                "{}: no budgets, nothing was checked: make count UPDATE=1 writes them",
+                path.display()
+            ))?;
+            return Ok(Vec::new());
+        }
+        Err(error) => bail!("{}: {error}", path.display()),
+    };
     let budget = Budget::parse(&text).with_context(|| path.display().to_string())?;
     if budget.release != guest.release {
         skip(&format!(
