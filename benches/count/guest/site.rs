@@ -53,6 +53,9 @@ impl Sites {
         for end in [&near, &far] {
             // Nothing that comes by itself: no neighbour that must be asked for again, no router or multicast of IPv6.
             end.router.sysctl("ipv6/conf/all/disable_ipv6", "1")?;
+            // The kernel looks up other policies in a table whose chains are long or short by chance: a row would differ by
+            // 0.7 % from one boot to the next.
+            end.router.output("ip", &["xfrm", "policy", "set", "hthresh4", "24", "24"])?;
             if tunnel == Tunnel::Lowered {
                 end.router.ip(&format!("link set xfrm0 mtu {MTU}"))?;
             }
