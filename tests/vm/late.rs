@@ -68,7 +68,11 @@ fn carry(route: Route, flags: &[&str]) {
             assert!(worker.reasons["resegmented"] > 300, "{interface:?}");
             continue;
         }
-        assert!(ended.stderr.contains("and so is oversize TCP, which the kernel then cuts"), "{}", ended.stderr);
+        assert!(
+            ended.stderr.contains("and so is oversize TCP, which the kernel then cuts"),
+            "{}",
+            ended.stderr
+        );
         let late = &interface.late;
         // GRO merges into packets of at most 64 KiB.
         assert!(late["lowered"] > 0 && late["lowered"] + late["cut"] >= BYTES >> 16, "{interface:?}");
