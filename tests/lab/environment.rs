@@ -117,11 +117,11 @@ fn queues_that_come_while_it_runs_get_workers() {
     ethtool(&lab.gateway, &["-L", LAN, "rx", "4", "tx", "4"]);
     ethtool(&lab.appliance, &["-L", "lan0", "rx", "4", "tx", "4"]);
     daemon.wait_for("is on all queues now").unwrap();
-    deliver_flows(&lab, 8, &mixed(120), "four queues");
+    deliver(&lab, 8, &mixed(120), "four queues", Moves::Kernel);
     // Queues with an AF_XDP socket the kernel does not take away.
     let fewer = lab.gateway.output("ethtool", &["-L", LAN, "rx", "1", "tx", "1"]);
     assert!(fewer.is_err(), "{fewer:?}");
-    deliver_flows(&lab, 8, &mixed(120), "still four");
+    deliver(&lab, 8, &mixed(120), "still four", Moves::Kernel);
     let interface = stop(daemon);
     assert_eq!(interface.workers.len(), 4, "{interface:?}");
     assert!(interface.workers.iter().filter(|worker| worker.received > 0).count() > 1, "{interface:?}");
